@@ -1,0 +1,43 @@
+"""From a name in params.yaml to the function in the file of that name.
+
+`model: {name: mlp, width: 200}` means the function `mlp` in `eosrepro/models/mlp.py`, and its keyword-only parameters
+are what may be written beside the name. A member is added by adding a file; there is no list to keep. Data sources are
+written with hyphens (`photo-patches` is `eosrepro/data/photo_patches.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+KINDS = ("models", "losses", "data", "optimizers", "toys", "diagnostics", "figures")
+
+
+def names(kind: str) -> list[str]:
+    """Names of all members of one kind, e.g. `names("models")`, as they are written in params.yaml."""
+    package = importlib.import_module(f"eosrepro.{kind}")
+    members = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
+    return sorted(name.replace("_", "-") if kind == "data" else name for name in members)
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """The function that `name` stands for.
+
+    Raises:
+        LookupError: no such member; the message names the nearest one and lists all.
+    """
+    known = names(kind)
+    if name not in known:
+        raise LookupError(f"no {name!r} in eosrepro/{kind}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+    identifier = name.replace("-", "_")
+    member: Callable[..., Any] = getattr(importlib.import_module(f"eosrepro.{kind}.{identifier}"), identifier)
+    return member
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """`; did you mean 'mlp'?` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

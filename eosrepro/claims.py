@@ -1,0 +1,189 @@
+"""From recorded runs to a verdict on each published claim."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from eosrepro.errors import ConfigError
+from eosrepro.statistics import UndefinedError, WindowLike, measure
+from eosrepro.store import Record
+
+Judgement = Literal["holds", "fails", "not applicable"]
+JUDGEMENTS: tuple[Judgement, ...] = ("holds", "fails", "not applicable")
+
+
+class BoundLike(Protocol):
+    """The values that bear a claim out, both ends included; None: unbounded on that side."""
+
+    @property
+    def min(self) -> float | None: ...
+
+    @property
+    def max(self) -> float | None: ...
+
+
+class ClaimLike(Protocol):
+    """A claim as params.yaml declares it."""
+
+    @property
+    def claim(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def quantity(self) -> str: ...
+
+    @property
+    def statistic(self) -> str: ...
+
+    @property
+    def relative_to(self) -> str | None: ...
+
+    @property
+    def window(self) -> WindowLike | None: ...
+
+    @property
+    def level(self) -> float | None: ...
+
+    @property
+    def bound(self) -> BoundLike: ...
+
+    @property
+    def published(self) -> float | None: ...
+
+    @property
+    def needs(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one run says about one claim."""
+
+    id: str
+    claim: str
+    source: str  # figure, experiment or theorem of the paper
+    run: str
+    published: float | None  # the paper's number
+    measured: float | None  # None where the run does not define it
+    difference: float | None  # (measured - published) / |published|
+    low: float | None  # the bound
+    high: float | None
+    verdict: Judgement
+    reason: str  # what the number was taken from, or why there is none
+
+
+def check(name: str, claim: ClaimLike, record: Record, *, at_paper_scale: bool) -> Verdict:
+    """Judge one claim by the run it is about.
+
+    A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
+    the window or before its accuracy) is "not applicable" where the run is smaller than the paper's; else it fails.
+
+    Args:
+        name: key of the claim in params.yaml.
+        claim: what is claimed.
+        record: the run `claim.run`.
+        at_paper_scale: the run has the paper's problem and length: a toy, or a network in a profile with
+            `published: true`.
+
+    Raises:
+        ConfigError: no such quantity or statistic.
+        StoreError: the quantity was not measured.
+    """
+
+    def verdict(judgement: Judgement, reason: str, measured: float | None = None) -> Verdict:
+        return Verdict(
+            id=name,
+            claim=claim.claim,
+            source=claim.source,
+            run=claim.run,
+            published=claim.published,
+            measured=measured,
+            difference=_difference(measured, claim.published),
+            low=claim.bound.min,
+            high=claim.bound.max,
+            verdict=judgement,
+            reason=reason,
+        )
+
+    if claim.needs == "published" and not at_paper_scale:
+        return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
+    try:
+        value, basis = measure(
+            record,
+            claim.quantity,
+            claim.statistic,
+            window=claim.window,
+            relative_to=claim.relative_to,
+            level=claim.level,
+        )
+    except UndefinedError as missing:
+        return verdict("fails" if at_paper_scale else "not applicable", str(missing))
+    except ConfigError as error:
+        raise ConfigError(f"claims.{name}: {error}") from None
+    if claim.statistic == "diverged" and not value and record.summary["reason"] == "max_steps" and not at_paper_scale:
+        return verdict("not applicable", f"{basis}, cut off before it could tell")
+    return verdict("holds" if _within(value, claim.bound) else "fails", basis, value)
+
+
+def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The number of verdicts of each kind, and every verdict by the key of its claim."""
+    claims = {verdict.id: dataclasses.asdict(verdict) for verdict in verdicts}
+    return {**_counts(verdicts), "claims": claims}
+
+
+def as_markdown(verdicts: Sequence[Verdict]) -> str:
+    """A table of all verdicts, one row a claim, below a line that counts them. A claim that failed stands out."""
+    counts = ", ".join(f"{number} {kind}" for kind, number in _counts(verdicts).items())
+    head = ["verdict", "claim", "source", "run", "measured", "bound", "published", "difference", "basis"]
+    rows = [
+        [
+            f"**{verdict.verdict}**" if verdict.verdict == "fails" else verdict.verdict,
+            verdict.claim,
+            verdict.source,
+            f"`{verdict.run}`",
+            _number(verdict.measured),
+            _bound(verdict),
+            _number(verdict.published),
+            "" if verdict.difference is None else f"{verdict.difference:+.1%}",
+            verdict.reason,
+        ]
+        for verdict in verdicts
+    ]
+    lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+    return "\n".join([f"# Claims: {counts}", "", *lines, ""])
+
+
+def _within(value: float, bound: BoundLike) -> bool:
+    return (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
+
+
+def _difference(measured: float | None, published: float | None) -> float | None:
+    return (measured - published) / abs(published) if measured is not None and published else None
+
+
+def _counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
+    found = Counter(verdict.verdict for verdict in verdicts)
+    return {kind: found[kind] for kind in JUDGEMENTS}
+
+
+def _bound(verdict: Verdict) -> str:
+    if verdict.low is not None and verdict.high is not None:
+        return f"{_number(verdict.low)} to {_number(verdict.high)}"
+    return f"≥ {_number(verdict.low)}" if verdict.high is None else f"≤ {_number(verdict.high)}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    # A bar or a line break inside a cell would end it.
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

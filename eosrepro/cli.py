@@ -1,0 +1,165 @@
+"""The command line: one short command a stage. A failure with a known cause is one message, not a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eosrepro import __version__
+from eosrepro.catalog import did_you_mean
+from eosrepro.errors import EosreproError
+
+# Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
+
+
+class _Group(click.Group):
+    """Ends known failures in one message and their exit code; names the nearest command for a mistyped one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EosreproError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], known)} (there are: {', '.join(known)})")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__, prog_name="eosrepro")
+def main() -> None:
+    """Reproduce, trust and vary edge-of-stability experiments.
+
+    `dvc repro` runs the stages below in order, as params.yaml declares them.
+    """
+
+
+@main.command()
+def data() -> None:
+    """Write the training data of the profile as one verified file."""
+    from eosrepro import config, pipeline
+
+    dataset = pipeline.make_data(config.load())
+    shape = " × ".join(map(str, dataset.inputs.shape[1:]))
+    click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
+
+
+@main.command()
+@click.argument("run")
+def train(run: str) -> None:
+    """Train the experiment or toy RUN of params.yaml."""
+    from eosrepro import config, pipeline
+
+    ended = pipeline.train(config.load(), run)
+    click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
+
+
+@main.command()
+@click.argument("run")
+def diagnose(run: str) -> None:
+    """Measure the sharpness on the snapshots of RUN."""
+    from eosrepro import config, pipeline
+
+    click.echo(pipeline.diagnose(config.load(), run))
+
+
+@main.command()
+@click.argument("figure")
+def plot(figure: str) -> None:
+    """Draw FIGURE of params.yaml from recorded tables."""
+    from eosrepro import config, pipeline
+
+    click.echo(f"wrote {pipeline.plot(config.load(), figure)}")
+
+
+@main.command()
+def verify() -> None:
+    """Say of each declared claim whether the recorded runs bear it out."""
+    from eosrepro import config, pipeline
+
+    pipeline.verify(config.load())
+
+
+@main.command()
+@click.argument("run", required=False)
+def sync(run: str | None) -> None:
+    """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
+    from eosrepro import config, pipeline
+
+    pipeline.sync(config.load(), run)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def sweep(file: Path) -> None:
+    """Run the variants of an experiment that FILE declares, and tabulate them."""
+    from eosrepro import sweeps
+
+    click.echo(f"wrote {sweeps.run(file)}")
+
+
+@main.command()
+@click.option("--examples", default=5000, show_default=True, help="Number of training examples N.")
+@click.option("--rounds", default=15, show_default=True, help="Measurements of each candidate.")
+@click.option("--threads", default=2, show_default=True, help="CPU threads.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(examples: int, rounds: int, threads: int, device: str, as_json: bool) -> None:
+    """Measure speed as ratios against baselines in this process."""
+    from eosrepro import bench, pipeline
+
+    ratios = bench.bench(n_examples=examples, rounds=rounds, threads=threads, device=pipeline.device(device))
+    click.echo(json.dumps(bench.as_records(ratios), indent=2) if as_json else bench.as_markdown(ratios))
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True, help="Port on the loopback interface.")
+def ui(port: int) -> None:
+    """Open the MLflow UI on this project's runs."""
+    from eosrepro import tracking
+
+    tracking.serve(port)
+
+
+@main.group(cls=_Group)
+def config() -> None:
+    """Look at params.yaml as the program reads it."""
+
+
+@config.command()
+@click.argument("run")
+def show(run: str) -> None:
+    """Print the resolved settings of the experiment or toy RUN."""
+    import yaml
+
+    from eosrepro.config import load
+
+    click.echo(yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of params.yaml (the committed params.schema.json)."""
+    from eosrepro.config import schema
+
+    click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))
+
+
+@config.command()
+def check() -> None:
+    """Validate params.yaml and do nothing else."""
+    from eosrepro.config import load
+
+    loaded = load()
+    click.echo(
+        f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+    )

@@ -1,0 +1,71 @@
+"""CIFAR-10, read and verified by torchvision."""
+
+from __future__ import annotations
+
+import http.client
+import tarfile
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Gt, MinLen
+
+from eosrepro.data._common import choose, torchvision_datasets
+from eosrepro.errors import DataError
+from eosrepro.types import RawImages
+
+
+def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)], download: bool = False) -> RawImages:
+    """The first `n_examples` of the 50,000 training images, 32 × 32 in colour (Krizhevsky 2009).
+
+    `root`, relative to the folder of params.yaml, holds `cifar-10-python.tar.gz` or its content `cifar-10-batches-py/`;
+    where it holds neither and `download` is true, torchvision fetches the archive. It verifies every file's checksum.
+
+    Raises:
+        DataError: the archive is missing, incomplete or altered, cannot be fetched or unpacked, or holds fewer images.
+    """
+    training_set = _open(Path(root).expanduser(), download=download)
+    population = np.ascontiguousarray(training_set.data.transpose(0, 3, 1, 2))
+    return choose(
+        n_examples,
+        population,
+        np.asarray(training_set.targets),
+        np.arange(len(population)),
+        n_classes=10,
+        label="CIFAR-10",
+        source={"name": "cifar10", "rule": f"first {n_examples} training images", "archive_md5": training_set.tgz_md5},
+    )
+
+
+def _open(root: Path, *, download: bool) -> Any:
+    datasets = torchvision_datasets()
+    archive = root / datasets.CIFAR10.filename
+    unpack = download
+    try:
+        # torchvision unpacks only where it may download, and would download over a damaged archive without being asked.
+        unpack = download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5)
+        with warnings.catch_warnings():
+            # NumPy 2.4.0 to 2.4.4 warn about how the NumPy of 2009 pickled False.
+            warnings.filterwarnings("ignore", message=r"dtype\(\): align")
+            return datasets.CIFAR10(root, train=True, download=unpack)
+    except (OSError, RuntimeError, tarfile.TarError, EOFError, http.client.HTTPException) as error:
+        raise DataError(_advice(root, datasets.CIFAR10, error, unpacking=unpack)) from None
+
+
+def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> str:
+    archive, folder = root / dataset.filename, root / dataset.base_folder
+    if unpacking:
+        problem = f"CIFAR-10 could not be downloaded or unpacked into {root} ({error})"
+    elif isinstance(error, OSError):
+        problem = f"CIFAR-10 cannot be read from {root} ({error})"
+    elif archive.exists():
+        problem = f"{archive} is incomplete or altered (its MD5 sum is not {dataset.tgz_md5}): delete it"
+    elif folder.exists():
+        problem = f"{folder} is incomplete or altered: delete it"
+    else:
+        problem = f"there is no CIFAR-10 in {root} (data.root)"
+    return (
+        f"{problem}. To get it, put {dataset.filename} from {dataset.url} into {root}, or write `download: true` "
+        "beside data.root in params.yaml. `profile: quick` needs no download"
+    )

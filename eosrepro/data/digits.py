@@ -1,0 +1,33 @@
+"""The handwritten digits that scikit-learn ships."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt
+from sklearn.datasets import load_digits
+
+from eosrepro.data._common import choose, permutation
+from eosrepro.types import RawImages
+
+
+def digits(*, n_examples: Annotated[int, Gt(0)], seed: Annotated[int, Ge(0)] = 0) -> RawImages:
+    """8 × 8 grey images of the digits 0..9, `n_examples` of the 1,797 at random: the first of a seeded permutation.
+
+    Their values 0..16 become round(value · 255/16), from which round(pixel · 16/255) gives them back.
+
+    Raises:
+        DataError: `n_examples` is more than there are.
+    """
+    bunch = load_digits()
+    population = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
+    return choose(
+        n_examples,
+        population,
+        bunch.target,
+        permutation(len(population), seed),
+        n_classes=10,
+        label="digits",
+        source={"name": "digits", "rule": f"first {n_examples} of the permutation with seed {seed}"},
+    )

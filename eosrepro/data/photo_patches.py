@@ -1,0 +1,62 @@
+"""Patches of the two photographs that scikit-learn ships: colour images of CIFAR-10's size without a download."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt, MultipleOf
+from sklearn.datasets import load_sample_image
+
+from eosrepro.data._common import sha256
+from eosrepro.errors import ConfigError
+from eosrepro.types import RawImages
+
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+STRIPS = 5  # regions of one photograph
+SIZE = 32  # height and width of a patch, pixels
+
+
+def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Annotated[int, Ge(0)] = 0) -> RawImages:
+    """32 × 32 colour patches; the class is the region of the photograph that a patch lies in.
+
+    Each photograph (427 × 640 pixels) is cut into five upright strips of 128 columns: ten disjoint regions. Example i
+    has class i mod 10, so that classes are equally frequent, and its place within the region is uniformly random. A
+    larger `n_examples` with the same seed begins with the same examples. There are no images beyond those drawn, so the
+    population is the examples themselves.
+
+    Raises:
+        ConfigError: `n_examples` is not a positive multiple of 10.
+    """
+    strips = regions()  # (10, 427, 128, 3)
+    n_classes, height, width, _ = strips.shape
+    if n_examples <= 0 or n_examples % n_classes:
+        raise ConfigError(
+            f"data.n_examples is {n_examples}: photo-patches has {n_classes} equally frequent classes, "
+            f"so take a positive multiple of {n_classes}"
+        )
+    targets = np.arange(n_examples, dtype=np.int64) % n_classes
+    corners = np.random.default_rng(seed).integers((height - SIZE + 1, width - SIZE + 1), size=(n_examples, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        strips, (SIZE, SIZE), axis=(1, 2)
+    )  # (10, 396, 97, 3, 32, 32), a view
+    pixels = windows[targets, corners[:, 0], corners[:, 1]]
+    return RawImages(
+        pixels=pixels,
+        population=pixels,
+        targets=targets,
+        n_classes=n_classes,
+        label="photo-patches",
+        source={
+            "name": "photo-patches",
+            "rule": f"example i: class i mod {n_classes}, top left corner drawn uniformly with seed {seed}",
+            "photographs": list(PHOTOGRAPHS),
+            "corners_sha256": sha256(corners),
+            "pixels_sha256": sha256(pixels),
+        },
+    )
+
+
+def regions() -> np.ndarray:
+    """The ten strips, by photograph and from left to right, (10, 427, 128, 3), uint8."""
+    return np.concatenate([np.split(load_sample_image(name), STRIPS, axis=1) for name in PHOTOGRAPHS])

@@ -1,0 +1,170 @@
+"""Recorded quantities of several runs over their iterations (Figure 1, Experiments 1-4 and 6 of Ahn et al. 2022)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from eosrepro.errors import ConfigError
+from eosrepro.figures import _style
+from eosrepro.statistics import series
+from eosrepro.store import Record
+
+Panel = Literal["loss", "relative_progress", "directional_smoothness", "sharpness", "accuracy"]
+Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
+
+_LABELS: Mapping[str, str] = {
+    "loss": "training loss",
+    "relative_progress": "relative progress",
+    "directional_smoothness": "directional smoothness",
+    "sharpness": "sharpness",
+    "accuracy": "training accuracy",
+}
+_COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
+_GREY = (0.35, 0.35, 0.35)  # what belongs to no run, or to several
+_PANEL_HEIGHT = 1.6  # inches
+
+
+def trajectories(
+    records: Sequence[Record],
+    data_label: str,
+    published: Published,
+    *,
+    title: str,
+    runs: dict[str, str],
+    panels: list[Panel],
+    columns: dict[str, list[str]] | None = None,
+    limits: dict[Panel, tuple[float, float]] | None = None,
+) -> tuple[Figure, pd.DataFrame]:
+    """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
+
+    Every point is drawn: a series that alternates would lose its amplitude to any thinning. A run that diverged is
+    drawn to its last finite step and marked there. Dashed lines: 2/η, in the colour of its run (grey where runs share
+    it), for sharpness and L; RP = 0. Published curves lie below ours, in a lighter shade of the same hue.
+
+    Args:
+        records: the runs, in any order.
+        data_label: names the training data, on the face of the figure.
+        published: the curves to lay ours over; empty for none.
+        title: first line of the figure.
+        runs: run → its label, in the order of the legend.
+        panels: the quantities, from top to bottom.
+        columns: heading → runs, for axes side by side; None: all runs in one column.
+        limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
+
+    Returns:
+        The figure, and all that is drawn as rows (run, panel, step, value, source), source being `ours` or `published`.
+
+    Raises:
+        ConfigError: a column names a run that is not in `runs`.
+        StoreError: a panel shows what was not measured.
+    """
+    groups = _groups(columns, runs)
+    by_name = {record.name: record for record in records}
+    colours = _style.colours(runs)
+    tables = [_table(by_name[name], panel, published) for panel in panels for name in runs]
+    table = pd.concat(tables, ignore_index=True)
+    with _style.styled():
+        figure = Figure(figsize=(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels)), layout="constrained")
+        axes = figure.subplots(len(panels), len(groups), sharex="col", squeeze=False)
+        for panel, row in zip(panels, axes, strict=True):
+            for axis, names in zip(row, groups.values(), strict=True):
+                shown = table[(table["panel"] == panel) & table["run"].isin(names)]
+                _draw(axis, shown, [by_name[name] for name in names], colours, (limits or {}).get(panel))
+            row[0].set_ylabel(_LABELS[panel])
+        for axis, heading in zip(axes[0], groups, strict=True):
+            axis.set_title(heading)
+        for axis in axes[-1]:
+            axis.set_xlabel("iteration")
+        _style.put_title(figure, title, data_label)
+        _style.put_legend(figure, _legend(table, by_name, runs, colours), columns=7)
+    return figure, table
+
+
+def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    groups = columns or {"": list(runs)}
+    unknown = [name for names in groups.values() for name in names if name not in runs]
+    if unknown:
+        raise ConfigError(f"columns: {unknown[0]!r} is not among the runs of the figure (there are: {', '.join(runs)})")
+    return groups
+
+
+def _table(record: Record, panel: str, published: Published) -> pd.DataFrame:
+    ours = _style.rows(record.name, panel, series(record, panel))
+    curve = published.get(panel, {}).get(record.name)
+    if curve is None:
+        return ours
+    # Digitised abscissae are good to a few iterations, and iterations are whole numbers.
+    points = pd.DataFrame({"step": curve["x"].round().astype(int), "value": curve["y"]})
+    return pd.concat([ours, _style.rows(record.name, panel, points, "published")])
+
+
+def _draw(
+    axis: Axes,
+    table: pd.DataFrame,
+    records: Sequence[Record],
+    colours: Mapping[str, _style.Colour],
+    limits: tuple[float, float] | None,
+) -> None:
+    panel = table["panel"].iloc[0]
+    low, high = limits or _limits(table, records)
+    axis.set_ylim(low, high)
+    thresholds = Counter(record.threshold for record in records)
+    for record in records:
+        colour = colours[record.name]
+        ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
+        axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
+        axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
+        if panel in _COMPARED_WITH_THRESHOLD:
+            own = thresholds[record.threshold] == 1
+            axis.axhline(record.threshold, color=colour if own else _GREY, linestyle=_style.DASHES, zorder=4)
+        if _diverged(record) and not ours.empty:
+            at = float(np.clip(ours["value"].iloc[-1], low, high))
+            axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
+    if panel == "relative_progress":
+        axis.axhline(0, color="black", linestyle=_style.DASHES, zorder=4)
+
+
+def _limits(table: pd.DataFrame, records: Sequence[Record]) -> tuple[float, float]:
+    """The range of the values of all runs, but only the calm part of one that diverged, which has no top."""
+    shown: list[float] = []
+    for record in records:
+        part = [0.1, 0.6] if _diverged(record) else [0, 1]
+        shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
+        shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
+        shown += [record.threshold] * (table["panel"].iloc[0] in _COMPARED_WITH_THRESHOLD)
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _of(record: Record, table: pd.DataFrame, source: str) -> pd.DataFrame:
+    rows: pd.DataFrame = table[(table["run"] == record.name) & (table["source"] == source)]
+    return rows
+
+
+def _diverged(record: Record) -> bool:
+    return bool(record.summary["reason"] == "diverged")
+
+
+def _legend(
+    table: pd.DataFrame, records: Mapping[str, Record], runs: Mapping[str, str], colours: Mapping[str, _style.Colour]
+) -> dict[str, Artist]:
+    entries: dict[str, Artist] = {
+        label: Line2D([], [], color=colours[name], linewidth=1.4) for name, label in runs.items()
+    }
+    if (table["source"] == "published").any():
+        entries["published"] = Line2D([], [], color=_style.lighter(_GREY), linewidth=1.4)
+    if table["panel"].isin(_COMPARED_WITH_THRESHOLD).any():
+        entries["2/η"] = Line2D([], [], color=_GREY, linestyle=_style.DASHES)
+    if any(_diverged(records[name]) for name in runs):
+        entries["diverged"] = Line2D([], [], color=_GREY, linestyle="", marker="x", **_style.CROSS)
+    return entries

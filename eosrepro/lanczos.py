@@ -1,0 +1,92 @@
+"""Largest eigenvalues of a symmetric matrix that is known only by its products with vectors.
+
+Lanczos' method with full reorthogonalisation. "Largest" means algebraically largest: the most positive, not the largest
+in magnitude. All products count, and every eigenvalue is returned with its residual ‖A v − λ v‖, which bounds the
+distance from λ to the nearest eigenvalue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from eosrepro.errors import EosreproError
+from eosrepro.types import EigenPair
+
+Matvec = Callable[[Tensor], Tensor]
+
+
+class NotConvergedError(EosreproError):
+    """The products allowed did not suffice."""
+
+
+def top_eigenpairs(
+    matvec: Matvec, start: Tensor, *, k: int = 1, rtol: float, max_products: int = 200
+) -> list[EigenPair]:
+    """The k algebraically largest eigenpairs, the largest first.
+
+    The Krylov space of `start` is extended until each of the k largest Ritz values λ has a residual of at most rtol·|λ|.
+    An eigenvalue then lies within rtol·|λ| of it. Where the nearest other eigenvalue is at a distance `gap` the error is
+    smaller by the factor residual/gap (Parlett, The Symmetric Eigenvalue Problem, 11.7), but no estimate of the gap is
+    used to stop earlier: before two close eigenvalues are told apart it would be that of the pair to the rest.
+
+    Args:
+        matvec: v ↦ A v for v of shape (P,).
+        start: (P,), not zero; it must not be orthogonal to the eigenvectors sought, so mix in a random direction.
+        k: how many pairs, at most P.
+        rtol: largest residual, as a share of the eigenvalue.
+        max_products: products allowed.
+
+    Raises:
+        NotConvergedError: rtol was not reached within max_products.
+        ValueError: k is larger than P, or start is zero.
+    """
+    size = start.numel()
+    if not 1 <= k <= size:
+        raise ValueError(f"k = {k} eigenpairs of a matrix of order {size}")
+    norm = torch.linalg.vector_norm(start)
+    if not norm > 0:
+        raise ValueError("the start vector is zero")
+    limit = min(max_products, size)
+    basis = start.new_empty(min(limit, 16), size)  # (m, P), rows are Krylov vectors
+    basis[0] = start / norm
+    tridiagonal = torch.zeros(limit + 1, limit + 1, dtype=torch.float64)  # T = Q A Qᵀ
+    for m in range(1, limit + 1):
+        current = basis[m - 1]
+        product = matvec(current)
+        tridiagonal[m - 1, m - 1] = torch.dot(current.double(), product.double())
+        remainder = _orthogonalise(product, basis[:m])
+        beta = torch.linalg.vector_norm(remainder.double()).item()
+        values, vectors = torch.linalg.eigh(tridiagonal[:m, :m])
+        residuals = beta * vectors[-1].abs()  # of all Ritz pairs
+        scale = values.abs().max().item()
+        # Nothing is left to add: the space is invariant.
+        exhausted = beta <= 10 * torch.finfo(start.dtype).eps * scale or m == size
+        if m >= k and (exhausted or bool((residuals[-k:] <= rtol * values[-k:].abs()).all())):
+            return [
+                EigenPair(values[-i].item(), _ritz_vector(vectors[:, -i], basis[:m]), residuals[-i].item(), m)
+                for i in range(1, k + 1)
+            ]
+        if exhausted or m == limit:
+            break
+        if m == len(basis):
+            basis = torch.cat([basis, basis.new_empty(min(len(basis), limit - m), size)])
+        basis[m] = remainder / beta
+        tridiagonal[m, m - 1] = tridiagonal[m - 1, m] = beta
+    raise NotConvergedError(
+        f"{k} eigenvalue(s) not converged to {rtol:g} after {m} products: λ ≈ {values[-k:].flip(0).tolist()}, residuals "
+        f"{residuals[-k:].flip(0).tolist()}. Raise max_products or rtol"
+    )
+
+
+def _orthogonalise(vector: Tensor, basis: Tensor) -> Tensor:
+    for _ in range(2):  # twice is enough (Kahan & Parlett)
+        vector = vector - basis.T @ (basis @ vector)
+    return vector
+
+
+def _ritz_vector(coefficients: Tensor, basis: Tensor) -> Tensor:
+    vector = basis.T @ coefficients.to(basis)
+    return vector.div(torch.linalg.vector_norm(vector))

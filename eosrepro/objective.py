@@ -1,0 +1,142 @@
+"""One training loss as functions of a flat parameter vector: f(θ), ∇f(θ) and v ↦ ∇²f(θ) v.
+
+A loss is a sum of parts, one a chunk of examples, so that memory is bounded by the chunk and not by the number of
+examples; a toy function is a loss with a single part. Optimisers, eigensolvers and diagnostics see nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from eosrepro.types import Dataset, Evaluation, HessianProduct, Loss, Toy
+
+# θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
+Part = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """f(θ) = Σ_parts part(θ), with θ of shape (P,)."""
+
+    n_params: int
+    parts: Sequence[Part]
+    n_examples: int
+
+    def loss(self, theta: Tensor) -> float:
+        """f(θ)."""
+        with torch.no_grad():
+            return sum(part(theta)[0].item() for part in self.parts)
+
+    def value_and_grad(self, theta: Tensor) -> Evaluation:
+        """f(θ), ∇f(θ) and the accuracy, from one pass over the examples."""
+        leaf = theta.detach().requires_grad_()
+        loss, correct, grad = 0.0, 0.0, torch.zeros_like(theta)
+        for part in self.parts:
+            value, hits = part(leaf)
+            grad += torch.autograd.grad(value, leaf)[0]
+            loss += value.item()
+            correct += hits.item()
+        return Evaluation(loss, grad, correct / self.n_examples)
+
+    def hvp(self, theta: Tensor) -> HessianProduct:
+        """The map v ↦ ∇²f(θ) v.
+
+        With one part, all products share one forward and one backward pass, whose graph is kept: a product then costs
+        about one gradient. With several, only one part's graph lives at a time and each product rebuilds it, at about
+        twice that cost, so the chunk bounds memory here too.
+        """
+        if len(self.parts) == 1:
+            return _KeptGraph(self.parts[0], theta)
+        return _RebuiltGraphs(self, theta)
+
+
+class _KeptGraph:
+    def __init__(self, part: Part, theta: Tensor) -> None:
+        self._leaf = theta.detach().requires_grad_()
+        self._grad = torch.autograd.grad(part(self._leaf)[0], self._leaf, create_graph=True)[0]
+        self.grad = self._grad.detach()
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        if not self._grad.requires_grad:  # f is affine in θ
+            return torch.zeros_like(vector)
+        return torch.autograd.grad(
+            self._grad, self._leaf, vector, retain_graph=True, allow_unused=True, materialize_grads=True
+        )[0]
+
+
+class _RebuiltGraphs:
+    def __init__(self, objective: Objective, theta: Tensor) -> None:
+        self._parts, self._theta = objective.parts, theta
+        self.grad = objective.value_and_grad(theta).grad
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        products = (_KeptGraph(part, self._theta)(vector) for part in self._parts)
+        total = next(products)
+        for product in products:
+            total += product
+        return total
+
+
+def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int) -> Objective:
+    """The mean of `loss` over the examples, as a function of the module's flattened parameters.
+
+    Outputs and gradients are computed in the module's dtype; the outputs (n × n_outputs numbers) enter the loss in
+    float64, so that f is good to about 1e-7 and RP, a difference of losses, does not drown in rounding.
+
+    Args:
+        inputs: (n, ...), of the module's dtype and on its device.
+        targets: (n,).
+        chunk_size: examples that are in memory with their activations at one time.
+    """
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+    n_examples = len(targets)
+
+    def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
+        def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
+            pieces = torch.split(theta, sizes)
+            parameters = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+            outputs = functional_call(module, parameters, (chunk_inputs,))
+            hits = (outputs.argmax(-1) == chunk_targets).sum()
+            return loss(outputs.double(), chunk_targets).sum() / n_examples, hits
+
+        return evaluate
+
+    chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
+    return Objective(sum(sizes), [part(*chunk) for chunk in chunks], n_examples)
+
+
+def network_problem(
+    build: Callable[[tuple[int, ...], int], nn.Module],
+    loss: Loss,
+    dataset: Dataset,
+    *,
+    seed: int,
+    dtype: torch.dtype,
+    device: str,
+    chunk_size: int,
+) -> tuple[Objective, Tensor]:
+    """The objective of a network on a data set, and its start θ₀ of shape (P,).
+
+    The initialisation is drawn in float32 on the CPU whatever `dtype` and `device` are, so it depends on `seed` alone,
+    and the global random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_classes)
+    module = module.to(device=device, dtype=dtype)
+    inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)
+    start = torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+    return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), start
+
+
+def toy_problem(toy: Toy, start: Sequence[float]) -> tuple[Objective, Tensor]:
+    """The objective of a toy function, which has no accuracy, and its start θ₀; in float64."""
+    theta = torch.tensor(start, dtype=torch.float64)
+    return Objective(len(start), [lambda theta: (toy(theta).double(), theta.new_tensor(nan))], 1), theta

@@ -1,0 +1,19 @@
+"""Gradient descent with a constant step size."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eosrepro.types import Optimizer
+
+
+def gd(*, step_size: float) -> Optimizer:
+    """θ_{t+1} = θ_t − η∇f(θ_t). It keeps no state."""
+
+    def init(_theta: Tensor) -> None:
+        return None
+
+    def update(grad: Tensor, state: None) -> tuple[Tensor, None]:
+        return step_size * grad, state
+
+    return Optimizer(init, update)

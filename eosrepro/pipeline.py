@@ -1,0 +1,279 @@
+"""The stages of dvc.yaml as functions of the configuration: read files, call the core, write files, show MLflow.
+
+Everything below takes what it uses; here the settings of params.yaml are handed out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from eosrepro import catalog, claims, store
+from eosrepro.config import Config, Figure, Member, Profile, Toy
+from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro.errors import ConfigError
+from eosrepro.objective import Objective, network_problem, toy_problem
+from eosrepro.preprocessing import preprocess
+from eosrepro.progress import progress
+from eosrepro.training import minimise, outcome
+from eosrepro.types import DTYPES, Dataset, Outcome, Row, stability_threshold
+
+# tracking, and with it mlflow, is imported where it is used: it takes a second, and `eosrepro config` needs none of it.
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def make_data(config: Config) -> Dataset:
+    """Stage `data`: the images of the profile, preprocessed, as one verified file."""
+    made = dataset(config.active)
+    shutil.rmtree(store.DATA, ignore_errors=True)
+    store.save_dataset(store.DATA, made)
+    return made
+
+
+def train(config: Config, name: str) -> Outcome:
+    """Stage `train`: one run from start to end, with its trajectory, summary and snapshots; followed live in MLflow."""
+    from eosrepro import tracking
+
+    run, data = config.run(name), _data_of(config, name)
+    live = tracking.open_run(name, config.resolved(name), _provenance(data), **_view(config))
+    with live:
+        ended = train_into(store.train_folder(run.folder, name), config, name, data, observe=live.observe)
+    _sync(config, name, data, measured=False)
+    return ended
+
+
+def diagnose(config: Config, name: str) -> pd.DataFrame:
+    """Stage `diagnose`: the sharpness on the snapshots of a run, as a table."""
+    run, data = config.run(name), _data_of(config, name)
+    snapshots = store.train_folder(run.folder, name) / "snapshots"
+    table = measure_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data)
+    # A stage run by hand, before the training is there, still measures.
+    _sync(config, name, data, measured=True)
+    return table
+
+
+def plot(config: Config, name: str) -> Path:
+    """Stage `figure`: one figure from recorded tables, as PNG and SVG, with the table it shows."""
+    from eosrepro import tracking
+    from eosrepro.figures._style import save
+
+    if name not in config.figures:
+        raise ConfigError(f"params.yaml has no figure {name!r}{catalog.did_you_mean(name, list(config.figures))}")
+    figure = config.figures[name]
+    draw = catalog.find("figures", figure.name)
+    drawn, table = draw(**_ingredients(config, figure, draw), runs=figure.runs, **figure.options)
+    folder = store.FIGURES / name
+    save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
+    store.save_table(folder / "table.csv", table)
+    tracking.log_figure(folder, [_fingerprint(config, run) for run in figure.runs], experiment=config.mlflow.experiment)
+    return folder
+
+
+def verify(config: Config) -> list[claims.Verdict]:
+    """Stage `verify`: a verdict on every declared claim, as Markdown and JSON."""
+    from eosrepro import tracking
+
+    records = {claim.run: _record(config, claim.run) for claim in config.claims.values()}
+    verdicts = [
+        claims.check(
+            name,
+            claim,
+            records[claim.run],
+            at_paper_scale=config.active.published or isinstance(config.run(claim.run), Toy),
+        )
+        for name, claim in config.claims.items()
+    ]
+    store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
+    store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
+    fingerprints = {run: _fingerprint(config, run) for run in records}
+    tracking.log_verdicts(verdicts, fingerprints, experiment=config.mlflow.experiment)
+    return verdicts
+
+
+def sync(config: Config, name: str | None = None) -> bool:
+    """Bring MLflow up to date from the recorded files of one run, or of all; tell whether it now has everything."""
+    from eosrepro import tracking
+
+    names = [name] if name else [run for run, entry in config.runs.items() if _is_trained(entry.folder, run)]
+    done = [_sync(config, run, _data_of(config, run), measured=True) for run in names]
+    for figure, entry in config.figures.items():
+        if (store.FIGURES / figure).exists() and set(entry.runs) <= set(names):
+            prints = [_fingerprint(config, run) for run in entry.runs]
+            done.append(tracking.log_figure(store.FIGURES / figure, prints, experiment=config.mlflow.experiment))
+    return all(done)
+
+
+# --- what the stages, and sweeps, are made of -------------------------------------------------------------------------
+
+
+def dataset(profile: Profile) -> Dataset:
+    """The data of a profile, made afresh from its source."""
+    return preprocess(_member("data", profile.data)(), **profile.preprocessing.model_dump())
+
+
+def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
+    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data."""
+    run, compute = config.run(name), config.compute
+    torch.set_num_threads(compute.threads)
+    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if isinstance(run, Toy):
+        return toy_problem(_member("toys", run.toy)(), run.start)
+    assert data is not None
+    return network_problem(
+        _member("models", run.model),
+        _member("losses", run.loss)(),
+        data,
+        seed=run.seed,
+        dtype=DTYPES[compute.dtype],
+        device=device(compute.device),
+        chunk_size=compute.chunk_size,
+    )
+
+
+def device(setting: str) -> str:
+    """`cpu` or `cuda`; `auto` means the GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` is asked for and there is none. Nothing else is taken in its place.
+    """
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto")
+    return setting
+
+
+def train_into(
+    folder: Path,
+    config: Config,
+    name: str,
+    data: Dataset | None,
+    *,
+    observe: Callable[[Row], None] = lambda _row: None,
+) -> Outcome:
+    """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
+    run, stop = config.run(name), config.stop(name)
+    objective, theta = problem(config, name, data)
+    optimizer = _member("optimizers", run.optimizer)(step_size=float(run.step_size))
+    shutil.rmtree(folder / "snapshots", ignore_errors=True)
+
+    def snapshot(step: int, iterate: Tensor) -> None:
+        if step % run.snapshot_every == 0:
+            store.save_snapshot(folder / "snapshots", step, iterate)
+
+    rows: list[Row] = []
+    with progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report:
+        for row in minimise(objective, theta, optimizer, stop=stop, on_iterate=snapshot):
+            rows.append(row)
+            observe(row)
+            report(
+                row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
+            )
+    ended = outcome(rows[-1], stop)
+    store.save_trajectory(folder, rows, ended)
+    return ended
+
+
+def measure_into(folder: Path, snapshots: Path, config: Config, name: str, data: Dataset | None) -> pd.DataFrame:
+    """Measure the sharpness on a folder of snapshots and write sharpness.csv and summary.json to `folder`."""
+    objective, start = problem(config, name, data)
+    points = ((step, theta.to(start)) for step, theta in store.load_snapshots(snapshots))
+    last = int(store.snapshot_paths(snapshots)[-1].stem)
+    rows = []
+    with progress(f"diagnose {name}", last, threshold=stability_threshold(config.run(name).step_size)) as report:
+        for row in sharpness(objective, points, **config.sharpness.model_dump()):
+            rows.append(row)
+            report(row["step"], sharpness=row["sharpness"], products=row["products"])
+    table = pd.DataFrame(rows)
+    store.save_sharpness(folder, table)
+    return table
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _member(kind: str, member: Member) -> Callable[..., Any]:
+    return partial(catalog.find(kind, member.name), **member.options)
+
+
+def _data_of(config: Config, name: str) -> Dataset | None:
+    return None if isinstance(config.run(name), Toy) else store.load_dataset(store.DATA)
+
+
+def _provenance(data: Dataset | None) -> Mapping[str, Any] | None:
+    return None if data is None else data.provenance
+
+
+def _is_trained(folder: str, name: str) -> bool:
+    return (store.train_folder(folder, name) / "summary.json").exists()
+
+
+def _record(config: Config, name: str) -> store.Record:
+    run = config.run(name)
+    return store.load_record(name, run.folder, run.step_size)
+
+
+def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> dict[str, Any]:
+    """What a figure is drawn from: those of the following that its function takes."""
+    made: dict[str, Callable[[], Any]] = {
+        "records": lambda: [_record(config, run) for run in figure.runs],
+        "data_label": lambda: _data_label(config, figure),
+        "published": lambda: _published(config, figure),
+        "functions": lambda: {
+            name: _member("toys", run.toy)() for name, run in config.toys.items() if name in figure.runs
+        },
+    }
+    return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
+
+
+def _data_label(config: Config, figure: Figure) -> str:
+    if not any(run in config.experiments for run in figure.runs):
+        return ""
+    facts = store.load_json(store.DATA / "provenance.json")
+    return f"{facts['label']}, N = {facts['n_examples']:,}"
+
+
+def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:
+    if not config.active.published:
+        return {}
+    return {
+        panel: {run: store.load_table(store.REFERENCE / f"{curve}.csv") for run, curve in curves.items()}
+        for panel, curves in figure.reference.items()
+    }
+
+
+def _view(config: Config) -> dict[str, Any]:
+    return {**config.mlflow.model_dump(), "profile": config.profile}
+
+
+def _fingerprint(config: Config, name: str) -> str:
+    from eosrepro import tracking
+
+    toy = isinstance(config.run(name), Toy)
+    return tracking.fingerprint(config.resolved(name), None if toy else store.load_json(store.DATA / "provenance.json"))
+
+
+def _sync(config: Config, name: str, data: Dataset | None, *, measured: bool) -> bool:
+    from eosrepro import tracking
+
+    settings = config.sharpness.model_dump() if measured else None
+    return tracking.sync_run(
+        name,
+        config.resolved(name),
+        _provenance(data),
+        _record(config, name),
+        sharpness=settings,
+        **_view(config),
+    )

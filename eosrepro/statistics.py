@@ -1,0 +1,241 @@
+"""One number about one recorded run: what a published claim states, measured.
+
+All functions are pure: they read a `store.Record` and return numbers. A number that the run does not define (no onset,
+no such iteration) is not replaced by another: `UndefinedError` is raised, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from eosrepro import store
+from eosrepro.catalog import did_you_mean
+from eosrepro.errors import ConfigError, StoreError
+
+Values = np.ndarray  # (n,), float64
+
+
+class UndefinedError(Exception):
+    """The run does not define the number that is asked for; the message says why."""
+
+
+class WindowLike(Protocol):
+    """The iterations that a statistic is taken over, both ends included; None: no restriction at that end."""
+
+    @property
+    def from_(self) -> int | str | None: ...  # a step, "onset" or "end"
+
+    @property
+    def to(self) -> int | str | None: ...  # a step, "onset" or "end"
+
+    @property
+    def last(self) -> float | None: ...  # the last share of the series instead, in 0..1
+
+
+class Measurement(NamedTuple):
+    """A number and what it was taken from, in words."""
+
+    value: float
+    basis: str
+
+
+def onset(trajectory: pd.DataFrame, level: float = -0.5) -> int | None:
+    """First iteration whose relative progress exceeds `level`; None if there is none.
+
+    In the stable regime RP is near -1, past the edge near 0 (Ahn et al. 2022); half-way the one becomes the other.
+    """
+    steps = trajectory["step"][trajectory["relative_progress"] > level]
+    return None if steps.empty else int(steps.iloc[0])
+
+
+def series(record: store.Record, quantity: str) -> pd.DataFrame:
+    """One recorded quantity as columns `step` and `value`, without the steps at which it is not defined.
+
+    `quantity` is a column of the trajectory or of the sharpness table (which has its own, fewer steps), or `theta_1`,
+    `abs_theta_1`, ...: a coordinate of θ, or its size, from the snapshots.
+
+    Raises:
+        ConfigError: there is no such quantity.
+        StoreError: it is one that was not measured on this run.
+    """
+    coordinate = re.fullmatch(r"(abs_)?theta_([1-9]\d*)", quantity)
+    if coordinate:
+        table = _coordinate(record, int(coordinate[2]))
+        table = table.abs() if coordinate[1] else table
+    elif quantity in record.trajectory:
+        table = _as_series(record.trajectory, quantity)
+    elif record.sharpness is not None and quantity in record.sharpness:
+        table = _as_series(record.sharpness, quantity)
+    elif record.sharpness is None and re.fullmatch(r"sharpness|eigenvalue_\d+", quantity):
+        raise StoreError(f"{quantity} of {record.name} has not been measured: run `eosrepro diagnose {record.name}`")
+    else:
+        known = [*record.trajectory, *([] if record.sharpness is None else record.sharpness), "theta_1", "abs_theta_1"]
+        raise ConfigError(f"no quantity {quantity!r}{did_you_mean(quantity, known)} (there are: {', '.join(known)})")
+    return table.dropna(ignore_index=True)
+
+
+def select(table: pd.DataFrame, record: store.Record, window: WindowLike | None) -> pd.DataFrame:
+    """The rows of a `series` in a window.
+
+    Raises:
+        UndefinedError: the run has no onset, or ends before the window does, so the window is not in the run.
+    """
+    if window is None:
+        return table
+    if window.last is not None:
+        first, end = (1 - window.last) * table["step"].max(), np.inf
+    else:
+        first = -np.inf if window.from_ is None else _edge(window.from_, record)
+        end = np.inf if window.to is None else _edge(window.to, record)
+    rows: pd.DataFrame = table[(table["step"] >= first) & (table["step"] <= end)]
+    if rows.empty:
+        raise UndefinedError(f"no value between steps {first:g} and {end:g}: the run ends at step {_last_step(record)}")
+    return rows
+
+
+def measure(
+    record: store.Record,
+    quantity: str,
+    statistic: str,
+    *,
+    window: WindowLike | None = None,
+    relative_to: str | None = None,
+    level: float | None = None,
+) -> Measurement:
+    """One statistic of one quantity of a run.
+
+    With `relative_to="threshold"` the quantity is divided by 2/η before anything else. `statistic` is one of
+
+    * mean, median, min, max, final, fraction_positive, increases (number of rises from one value to the next);
+    * first_above: the first step at which the quantity exceeds `level` (1 where it is relative to the threshold);
+      first_outside: the same of its absolute value;
+    * onset, run_length (steps to the accuracy that ends the run), run_length_times_step_size, diverged (1 or 0): facts
+      about the run, whatever the quantity;
+    * relation_error: how far the run is from eq. 4.3, see the function of that name.
+
+    Raises:
+        UndefinedError: the run does not define this number.
+        ConfigError: there is no such quantity or statistic, or `level` is missing.
+    """
+    if statistic in _OF_RUN:
+        return _OF_RUN[statistic](record)
+    if statistic == "relation_error":
+        rows = select(record.trajectory.dropna(subset=["relative_progress", "directional_smoothness"]), record, window)
+        return Measurement(_finite(relation_error(rows, float(record.step_size))), _span(rows))
+    if statistic not in STATISTICS:
+        raise ConfigError(f"no statistic {statistic!r}{did_you_mean(statistic, [*STATISTICS])}")
+    rows = select(series(record, quantity), record, window)
+    if rows.empty:
+        raise UndefinedError(f"{quantity} has no value in this run")
+    values = rows["value"].to_numpy(float)
+    if relative_to == "threshold":
+        values, level = values / record.threshold, 1.0 if level is None else level
+    if statistic in _OF_VALUES:
+        return Measurement(_finite(_OF_VALUES[statistic](values)), _span(rows))
+    if level is None:
+        raise ConfigError(f"{statistic} of {quantity} needs a `level`, or `relative_to: threshold`")
+    beyond = rows["step"][(np.abs(values) if statistic == "first_outside" else values) > level]
+    if beyond.empty:
+        raise UndefinedError(
+            f"{quantity} does not pass {level:g}{' times 2/η' if relative_to else ''} at {_span(rows)}"
+        )
+    return Measurement(float(beyond.iloc[0]), _span(rows))
+
+
+def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
+    """Relative error of RP ≈ -1 + (η/2) L, eq. 4.3 of Ahn et al. 2022, root mean square over the iterations.
+
+    √(Σ (RP + 1 - ηL/2)²) / √(Σ (ηL/2)²): 0 where the relation is exact, as on a quadratic. Not finite where L is 0 or
+    overflows throughout.
+    """
+    right = trajectory["directional_smoothness"] * step_size / 2
+    missed = trajectory["relative_progress"] + 1 - right
+    with np.errstate(all="ignore"):
+        return float(np.sqrt((missed**2).sum() / (right**2).sum()))
+
+
+def _onset(record: store.Record) -> Measurement:
+    step = onset(record.trajectory)
+    if step is None:
+        raise UndefinedError(f"no onset: relative progress stays at or below -0.5 up to step {_last_step(record)}")
+    return Measurement(float(step), "first step with RP > -0.5")
+
+
+def _run_length(record: store.Record) -> Measurement:
+    reason = record.summary["reason"]
+    if reason != "accuracy":
+        raise UndefinedError(f"the run ended at step {_last_step(record)} ({reason}) before it reached its accuracy")
+    return Measurement(float(record.summary["steps"]), "steps to the accuracy that ends the run")
+
+
+def _run_length_times_step_size(record: store.Record) -> Measurement:
+    return Measurement(
+        _run_length(record).value * float(record.step_size), "steps to the accuracy that ends the run, times η"
+    )
+
+
+def _diverged(record: store.Record) -> Measurement:
+    return Measurement(float(record.summary["reason"] == "diverged"), f"the run ended at step {_last_step(record)}")
+
+
+def _increases(values: Values) -> float:
+    return float((np.diff(values) > 0).sum())
+
+
+_OF_VALUES: Mapping[str, Callable[[Values], float]] = {
+    "mean": lambda values: float(values.mean()),
+    "median": lambda values: float(np.median(values)),
+    "min": lambda values: float(values.min()),
+    "max": lambda values: float(values.max()),
+    "final": lambda values: float(values[-1]),
+    "fraction_positive": lambda values: float((values > 0).mean()),
+    "increases": _increases,
+}
+_OF_RUN: Mapping[str, Callable[[store.Record], Measurement]] = {
+    "onset": _onset,
+    "run_length": _run_length,
+    "run_length_times_step_size": _run_length_times_step_size,
+    "diverged": _diverged,
+}
+STATISTICS = (*_OF_VALUES, *_OF_RUN, "first_above", "first_outside", "relation_error")
+
+
+def _edge(edge: int | str, record: store.Record) -> float:
+    if edge == "onset":
+        return _onset(record).value
+    if edge == "end":
+        return _last_step(record)
+    # A run that ends inside the window has no mean over the window: over what is left is another number.
+    if float(edge) > _last_step(record):
+        raise UndefinedError(f"the window reaches to step {edge}, the run ends at step {_last_step(record)}")
+    return float(edge)
+
+
+def _as_series(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    return pd.DataFrame({"step": table["step"], "value": table[quantity]})
+
+
+def _coordinate(record: store.Record, number: int) -> pd.DataFrame:
+    rows = [(step, theta) for step, theta in store.load_snapshots(record.snapshots)]
+    if number > len(rows[0][1]):
+        raise ConfigError(f"theta_{number} of {record.name}: θ has {len(rows[0][1])} coordinates")
+    return pd.DataFrame({"step": [step for step, _ in rows], "value": [float(theta[number - 1]) for _, theta in rows]})
+
+
+def _last_step(record: store.Record) -> int:
+    return int(record.trajectory["step"].iloc[-1])
+
+
+def _span(rows: pd.DataFrame) -> str:
+    return f"steps {rows['step'].iloc[0]:.0f} to {rows['step'].iloc[-1]:.0f} ({len(rows)} values)"
+
+
+def _finite(value: float) -> float:
+    if not np.isfinite(value):
+        raise UndefinedError("the number is not finite")
+    return value

@@ -1,0 +1,270 @@
+"""Every on-disk format of the project, read and written in this one place.
+
+    stages/data/                             dataset.safetensors, provenance.json
+    stages/train/<folder>/<run>/             trajectory.csv, summary.json, snapshots/<step>.safetensors
+    stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json
+    stages/verify/                           claims.json, claims.md
+    figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
+
+Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
+shortest decimal that reads back to the same float64. Nothing here holds a time, a host name or a run id, so equal runs
+are equal files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eosrepro.errors import StoreError
+from eosrepro.types import Dataset, Outcome, Row, stability_threshold
+
+STAGES = Path("stages")
+FIGURES = Path("figures")
+DATA = STAGES / "data"
+VERIFY = STAGES / "verify"
+REFERENCE = Path("reference")  # published curves, committed
+
+
+class Snapshot(NamedTuple):
+    """The parameters at one iteration of a run."""
+
+    step: int
+    theta: Tensor  # (P,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """All that is on disk about one run, for figures and claims."""
+
+    name: str
+    step_size: Fraction
+    trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
+    sharpness: pd.DataFrame | None  # one row a snapshot: step, sharpness, residual, products, ...; None if not measured
+    summary: Mapping[str, Any]  # as `types.Outcome`
+    snapshots: Path  # for `load_snapshots`
+
+    @property
+    def threshold(self) -> float:
+        """2/η."""
+        return stability_threshold(self.step_size)
+
+
+def train_folder(folder: str, name: str) -> Path:
+    """Where `eosrepro train` writes the run `name`."""
+    return STAGES / "train" / folder / name
+
+
+def diagnostics_folder(folder: str, name: str) -> Path:
+    """Where `eosrepro diagnose` writes what it measured on the run `name`."""
+    return STAGES / "diagnostics" / folder / name
+
+
+def load_record(name: str, folder: str, step_size: Fraction) -> Record:
+    """Trajectory and, where it was measured, sharpness of a run.
+
+    Raises:
+        StoreError: the run has no trajectory on disk, or it cannot be read.
+    """
+    return load_record_from(
+        name, step_size, trained=train_folder(folder, name), measured=diagnostics_folder(folder, name)
+    )
+
+
+def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
+    """As `load_record`, from the two folders themselves."""
+    sharpness = measured / "sharpness.csv"
+    return Record(
+        name=name,
+        step_size=step_size,
+        trajectory=load_table(trained / "trajectory.csv"),
+        sharpness=load_table(sharpness) if sharpness.exists() else None,
+        summary=load_json(trained / "summary.json"),
+        snapshots=trained / "snapshots",
+    )
+
+
+def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome) -> None:
+    """Write trajectory.csv and summary.json of one run."""
+    save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
+    save_json(folder / "summary.json", dataclasses.asdict(outcome))
+
+
+def save_sharpness(folder: Path, table: pd.DataFrame) -> None:
+    """Write sharpness.csv and summary.json of one run."""
+    save_table(folder / "sharpness.csv", table)
+    audited = table.dropna(subset="audit_sharpness")
+    shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]
+    summary = {
+        "sharpness_first": float(table["sharpness"].iloc[0]),
+        "sharpness_last": float(table["sharpness"].iloc[-1]),
+        "sharpness_max": float(table["sharpness"].max()),
+        "products_per_snapshot": float(table["products"].mean()),
+        "largest_audit_shortfall": float(shortfall.max()),  # share by which a warm start fell below its audit
+    }
+    save_json(folder / "summary.json", summary)
+
+
+def save_snapshot(folder: Path, step: int, theta: Tensor) -> None:
+    """Write θ of one iteration as `<step>.safetensors` below `folder`."""
+    _save_tensors(folder / f"{step:07d}.safetensors", {"theta": theta}, {"step": str(step)})
+
+
+def load_snapshots(folder: Path) -> Iterator[Snapshot]:
+    """The snapshots of a run, by iteration, one in memory at a time.
+
+    Raises:
+        StoreError: there are none, or one cannot be read.
+    """
+    for path in snapshot_paths(folder):
+        tensors = _load_tensors(path)
+        if "theta" not in tensors or not path.stem.isdecimal():
+            raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+        yield Snapshot(int(path.stem), tensors["theta"])
+
+
+def snapshot_paths(folder: Path) -> list[Path]:
+    """Files of the snapshots of a run, by iteration."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise StoreError(f"{folder} holds no snapshots: run `eosrepro train` for this experiment first")
+    return paths
+
+
+def save_dataset(folder: Path, dataset: Dataset) -> None:
+    """Write dataset.safetensors and provenance.json; the checksum of the tensors goes into the provenance."""
+    tensors = {"inputs": dataset.inputs, "targets": dataset.targets}
+    path = folder / "dataset.safetensors"
+    _save_tensors(path, tensors, {})
+    facts = {"label": dataset.label, "n_examples": len(dataset), "n_classes": dataset.n_classes, "sha256": sha256(path)}
+    # Facts first for the reader, and last so that none of an earlier file survives saving a data set that was loaded.
+    save_json(folder / "provenance.json", {**facts, **dataset.provenance, **facts})
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read what `save_dataset` wrote, and verify it.
+
+    Raises:
+        StoreError: a file is missing, or the files are not those that the data stage wrote.
+    """
+    provenance = load_json(folder / "provenance.json")
+    if missing := {"sha256", "label", "n_classes"} - provenance.keys():
+        raise StoreError(f"{folder / 'provenance.json'} lacks {', '.join(sorted(missing))}: run `eosrepro data` again")
+    path = folder / "dataset.safetensors"
+    tensors = _load_tensors(path)
+    if sha256(path) != provenance["sha256"]:
+        raise StoreError(f"{path} has changed since the data stage wrote it: run `eosrepro data` again")
+    return Dataset(tensors["inputs"], tensors["targets"], provenance["n_classes"], provenance["label"], provenance)
+
+
+def save_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV."""
+    with _replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """Read a CSV table, float64 exact.
+
+    Raises:
+        StoreError: the file is missing or is not a table.
+    """
+    try:
+        return pd.read_csv(path, float_precision="round_trip")
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is not a readable table ({error}): delete it and run `dvc repro`") from None
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with two-space indents; NaN and infinity become null, as strict JSON readers demand."""
+    save_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: the file is missing or is not JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is not readable JSON ({error}): delete it and run `dvc repro`") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is not a JSON object: delete it and run `dvc repro`")
+    return content
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file."""
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    with _replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None
+    except SafetensorError as error:
+        raise StoreError(f"{path} is truncated or altered ({error}): delete it and run `dvc repro`") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise StoreError(f"cannot write {path}: {error}") from None
+    finally:
+        with suppress(OSError):  # where the folder could not be made, this would hide why
+            temporary.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

@@ -1,0 +1,195 @@
+"""Variants of one run as a declared grid of settings over params.yaml, and their table beside the published curves.
+
+A sweep is a YAML file (see studies/preprocessing.yaml). Each variant is params.yaml with a few keys set anew, validated as
+usual and run as usual. A variant whose files are there is not run again, so a sweep that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from eosrepro import config, pipeline, statistics, store
+from eosrepro.config import Config, Profile, Section, StepSize, Window
+from eosrepro.types import Dataset
+
+SWEEPS = store.STAGES / "sweeps"
+
+
+class Axis(Section):
+    """One setting that varies."""
+
+    path: str  # key path in params.yaml
+    values: Annotated[dict[str, Any], Field(min_length=1)]  # name in the table → value set at `path`
+
+
+class Measure(Section):
+    """One column of the table: as in a claim."""
+
+    quantity: str
+    statistic: str
+    relative_to: str | None = None
+    window: Window | None = None
+
+
+class Published(Section):
+    """The published curves that some of the variants can be laid over."""
+
+    where: dict[str, str]  # axis → name of its value
+    step_size: StepSize
+    curves: dict[str, str]  # quantity → reference/<file>.csv
+
+
+class Sweep(Section):
+    """A sweep file."""
+
+    run: str  # the experiment that all variants start from
+    set: dict[str, Any] = Field(default_factory=dict)  # key path in params.yaml → value, for all variants
+    vary: Annotated[dict[str, Axis], Field(min_length=1)]
+    pooled: list[str]  # axes whose variants are summarised in one row, e.g. seeds
+    measures: Annotated[dict[str, Measure], Field(min_length=1)]
+    published: list[Published] = Field(default_factory=list)
+
+
+def run(file: Path) -> Path:
+    """Run all variants of a sweep file; write table.csv (one row a variant) and table.md (one row a group), and name the folder.
+
+    Raises:
+        ConfigError: the file, or params.yaml with the settings of a variant, is not valid.
+    """
+    sweep = config.parse(Sweep, config.read(file), file)
+    params = config.read(config.PARAMS)
+    folder = SWEEPS / file.stem
+    rows = []
+    for names in itertools.product(*(axis.values for axis in sweep.vary.values())):
+        chosen = dict(zip(sweep.vary, names, strict=True))
+        settings = sweep.set | {axis.path: axis.values[chosen[key]] for key, axis in sweep.vary.items()}
+        place = Path(f"{file} ({', '.join(names)})")
+        variant = config.validate(_with(params, settings), place, reference=store.REFERENCE)
+        record = _record(variant, sweep.run, folder / "runs", measure=_needs_sharpness(sweep))
+        rows.append(chosen | {"source": "ours"} | _measured(sweep, record))
+    for published in sweep.published:
+        rows.append(published.where | {"source": "published"} | _measured(sweep, _reference(published)))
+    table = pd.DataFrame(rows)
+    store.save_table(folder / "table.csv", table)
+    store.save_text(folder / "table.md", as_markdown(sweep, table))
+    return folder
+
+
+def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
+    """One table for each combination of the settings that the published curves distinguish, the published row first.
+
+    Cells are means over the pooled axes, with their range. The last column, misfit, is the mean over all measures of
+    |ln(measured / published)|: 0.1 means about 10 % away.
+    """
+    fixed = list(sweep.published[0].where) if sweep.published else []
+    candidates = [key for key in sweep.vary if key not in fixed and key not in sweep.pooled]
+    blocks = []
+    for names in itertools.product(*(sweep.vary[key].values for key in fixed)):
+        part = table[(table[fixed] == list(names)).all(axis=1)] if fixed else table
+        theirs = part[part["source"] == "published"]
+        head = [*candidates, *sweep.measures, *(["misfit"] if len(theirs) else [])]
+        lines = [_line(head), _line(["---"] * len(head))]
+        if len(theirs):
+            lines.append(
+                _line(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in sweep.measures), ""])
+            )
+        for key, group in part[part["source"] == "ours"].groupby(candidates, sort=False):
+            misfit = [f"{_misfit(sweep, group, theirs):.2f}"] if len(theirs) else []
+            lines.append(_line([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit]))
+        title = ", ".join(f"{key} {name}" for key, name in zip(fixed, names, strict=True))
+        blocks.append("\n".join([f"**{title}**", "", *lines, ""]))
+    return "\n".join(blocks)
+
+
+def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(params))
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        entry = changed
+        for key in parents:
+            entry = entry.setdefault(key, {})
+        entry[last] = value
+    return changed
+
+
+def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store.Record:
+    settings = json.dumps([variant.resolved(name), variant.sharpness.model_dump()], sort_keys=True)
+    place = folder / hashlib.sha256(settings.encode()).hexdigest()[:16]
+    done = place / ("measured/summary.json" if measure else "summary.json")
+    if not done.exists():
+        data = _dataset(variant.active.model_dump_json())
+        pipeline.train_into(place, variant, name, data)
+        if measure:
+            pipeline.measure_into(place / "measured", place / "snapshots", variant, name, data)
+        shutil.rmtree(place / "snapshots")
+    return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=place / "measured")
+
+
+@lru_cache(maxsize=1)
+def _dataset(profile: str) -> Dataset:
+    return pipeline.dataset(Profile.model_validate_json(profile))
+
+
+def _needs_sharpness(sweep: Sweep) -> bool:
+    return any(measure.quantity == "sharpness" for measure in sweep.measures.values())
+
+
+def _reference(published: Published) -> store.Record:
+    """Published curves as if they were a run."""
+    curves = {
+        quantity: store.load_table(store.REFERENCE / f"{name}.csv").set_axis(["step", quantity], axis=1)
+        for quantity, name in published.curves.items()
+    }
+    for curve in curves.values():
+        curve["step"] = curve["step"].round().astype(int)
+    sharpness = curves.pop("sharpness", None)
+    trajectory = pd.DataFrame({"step": sorted({step for curve in curves.values() for step in curve["step"]})})
+    for curve in curves.values():
+        trajectory = trajectory.merge(curve.drop_duplicates("step"), on="step", how="left")
+    return store.Record("published", published.step_size, trajectory, sharpness, {"reason": "accuracy"}, Path())
+
+
+def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
+    return {name: _value(measure, record) for name, measure in sweep.measures.items()}
+
+
+def _value(measure: Measure, record: store.Record) -> float:
+    known = measure.quantity in record.trajectory or (record.sharpness is not None and measure.quantity == "sharpness")
+    if not known:
+        return np.nan
+    try:
+        return statistics.measure(
+            record, measure.quantity, measure.statistic, window=measure.window, relative_to=measure.relative_to
+        ).value
+    except statistics.UndefinedError:
+        return np.nan
+
+
+def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    columns = list(sweep.measures)
+    ratios = (ours[columns].mean() / theirs[columns].iloc[0]).dropna()
+    return float(np.abs(np.log(ratios.to_numpy(float))).mean())
+
+
+def _cell(values: pd.Series) -> str:
+    low, mean, high = values.min(), values.mean(), values.max()
+    if np.isnan(mean):
+        return "–"
+    missing = f" ({values.isna().sum()} of {len(values)} never)" if values.isna().any() else ""
+    return (f"{mean:.4g}" if low == high else f"{mean:.3g} ({low:.3g}–{high:.3g})") + missing
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

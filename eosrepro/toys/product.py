@@ -1,0 +1,16 @@
+"""A valley of minima whose curvature varies along it (Example 3, left, of Ahn et al. 2022)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eosrepro.types import Toy
+
+
+def product() -> Toy:
+    """f(θ) = (θ₁θ₂)². On the valley θ₂ = 0 the sharpness is 2θ₁²."""
+
+    def f(theta: Tensor) -> Tensor:
+        return theta.prod(-1).square()
+
+    return f

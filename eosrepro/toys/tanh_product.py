@@ -1,0 +1,17 @@
+"""A valley of minima with bounded walls (Example 3, right, of Ahn et al. 2022)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eosrepro.types import Toy
+
+
+def tanh_product() -> Toy:
+    """f(θ) = (θ₁ tanh θ₂)². On the valley θ₂ = 0 the sharpness is 2θ₁²."""
+
+    def f(theta: Tensor) -> Tensor:
+        first, second = theta.unbind(-1)
+        return (first * second.tanh()).square()
+
+    return f

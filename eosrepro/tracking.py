@@ -1,0 +1,677 @@
+"""MLflow as a view of what is on disk; the only importer of mlflow.
+
+Train and diagnose of one experiment share one flat MLflow run, found by its tag `fingerprint`: a digest of the run's
+settings, the checksum of its data and the sources that trained it. `sync_run` is the rule that keeps the view true. It
+compares the MLflow run with the recorded tables, point by point:
+
+* what is recorded and not yet logged is logged, so a re-run adds nothing and an interrupted run is completed;
+* where anything logged is not in the record (sharpness measured with other settings, another `mlflow.window`, other
+  numbers from another machine), the run goes to MLflow's bin and a new one takes its place: MLflow cannot take back
+  single points, and two series under one name would lie. So the settings of the sharpness are no part of the
+  fingerprint; they are parameters of the run.
+
+The MLflow UI thins a long series by sampling, which aliases an oscillation of period 2. Each oscillating series is
+therefore also logged as the least, mean and greatest value of every `window` steps, at the last of these steps.
+
+No function here raises because MLflow is away: the first failure prints one line, and `eosrepro sync` catches up later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+from math import isclose, isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from urllib.parse import unquote, urlsplit
+
+import torch
+
+from eosrepro.store import Record
+from eosrepro.types import Row, stability_threshold
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+FLUSH_SECONDS = 10.0
+POINTS_A_REQUEST = 1000  # the most that MLflow takes
+PARAMS_A_REQUEST = 100
+PARAM_LENGTH = 500
+
+PER_STEP = ("loss", "accuracy", "grad_norm", "relative_progress", "directional_smoothness")
+WINDOWED = ("loss", "relative_progress", "directional_smoothness")
+
+# What a training depends on, as the stage `train` in dvc.yaml declares it.
+TRAINING_SOURCES = ("training.py", "objective.py")
+MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
+
+GIT_COMMIT = "mlflow.source.git.commit"  # the name under which the MLflow UI shows it
+
+# MLflow's own defaults would hold up a stage for minutes where a server is away.
+QUIET_AND_QUICK = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+class Point(NamedTuple):
+    """One value of one MLflow metric."""
+
+    name: str
+    step: int
+    value: float
+
+
+class VerdictLike(Protocol):
+    """What `log_verdicts` reads of a `claims.Verdict`."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def verdict(self) -> str: ...
+
+    @property
+    def measured(self) -> float | None: ...
+
+
+class _Store(NamedTuple):
+    """A reachable MLflow store and the experiment in it."""
+
+    client: MlflowClient
+    experiment_id: str
+    uri: str
+
+
+# --- what identifies a run --------------------------------------------------------------------------------------------
+
+
+def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None) -> str:
+    """SHA-256 of all that determines a training: its settings, the checksum of its data, the sources that run it.
+
+    Args:
+        resolved: `Config.resolved(name)`.
+        data_provenance: stages/data/provenance.json; None for a toy.
+    """
+    checksum = data_provenance["sha256"] if data_provenance else None
+    return _digest([resolved, checksum, code_version(resolved)])
+
+
+def code_version(resolved: Mapping[str, Any]) -> str:
+    """SHA-256 of the sources that a run depends on: the core and the members it names, as dvc.yaml has it.
+
+    A new model or an edited loss that this run does not use leaves it as it is.
+    """
+    package = Path(__file__).parent
+    members = [f"{folder}/{resolved[key]['name']}.py" for key, folder in MEMBER_FOLDERS.items() if key in resolved]
+    return _digest([[source, (package / source).read_text("utf-8")] for source in (*TRAINING_SOURCES, *members)])
+
+
+# --- live, while a run trains -----------------------------------------------------------------------------------------
+
+
+class LiveRun:
+    """A run that is being logged as it trains. Where MLflow is away it takes everything and does nothing.
+
+    As a context manager it marks the run as finished, failed or, on Ctrl-C, killed.
+    """
+
+    def __init__(self, store: _Store | None, run_id: str, series: _Series, logged_up_to: int) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._series = series
+        self._logged_up_to = logged_up_to
+        self._pending: list[Point] = []
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
+
+    def observe(self, row: Row) -> None:
+        """Take the row of one iteration, for the next batch; rows that MLflow has already are left out."""
+        if self._store is None:
+            return
+        points = self._series.add(row)
+        if row.step > self._logged_up_to:
+            self._pending += points
+        if time.monotonic() >= self._next_flush:
+            self._flush()
+
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Log what is pending and mark the run as finished; `summary` is a `types.Outcome` as a mapping."""
+        self._end("FINISHED", _outcome_tags(summary or {}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._end("FINISHED", {})
+        else:
+            self._end("FAILED" if issubclass(kind, Exception) else "KILLED", {})
+
+    def _end(self, status: str, tags: Mapping[str, str]) -> None:
+        self._flush()
+        store, self._store = self._store, None
+        if store:
+            with _CarryingOn():
+                _set_tags(store, self._run_id, tags)
+                store.client.set_terminated(self._run_id, status)
+
+    def _flush(self) -> None:
+        if self._store is None:
+            return
+        store, self._store = (
+            self._store,
+            None,
+        )  # one failure ends the live log: it must not hold up the run again and again
+        started = time.monotonic()
+        with _CarryingOn():
+            _log_points(store, self._run_id, self._pending)
+            self._pending = []
+            self._store = store
+        now = time.monotonic()
+        self._next_flush = now + max(
+            FLUSH_SECONDS, 10 * (now - started)
+        )  # at most a tenth of the time goes into logging
+
+
+def open_run(
+    name: str,
+    resolved: Mapping[str, Any],
+    data_provenance: Mapping[str, Any] | None,
+    *,
+    experiment: str,
+    window: int,
+    profile: str,
+) -> LiveRun:
+    """Find or make the MLflow run of a training that starts now, on this machine.
+
+    Args:
+        name: name of the run in params.yaml.
+        resolved: `Config.resolved(name)`.
+        data_provenance: stages/data/provenance.json; None for a toy.
+        experiment: MLflow experiment, from `mlflow.experiment`.
+        window: steps a windowed value covers, from `mlflow.window`.
+        profile: name of the profile, for a tag.
+
+    Returns:
+        A run that takes rows; it does nothing with them where MLflow is away.
+    """
+    series = _Series(stability_threshold(_step_size(resolved)), window)
+    with _CarryingOn():
+        store = _open(experiment)
+        tags = _tags(resolved, data_provenance, profile) | _machine(resolved)
+        with _locked(store.uri):
+            run = _find(store, tags["fingerprint"])
+            if run is None:
+                run = _create(store, name, tags, _params(resolved, data_provenance, window, None), data_provenance)
+            else:
+                _set_tags(store, run.info.run_id, tags)
+                store.client.update_run(run.info.run_id, status="RUNNING")
+        logged = store.client.get_metric_history(run.info.run_id, "loss")
+        return LiveRun(store, run.info.run_id, series, max((metric.step for metric in logged), default=-1))
+    return LiveRun(None, "", series, -1)
+
+
+# --- from the recorded files ------------------------------------------------------------------------------------------
+
+
+def sync_run(
+    name: str,
+    resolved: Mapping[str, Any],
+    data_provenance: Mapping[str, Any] | None,
+    record: Record,
+    *,
+    experiment: str,
+    window: int,
+    profile: str,
+    sharpness: Mapping[str, Any] | None = None,
+) -> bool:
+    """Make the MLflow run of a recorded run equal to the record; see the head of this file.
+
+    Args:
+        name: name of the run in params.yaml.
+        resolved: `Config.resolved(name)`.
+        data_provenance: stages/data/provenance.json; None for a toy.
+        record: what is on disk.
+        experiment: MLflow experiment, from `mlflow.experiment`.
+        window: steps a windowed value covers, from `mlflow.window`.
+        profile: name of the profile, for a tag.
+        sharpness: the settings that `record.sharpness` was measured with. None leaves the sharpness alone: at the end
+            of a training, what is on disk may have been measured on the training before.
+
+    Returns:
+        Whether MLflow has it all.
+    """
+    measured = record.sharpness if sharpness is not None else None
+    with _CarryingOn():
+        store = _open(experiment)
+        params = _params(resolved, data_provenance, window, sharpness if measured is not None else None)
+        points = list(_trajectory_points(record, window))
+        if measured is not None:
+            points += _sharpness_points(record)
+        tags = _tags(resolved, data_provenance, profile) | _outcome_tags(record.summary)
+        synced = {"synced": _digest([params, points])}  # set last: an interrupted sync does not count
+        with _locked(store.uri):
+            run = _find(store, tags["fingerprint"])
+            if run and run.info.status == "FINISHED" and synced.items() <= run.data.tags.items():
+                return True
+            missing = _missing(store, run, params, points, with_sharpness=measured is not None) if run else None
+            if run and missing is None:
+                store.client.delete_run(run.info.run_id)
+                tags = {key: value for key, value in run.data.tags.items() if _of_machine(key)} | tags
+            if run is None or missing is None:
+                run, missing = _create(store, name, tags, {}, data_provenance), points
+        run_id = run.info.run_id
+        _log_params(store, run_id, {key: value for key, value in params.items() if key not in run.data.params})
+        _log_points(store, run_id, missing)
+        if run.info.status != "FINISHED":
+            store.client.set_terminated(run_id, "FINISHED")
+        _set_tags(store, run_id, tags | synced)
+        return True
+    return False
+
+
+def log_figure(folder: Path, fingerprints: Iterable[str], *, experiment: str) -> bool:
+    """Attach the files of `figures/<figure>/` to the runs that the figure draws, as artifacts `figures/<figure>/...`.
+
+    Args:
+        folder: the figure's folder.
+        fingerprints: of the runs drawn; one that MLflow does not know is passed over.
+        experiment: MLflow experiment.
+
+    Returns:
+        Whether MLflow has it all.
+    """
+    with _CarryingOn():
+        store = _open(experiment)
+        for run in filter(None, (_find(store, each) for each in fingerprints)):
+            store.client.log_artifacts(run.info.run_id, str(folder), artifact_path=f"figures/{folder.name}")
+        return True
+    return False
+
+
+def log_verdicts(verdicts: Sequence[VerdictLike], fingerprints: Mapping[str, str], *, experiment: str) -> bool:
+    """Write each verdict into the run it is about: tag `claim.<id>` (holds, fails or n.a.), metric `claim/<id>`.
+
+    Tags of claims that are no longer made are removed. A metric is logged where its value has changed.
+
+    Args:
+        verdicts: of all claims.
+        fingerprints: by name of run; a run that MLflow does not know is passed over.
+        experiment: MLflow experiment.
+
+    Returns:
+        Whether MLflow has it all.
+    """
+    with _CarryingOn():
+        store = _open(experiment)
+        for name, each in fingerprints.items():
+            if run := _find(store, each):
+                _write_verdicts(store, run, [verdict for verdict in verdicts if verdict.run == name])
+        return True
+    return False
+
+
+def _write_verdicts(store: _Store, run: Run, verdicts: Sequence[VerdictLike]) -> None:
+    tags = {f"claim.{each.id}": "n.a." if each.verdict == "not applicable" else each.verdict for each in verdicts}
+    measured = {f"claim/{each.id}": each.measured for each in verdicts if each.measured is not None}
+    logged = run.data.metrics
+    changed = [Point(key, 0, value) for key, value in measured.items() if key not in logged or logged[key] != value]
+    _log_points(store, run.info.run_id, _finite(changed))
+    for key in run.data.tags:
+        if key.startswith("claim.") and key not in tags:
+            store.client.delete_tag(run.info.run_id, key)
+    _set_tags(store, run.info.run_id, tags)
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+class _Series:
+    """From rows to points, one row at a time: the same points live and from the record."""
+
+    def __init__(self, threshold: float, window: int) -> None:
+        self._threshold = threshold
+        self._length = window
+        self._window: list[Row] = []
+
+    def add(self, row: Row) -> list[Point]:
+        """The points of one iteration, and of the window that ends with it."""
+        points = [Point(name, row.step, getattr(row, name)) for name in PER_STEP]
+        points.append(Point("smoothness_over_threshold", row.step, row.directional_smoothness / self._threshold))
+        self._window.append(row)
+        if (row.step + 1) % self._length == 0:
+            # A training that resumed inside a window has seen a part of it only: the sync at its end logs it.
+            points += self.rest() if len(self._window) == self._length else []
+            self._window = []
+        return list(_finite(points))
+
+    def rest(self) -> list[Point]:
+        """The points of the window that is still open."""
+        if not self._window:
+            return []
+        step = self._window[-1].step
+        return list(_finite(point for name in WINDOWED for point in _extent(name, step, self._values(name))))
+
+    def _values(self, name: str) -> list[float]:
+        return [value for value in (getattr(row, name) for row in self._window) if isfinite(value)]
+
+
+def _extent(name: str, step: int, values: Sequence[float]) -> Iterator[Point]:
+    if values:
+        yield Point(f"windowed/{name}_min", step, min(values))
+        yield Point(f"windowed/{name}_mean", step, sum(values) / len(values))
+        yield Point(f"windowed/{name}_max", step, max(values))
+
+
+def _trajectory_points(record: Record, window: int) -> Iterator[Point]:
+    series = _Series(record.threshold, window)
+    for row in record.trajectory.astype({"step": int}).itertuples(index=False):
+        yield from series.add(row)  # type: ignore[arg-type]  # a named tuple with the fields of a Row
+    yield from series.rest()
+
+
+def _sharpness_points(record: Record) -> Iterator[Point]:
+    assert record.sharpness is not None
+    columns = ["sharpness", *(name for name in record.sharpness if str(name).startswith("eigenvalue_"))]
+    for values in record.sharpness[["step", *columns]].itertuples(index=False):
+        step, *eigenvalues = values
+        points = [Point(str(name), int(step), float(value)) for name, value in zip(columns, eigenvalues, strict=True)]
+        points.append(Point("sharpness_over_threshold", int(step), points[0].value / record.threshold))
+        yield from _finite(points)
+
+
+def _finite(points: Iterable[Point]) -> Iterator[Point]:
+    # MLflow stores infinity as 1.8e308 and NaN as 0.
+    return (point for point in points if isfinite(point.value))
+
+
+def _of_sharpness(name: str) -> bool:
+    return name.startswith(("sharpness", "eigenvalue_"))
+
+
+def _missing(
+    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], *, with_sharpness: bool
+) -> list[Point] | None:
+    """The points that the run lacks; None where what it has is not a part of what is recorded."""
+    names = {point.name for point in points}
+    for name in run.data.metrics:
+        ours = not name.startswith("claim/") and (with_sharpness or not _of_sharpness(name))
+        if ours and name not in names:
+            return None
+    if any(run.data.params.get(key, value) != value for key, value in params.items()):
+        return None
+    open_points = {(point.name, point.step): point.value for point in points}
+    for name in names & run.data.metrics.keys():
+        for metric in store.client.get_metric_history(run.info.run_id, name):
+            recorded = open_points.pop(
+                (name, metric.step), None
+            )  # None the second time too: no point may be there twice
+            if recorded is None or not isclose(metric.value, recorded, rel_tol=1e-12):
+                return None
+    return [point for point in points if (point.name, point.step) in open_points]
+
+
+# --- parameters and tags ----------------------------------------------------------------------------------------------
+
+
+def _params(
+    resolved: Mapping[str, Any],
+    data_provenance: Mapping[str, Any] | None,
+    window: int,
+    sharpness: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    step_size = _step_size(resolved)
+    numbers = {"step_size_float": float(step_size), "stability_threshold": stability_threshold(step_size)}
+    facts = {**resolved, **numbers, "window": window, "dataset": data_provenance or {}, "sharpness": sharpness or {}}
+    return {key: _shortened(value) for key, value in _flat(facts)}
+
+
+def _step_size(resolved: Mapping[str, Any]) -> Fraction:
+    return Fraction(str(resolved["step_size"]))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            name = re.sub(r"[^\w.\-:/ ]", "_", f"{prefix}{key}")
+            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 1] + "…"
+
+
+def _tags(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None, profile: str) -> dict[str, str]:
+    tags = {
+        "fingerprint": fingerprint(resolved, data_provenance),
+        "code_version": code_version(resolved),
+        "profile": profile,
+        "data": data_provenance["label"] if data_provenance else None,
+        "dvc_stage": os.environ.get("DVC_STAGE"),  # the stage that wrote last
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _outcome_tags(summary: Mapping[str, Any]) -> dict[str, str]:
+    return {"outcome": str(summary["reason"])} if "reason" in summary else {}
+
+
+def _machine(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers may depend on and no file on disk may say."""
+    on_gpu = resolved.get("compute", {}).get("device", "cpu") != "cpu" and torch.cuda.is_available()
+    tags = {
+        "machine.device": torch.cuda.get_device_name() if on_gpu else _cpu_name(),
+        "machine.torch": torch.__version__,
+        "machine.threads": str(torch.get_num_threads()),
+    }
+    return tags | _git_commit()
+
+
+def _of_machine(tag: str) -> bool:
+    return tag.startswith("machine.") or tag == GIT_COMMIT
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _git_commit() -> dict[str, str]:
+    try:
+        ask = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {GIT_COMMIT: ask.stdout.strip()} if ask.returncode == 0 else {}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def store_uri() -> str:
+    """Where MLflow keeps its runs: `MLFLOW_TRACKING_URI`, else mlflow.db in the project. It may hold a password."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project() / 'mlflow.db'}"
+
+
+def redacted(text: str) -> str:
+    """A text without the user, password and query of the addresses in it, fit to be printed."""
+    secrets = [_password(), *(os.environ.get(f"MLFLOW_TRACKING_{kind}") for kind in ("PASSWORD", "TOKEN"))]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***").replace(unquote(secret), "***")
+    text = re.sub(r"://\S*@", "://***@", text)
+    return re.sub(r"\?\S+", "?***", text)  # errors quote the query without its address
+
+
+def _password() -> str | None:
+    try:
+        return urlsplit(store_uri()).password
+    except ValueError:
+        return None
+
+
+def _project() -> Path:
+    # `dvc exp run --temp` and `dvc queue` run in a copy that is thrown away; DVC_ROOT is the project it was made from.
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+
+
+def serve(port: int) -> None:
+    """Become the MLflow UI of `store_uri()` on the loopback interface; where the store is a server, say its address."""
+    uri = store_uri()
+    if uri.startswith(("http://", "https://")):
+        print(f"The runs are on an MLflow server: open {redacted(uri)}")
+        return
+    with _locked(uri):
+        _client(uri)  # makes the tables where there are none yet
+    # In the environment, since everybody can read the arguments of a process. One worker and no job runner start in
+    # 10 s and 0.4 GB instead of 45 s and 1.6 GB.
+    server = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    arguments = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    print(f"MLflow UI: http://127.0.0.1:{port} in about 10 s; Ctrl-C ends it", flush=True)
+    os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **server})
+
+
+class _CarryingOn:
+    """Whatever MLflow and its database drivers raise ends the block, not the stage."""
+
+    _warned: ClassVar[set[str]] = set()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        uri = store_uri()
+        if uri not in self._warned:
+            self._warned.add(uri)
+            reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
+            line = f"Warning: MLflow at {redacted(uri)} is not up to date ({reason})"
+            print(f"{line}; going on without it, `eosrepro sync` catches up", file=sys.stderr)
+        return True
+
+
+def _open(experiment: str) -> _Store:
+    uri = store_uri()
+    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_project() / "mlartifacts").as_uri()
+    # Several processes that create the tables of one SQLite file at once fail.
+    with _locked(uri):
+        client = _client(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return _Store(client, _create_experiment(client, experiment, own), uri)
+    if own and found.artifact_location != own:
+        raise RuntimeError("mlflow.db was made in another folder: delete it, then run `eosrepro sync`")
+    return _Store(client, found.experiment_id, uri)
+
+
+def _create_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    try:
+        return client.create_experiment(name, artifact_location)
+    except Exception:
+        found = client.get_experiment_by_name(name)  # another process was first
+        if found is None:
+            raise
+        return found.experiment_id
+
+
+@cache
+def _client(uri: str) -> MlflowClient:
+    for key, value in QUIET_AND_QUICK.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each try, beside our one line
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """Hold the lock file beside a SQLite store; other stores look after themselves."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _find(store: _Store, fingerprint: str) -> Run | None:
+    runs = store.client.search_runs([store.experiment_id], f"tags.fingerprint = '{fingerprint}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def _create(
+    store: _Store,
+    name: str,
+    tags: dict[str, str],
+    params: Mapping[str, str],
+    data_provenance: Mapping[str, Any] | None,
+) -> Run:
+    from mlflow.entities import Dataset, DatasetInput
+
+    run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
+    _log_params(store, run.info.run_id, params)
+    if data_provenance:
+        source = json.dumps({"sha256": data_provenance["sha256"]})
+        size = json.dumps({"num_rows": data_provenance["n_examples"]})
+        data = Dataset(data_provenance["label"], data_provenance["sha256"][:8], "local", source, profile=size)
+        store.client.log_inputs(run.info.run_id, datasets=[DatasetInput(data, [])])
+    return run
+
+
+def _log_points(store: _Store, run_id: str, points: Iterable[Point]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(point.name, point.value, now, point.step) for point in points]
+    for start in range(0, len(metrics), POINTS_A_REQUEST):
+        store.client.log_batch(run_id, metrics=metrics[start : start + POINTS_A_REQUEST], synchronous=True)
+
+
+def _log_params(store: _Store, run_id: str, params: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    items = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(items), PARAMS_A_REQUEST):
+        store.client.log_batch(run_id, params=items[start : start + PARAMS_A_REQUEST], synchronous=True)
+
+
+def _set_tags(store: _Store, run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    if tags:
+        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)

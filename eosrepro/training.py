@@ -1,0 +1,95 @@
+"""The one loop that every optimiser and every objective runs through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import isfinite, nan, sqrt
+
+import torch
+from torch import Tensor
+
+from eosrepro.errors import DataError
+from eosrepro.objective import Objective
+from eosrepro.types import Evaluation, Optimizer, Outcome, Row, Stop
+
+
+def minimise(
+    objective: Objective,
+    theta: Tensor,
+    optimizer: Optimizer,
+    *,
+    stop: Stop,
+    on_iterate: Callable[[int, Tensor], None] = lambda _step, _theta: None,
+) -> Iterator[Row]:
+    """Iterate from `theta` until `stop`, and yield one row an iteration.
+
+    `on_iterate(step, θ)` sees every recorded iterate: snapshots are made there. A run that diverges ends at its last
+    iterate with a finite loss and gradient; `outcome` tells from the last row how a run ended.
+
+    Raises:
+        DataError: the loss is not finite at the start, so there is nothing to minimise.
+    """
+    here = objective.value_and_grad(theta)
+    if not _finite(here):
+        raise DataError(f"the loss at initialisation is {here.loss}: look for NaN or huge values in the training data")
+    state, step = optimizer.init(theta), 0
+    on_iterate(step, theta)
+    while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
+        update, state = optimizer.update(here.grad, state)
+        next_theta = theta - update
+        following = objective.value_and_grad(next_theta)
+        if not _finite(following):
+            break
+        yield _row(step, here, update, following)
+        theta, here, step = next_theta, following, step + 1
+        on_iterate(step, theta)
+    yield Row(step, here.loss, here.accuracy, sqrt(_dot(here.grad, here.grad)), nan, nan, nan, nan, nan)
+
+
+def outcome(last: Row, stop: Stop) -> Outcome:
+    """How the run that ended with the row `last` ended."""
+    if _reached(last.accuracy, stop):
+        reason = "accuracy"
+    elif last.step < stop.max_steps or _exceeded(last.loss, stop):
+        reason = "diverged"
+    else:
+        reason = "max_steps"
+    return Outcome(reason, last.step, last.loss, last.accuracy)
+
+
+def _row(step: int, here: Evaluation, update: Tensor, following: Evaluation) -> Row:
+    update_dot_grad = _dot(update, here.grad)
+    update_dot_next_grad = _dot(update, following.grad)
+    update_sq_norm = _dot(update, update)
+    return Row(
+        step=step,
+        loss=here.loss,
+        accuracy=here.accuracy,
+        grad_norm=sqrt(_dot(here.grad, here.grad)),
+        update_dot_grad=update_dot_grad,
+        update_dot_next_grad=update_dot_next_grad,
+        update_sq_norm=update_sq_norm,
+        relative_progress=_ratio(following.loss - here.loss, update_dot_grad),
+        directional_smoothness=_ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
+    )
+
+
+def _reached(accuracy: float, stop: Stop) -> bool:
+    return stop.accuracy is not None and accuracy >= stop.accuracy
+
+
+def _exceeded(loss: float, stop: Stop) -> bool:
+    return stop.loss_above is not None and loss > stop.loss_above
+
+
+def _finite(evaluation: Evaluation) -> bool:
+    return isfinite(evaluation.loss) and bool(torch.isfinite(evaluation.grad).all())
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    # In float64: L is a difference of two inner products that nearly cancel in the stable regime.
+    return torch.dot(a.double(), b.double()).item()
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else nan

@@ -1,0 +1,124 @@
+"""The nouns of the project: frozen records that one floor hands to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Per-example losses ℓ(outputs, targets): (n, n_outputs), (n,) → (n,).
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# A function f(θ) of a vector of few numbers: (P,) → ().
+Toy = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """What a data source delivers, before preprocessing."""
+
+    pixels: np.ndarray  # (n, channels, height, width), uint8
+    population: (
+        np.ndarray
+    )  # (n_all, channels, height, width), uint8: all images of the source, for `statistics: source`
+    targets: np.ndarray  # (n,), int64, values in 0..n_classes-1
+    n_classes: int
+    label: str  # names the data on every figure, e.g. "CIFAR-10"
+    source: Mapping[str, Any] = field(default_factory=dict)  # provenance: where the images come from
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training data as the objective reads it."""
+
+    inputs: Tensor  # (n, channels, height, width), float32
+    targets: Tensor  # (n,), int64
+    n_classes: int
+    label: str  # names the data on every figure
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Evaluation(NamedTuple):
+    """f, its gradient and the training accuracy at one θ."""
+
+    loss: float  # summed in float64
+    grad: Tensor  # (P,)
+    accuracy: float  # share of examples classified rightly; NaN where there are none (toys)
+
+
+class HessianProduct(Protocol):
+    """The map v ↦ ∇²f(θ) v at one θ."""
+
+    grad: Tensor  # (P,), ∇f(θ), a by-product of the pass that all products share
+
+    def __call__(self, vector: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class EigenPair:
+    """One eigenpair of a symmetric matrix, with the evidence for it."""
+
+    value: float
+    vector: Tensor  # (P,), unit norm
+    residual: float  # ‖A v − λ v‖, same unit as the value
+    products: int  # matrix-vector products spent on the whole computation
+
+
+class Optimizer(NamedTuple):
+    """A first-order method as a pair of pure functions."""
+
+    init: Callable[[Tensor], Any]  # θ → state
+    update: Callable[[Tensor, Any], tuple[Tensor, Any]]  # (∇f(θ_t), state) → (u_t = θ_t − θ_{t+1}, state)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: at whichever comes first."""
+
+    max_steps: int
+    accuracy: float | None = None  # training accuracy to reach, in 0..1
+    loss_above: float | None = None  # a loss above this counts as divergence; None: only a non-finite loss does
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is recorded of one iteration: all that RP and L of any optimiser need.
+
+    The three quantities of the step u_t = θ_t − θ_{t+1} are NaN in the last row of a run, which takes no step.
+    """
+
+    step: int
+    loss: float  # f(θ_t)
+    accuracy: float
+    grad_norm: float  # ‖∇f(θ_t)‖
+    update_dot_grad: float  # ⟨u_t, ∇f(θ_t)⟩
+    update_dot_next_grad: float  # ⟨u_t, ∇f(θ_{t+1})⟩
+    update_sq_norm: float  # ‖u_t‖²
+    relative_progress: float  # [f(θ_{t+1}) − f(θ_t)] / ⟨u_t, ∇f(θ_t)⟩; for GD Definition 1 of Ahn et al. 2022
+    directional_smoothness: float  # ⟨u_t, ∇f(θ_t) − ∇f(θ_{t+1})⟩ / ‖u_t‖²; Definition 2 with v = u_t
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    reason: str  # "accuracy", "max_steps" or "diverged"
+    steps: int  # gradient steps taken up to the last recorded iteration
+    loss: float
+    accuracy: float
+
+
+def stability_threshold(step_size: Fraction | float) -> float:
+    """2/η, the sharpness above which gradient descent on a quadratic diverges."""
+    return float(2 / step_size)
+
+
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}

@@ -1,0 +1,99 @@
+"""Recorded runs to test figures and claims on: the paper's own curves, and gradient descent on toys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eosrepro import catalog, store
+from eosrepro.objective import toy_problem
+from eosrepro.optimizers.gd import gd
+from eosrepro.store import Record
+from eosrepro.training import minimise, outcome
+from eosrepro.types import Stop, Toy
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+def curve(name: str) -> pd.DataFrame:
+    """A published curve: columns x, y."""
+    return pd.read_csv(REFERENCE / f"{name}.csv")
+
+
+def record(
+    trajectory: Mapping[str, Any] | pd.DataFrame,
+    *,
+    name: str = "run",
+    step_size: str = "2/30",
+    reason: str = "accuracy",
+    sharpness: Mapping[str, Any] | None = None,
+    snapshots: Path = Path("nowhere"),
+) -> Record:
+    """A run with the given columns; `step` counts from 0 where it is not given."""
+    table = pd.DataFrame(trajectory)
+    if "step" not in table:
+        table.insert(0, "step", range(len(table)))
+    summary = {"reason": reason, "steps": int(table["step"].iloc[-1])}
+    measured = None if sharpness is None else pd.DataFrame(sharpness)
+    return Record(name, Fraction(step_size), table, measured, summary, snapshots)
+
+
+def published_record(name: str, threshold: int, **curves: str) -> Record:
+    """The paper's own run, as far as its plots show it: quantity=file of `reference/`."""
+    tables = {quantity: _rounded(curve(file), quantity) for quantity, file in curves.items()}
+    sharpness = tables.pop("sharpness", None)
+    trajectory = reduce(lambda left, right: left.merge(right, on="step", how="outer"), tables.values())
+    # Abscissae are good to a few iterations, but every iteration is one point, so the points count the steps.
+    steps = len(curve(curves["loss"])) - 1
+    run = record(trajectory, name=name, step_size=f"2/{threshold}", sharpness=sharpness)
+    return dataclasses.replace(run, summary={"reason": "accuracy", "steps": steps})
+
+
+def unstable(threshold: int) -> Record:
+    """A run of Experiment 3, with the L of Experiment 4."""
+    end = f"2over{threshold}"
+    return published_record(
+        f"exp3_{end}",
+        threshold,
+        loss=f"exp3_loss_{end}",
+        relative_progress=f"exp3_rp_{end}",
+        directional_smoothness=f"exp4_L_{end}",
+        sharpness=f"exp3_sharp_{end}",
+    )
+
+
+def stable(threshold: int) -> Record:
+    """A run of Experiment 2."""
+    end = f"2over{threshold}"
+    return published_record(f"exp2_{end}", threshold, loss=f"exp2_loss_{end}", relative_progress=f"exp2_rp_{end}")
+
+
+def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int) -> tuple[Record, Toy]:
+    """Gradient descent on a toy, recorded below `folder`, and the function."""
+    f = catalog.find("toys", toy)()
+    objective, theta = toy_problem(f, start)
+    stop = Stop(steps)
+    snapshots = folder / f"{toy}_{step_size.replace('/', 'over')}"
+    rows = list(
+        minimise(
+            objective,
+            theta,
+            gd(step_size=float(Fraction(step_size))),
+            stop=stop,
+            on_iterate=lambda step, point: store.save_snapshot(snapshots, step, point),
+        )
+    )
+    ended = outcome(rows[-1], stop)
+    table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    return record(table, name=snapshots.name, step_size=step_size, reason=ended.reason, snapshots=snapshots), f
+
+
+def _rounded(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    table = pd.DataFrame({"step": points["x"].round().astype(int), quantity: points["y"]})
+    return table.drop_duplicates("step", ignore_index=True)

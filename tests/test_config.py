@@ -1,0 +1,510 @@
+"""params.yaml: what is read, what is refused, and in which words."""
+# ruff: noqa: E501 (a case is one line of a table)
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import jsonschema
+import pytest
+from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import load_yaml
+
+from eosrepro import catalog
+from eosrepro.config import Claim, Config, Experiment, Preprocessing, Sharpness, Toy, load, schema, step_size_text
+from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro.errors import ConfigError
+from eosrepro.preprocessing import preprocess
+from eosrepro.statistics import STATISTICS
+from eosrepro.types import Stop
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def edited(old: str, new: str, *, after: str = "") -> str:
+    """The committed params.yaml with the first `old` behind `after` replaced."""
+    start = TEXT.index(after)
+    assert old in TEXT[start:], f"{old!r} is no longer in params.yaml behind {after!r}"
+    return TEXT[:start] + TEXT[start:].replace(old, new, 1)
+
+
+def in_exp3(old: str, new: str) -> str:
+    return edited(old, new, after="\n  exp3_2over30:\n")
+
+
+def in_toy(old: str, new: str) -> str:
+    return edited(old, new, after="\n  example1_2over39:\n    folder")
+
+
+def in_figure(old: str, new: str) -> str:
+    return edited(old, new, after="\n  exp3:\n    name")
+
+
+def with_claim(**changes: str | None) -> str:
+    """The committed file and one more claim, `extra`, changed as stated; None leaves a key out."""
+    claim: dict[str, str | None] = {
+        "claim": "RP oscillates near 0",
+        "source": "Exp 3",
+        "run": "exp3_2over30",
+        "quantity": "relative_progress",
+        "statistic": "mean",
+        "bound": "{max: 0.1}",
+    }
+    entries = [f"    {key}: {value}\n" for key, value in (claim | changes).items() if value is not None]
+    return TEXT + "  extra:\n" + "".join(entries)
+
+
+EXP3 = "experiments.exp3_2over30"
+CLAIM = "claims.extra"
+
+# (what is wrong, the file's text or None for no file, what the message must hold): used for the command line too.
+BROKEN: list[tuple[str, str | None, list[str]]] = [
+    # the file
+    ("missing file", None, ["params.yaml does not exist", "folder of the project"]),
+    ("empty file", "", ["params.yaml is empty", "experiments"]),
+    ("only comments", "# nothing\n", ["params.yaml is empty", "profile"]),
+    ("a list", "- profile\n- quick\n", ["a list of 2", "should be a mapping of profile, profiles"]),
+    ("a sentence", "edge of stability\n", ["'edge of stability'", "should be a mapping"]),
+    ("not YAML", "profile: [quick\n", ["not valid YAML", "line 2"]),
+    ("tab", "profile: quick\n\tprofiles: {}\n", ["not valid YAML", "line 2"]),
+    ("control character", "profile: qu\x07ick\n", ["not valid YAML", "special characters are not allowed"]),
+    ("unknown anchor", edited("*figure1", "*figur1"), ["not valid YAML", "line", "figur1"]),
+    ("two documents", TEXT + "---\nprofile: paper\n", ["not valid YAML", "line", "another document"]),
+    ("python tag", "profile: !!python/name:os.system\n", ["not valid YAML", "line 1", "python/name"]),
+    ("deeply nested", "profile: " + "[" * 5000, ["not valid YAML"]),
+    ("contains itself", edited("profile: quick", "profile: &p [*p]"), ["profile", "a list of 1"]),
+    ("duplicate experiment", edited("  exp1_relu:\n", "  exp1_tanh:\n"), ["duplicate key 'exp1_tanh'", "line"]),
+    ("duplicate key", in_exp3("step_size: 2/30", "step_size: 2/30\n    step_size: 2/31"), ["duplicate key 'step_size'", "line"]),
+    ("duplicate merge", in_exp3("<<: *exp3", "<<: *exp3\n    <<: *exp2"), ["duplicate key '<<'", "line"]),
+    # sections
+    ("unknown section", TEXT + "experimentz: {}\n", ["experimentz", "did you mean 'experiments'", "profiles"]),
+    ("missing section", edited("mlflow: {experiment: eosrepro, window: 20}", ""), ["mlflow", "is missing"]),
+    ("empty section", re.sub(r"(?s)\nfigures:\n.*?\nclaims:", "\nfigures:\nclaims:", TEXT), ["figures", "found nothing"]),
+    ("unknown profile", edited("profile: quick", "profile: quik"), ["profile", "'quik'", "'quick'", "paper", "jpeg"]),
+    ("profile not text", edited("profile: quick", "profile: 3"), ["profile: found 3", "valid string"]),
+    # profiles
+    ("unknown data", edited("name: photo-patches", "name: photopatches"), ["profiles.quick.data.name", "'photo-patches'", "cifar10"]),
+    ("data by file name", edited("name: photo-patches", "name: photo_patches"), ["profiles.quick.data.name", "'photo-patches'"]),
+    ("data option", edited("n_examples: 1000", "n_example: 1000"), ["profiles.quick.data.n_example", "'n_examples'", "seed"]),
+    ("data option missing", edited("n_examples: 1000, ", ""), ["profiles.quick.data.n_examples", "is missing"]),
+    ("negative data", edited("n_examples: 1000", "n_examples: -1000"), ["profiles.quick.data.n_examples", "-1000", "greater than 0"]),
+    ("data as text", edited("n_examples: 1000", 'n_examples: "1000"'), ["profiles.quick.data.n_examples", "'1000'", "valid integer"]),
+    ("scale", edited("scale: unit", "scale: units"), ["profiles.quick.preprocessing.scale", "'units'", "did you mean 'unit'", "'symmetric'"]),
+    ("scale is a number", edited("scale: unit", "scale: 255"), ["profiles.quick.preprocessing.scale: found 255", "'unit'"]),
+    ("scale key", edited("scale: unit", "scale: {zero: 0, on: 1}"), ["preprocessing.scale.on:", "did you mean 'one'"]),
+    ("scale of width 0", edited("scale: unit", "scale: {zero: 1, one: 1}"), ["preprocessing.scale: zero and one are both 1"]),
+    ("standardise", edited("standardise: none", "standardise: per_chanel"), ["preprocessing.standardise", "did you mean 'per_channel'"]),
+    ("statistics", edited("statistics: subset", "statistics: all"), ["preprocessing.statistics", "'all'", "'subset' or 'source'"]),
+    ("cap of 0", edited("max_steps: 300 ", "max_steps: 0 "), ["profiles.quick.max_steps", "found 0", "greater than 0"]),
+    ("published as text", edited("published: false", "published: no"), ["profiles.quick.published", "'no'", "valid boolean"]),
+    ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
+    # compute, sharpness, mlflow
+    ("device", edited("device: auto", "device: gpu"), ["compute.device", "'gpu'", "'cpu' or 'cuda'"]),
+    ("dtype", edited("dtype: float32", "dtype: flaot32"), ["compute.dtype", "did you mean 'float32'"]),
+    ("no threads", edited("threads: 2", "threads: 0"), ["compute.threads", "found 0", "greater than 0"]),
+    ("half a thread", edited("threads: 2", "threads: 1.5"), ["compute.threads", "found 1.5", "valid integer"]),
+    ("true thread", edited("threads: 2", "threads: true"), ["compute.threads", "found True", "valid integer"]),
+    ("compute key", edited("chunk_size", "chunksize"), ["compute.chunksize", "did you mean 'chunk_size'"]),
+    ("rtol", edited("rtol: 1e-3", "rtol: 2"), ["sharpness.rtol", "found 2", "less than 1"]),
+    ("rtol as text", edited("rtol: 1e-3", 'rtol: "1e-3"'), ["sharpness.rtol", "'1e-3'", "valid number"]),
+    ("rtol nan", edited("rtol: 1e-3", "rtol: .nan"), ["sharpness.rtol", "found nan", "finite"]),
+    ("no eigenvalues", edited("{k: 1,", "{k: 0,"), ["sharpness.k", "found 0"]),
+    ("negative seed", edited("audit_every: 10, seed: 0", "audit_every: 10, seed: -1"), ["sharpness.seed", "found -1"]),
+    ("mlflow name", edited("experiment: eosrepro", "experiment: ''"), ["mlflow.experiment", "found ''", "should have at least 1 character"]),
+    # experiments
+    ("name of a run", edited("  exp1_relu:\n", "  exp1-relu:\n"), ["experiments.exp1-relu", "letters, digits and _"]),
+    ("numeric name", edited("  exp1_relu:\n", "  12:\n"), ["experiments.12", "valid string"]),
+    ("experiment is text", edited("\n  exp3_2over30:\n", "\n  extra: tanh\n  exp3_2over30:\n"), ["experiments.extra", "'tanh'", "mapping"]),
+    ("folder above", in_exp3("<<: *exp3", "<<: *exp3\n    folder: ../elsewhere"), [f"{EXP3}.folder", "'../elsewhere'", "relative"]),
+    ("absolute folder", in_exp3("<<: *exp3", "<<: *exp3\n    folder: /tmp"), [f"{EXP3}.folder", "'/tmp'", "relative"]),
+    ("folder in a run", in_exp3("<<: *exp3", "<<: *exp3\n    folder: exp1/exp1_tanh"), [f"{EXP3}.folder", "'exp1_tanh'"]),
+    ("unknown model", in_exp3("model: {<<: *tanh}", "model: {name: mpl}"), [f"{EXP3}.model.name", "did you mean 'mlp'"]),
+    ("model without name", in_exp3("model: {<<: *tanh}", "model: {width: 3}"), [f"{EXP3}.model", "no name", "mlp"]),
+    ("model as text", in_exp3("model: {<<: *tanh}", "model: mlp"), [f"{EXP3}.model", "'mlp'", "{name: mlp}"]),
+    ("model option", in_exp3("{<<: *tanh}", "{<<: *tanh, widht: 3}"), [f"{EXP3}.model.widht", "did you mean 'width'", "depth"]),
+    ("width of 0", in_exp3("{<<: *tanh}", "{<<: *tanh, width: 0}"), [f"{EXP3}.model.width", "found 0", "greater than 0"]),
+    ("depth below 0", in_exp3("{<<: *tanh}", "{<<: *tanh, depth: -1}"), [f"{EXP3}.model.depth", "found -1"]),
+    ("width as text", in_exp3("{<<: *tanh}", "{<<: *tanh, width: wide}"), [f"{EXP3}.model.width", "'wide'", "integer"]),
+    ("activation", in_exp3("{<<: *tanh}", "{<<: *tanh, activation: tahn}"), [f"{EXP3}.model.activation", "did you mean 'tanh'", "'elu'"]),
+    ("template", edited("depth: 2, activation: tanh", "detph: 2, activation: tanh"), [f"{EXP3}.model.detph", "did you mean 'depth'"]),
+    ("unknown loss", in_exp3("name: cross_entropy", "name: cross_entopy"), [f"{EXP3}.loss.name", "did you mean 'cross_entropy'"]),
+    ("loss option", in_exp3("name: cross_entropy", "name: cross_entropy, smoothing: 0.1"), [f"{EXP3}.loss.smoothing", "allowed: name"]),
+    ("unknown optimizer", in_exp3("name: gd", "name: gdd"), [f"{EXP3}.optimizer.name", "did you mean 'gd'"]),
+    ("step size beside gd", in_exp3("name: gd", "name: gd, step_size: 2/30"), [f"{EXP3}.optimizer.step_size", "not a known key"]),
+    ("half a fraction", in_exp3("step_size: 2/30", "step_size: 2/"), [f"{EXP3}.step_size", "'2/'", "such as 2/60"]),
+    ("division by 0", in_exp3("step_size: 2/30", "step_size: 2/0"), [f"{EXP3}.step_size", "'2/0'", "such as 2/60"]),
+    ("words", in_exp3("step_size: 2/30", "step_size: two/60"), [f"{EXP3}.step_size", "'two/60'", "such as 2/60"]),
+    ("negative fraction", in_exp3("step_size: 2/30", "step_size: -2/60"), [f"{EXP3}.step_size", "'-2/60'", "positive"]),
+    ("negative step", in_exp3("step_size: 2/30", "step_size: -0.1"), [f"{EXP3}.step_size", "-0.1", "positive"]),
+    ("step of 0", in_exp3("step_size: 2/30", "step_size: 0"), [f"{EXP3}.step_size", "found 0", "positive"]),
+    ("infinite step", in_exp3("step_size: 2/30", "step_size: .inf"), [f"{EXP3}.step_size", "found inf", "positive"]),
+    ("step as list", in_exp3("step_size: 2/30", "step_size: [2, 30]"), [f"{EXP3}.step_size", "a list of 2", "such as 2/60"]),
+    ("true step", in_exp3("step_size: 2/30", "step_size: true"), [f"{EXP3}.step_size", "found True", "positive"]),
+    ("no step size", in_exp3("    step_size: 2/30\n", ""), [f"{EXP3}.step_size", "is missing"]),
+    ("mistyped key", in_exp3("step_size: 2/30", "stepsize: 2/30"), [f"{EXP3}.stepsize", "did you mean 'step_size'", f"{EXP3}.step_size: is missing"]),
+    ("seed as text", in_exp3("<<: *exp3", "<<: *exp3\n    seed: lucky"), [f"{EXP3}.seed", "'lucky'", "integer"]),
+    ("huge seed", in_exp3("<<: *exp3", f"<<: *exp3\n    seed: {2**64}"), [f"{EXP3}.seed", "less than"]),
+    ("snapshots", in_exp3("<<: *exp3", "<<: *exp3\n    snapshot_every: 0"), [f"{EXP3}.snapshot_every", "found 0"]),
+    ("accuracy in %", in_exp3("{<<: *to_95_percent}", "{accuracy: 95, max_steps: 9}"), [f"{EXP3}.stop.accuracy", "found 95", "less than or equal to 1"]),
+    ("stop without end", in_exp3("{<<: *to_95_percent}", "{accuracy: 0.95}"), [f"{EXP3}.stop.max_steps", "is missing"]),
+    ("stop key", in_exp3("{<<: *to_95_percent}", "{max_step: 9}"), [f"{EXP3}.stop.max_step", "did you mean 'max_steps'", "accuracy"]),
+    ("stop is a number", in_exp3("{<<: *to_95_percent}", "300"), [f"{EXP3}.stop", "found 300", "mapping"]),
+    ("loss_above", in_exp3("{<<: *to_95_percent}", "{max_steps: 9, loss_above: -1}"), [f"{EXP3}.stop.loss_above", "found -1"]),
+    # toys
+    ("unknown toy", in_toy("name: quadratic", "name: quadratik"), ["toys.example1_2over39.toy.name", "did you mean 'quadratic'"]),
+    ("toy option", in_toy("curvatures:", "curvature:"), ["toys.example1_2over39.toy.curvature", "did you mean 'curvatures'"]),
+    ("curvatures", in_toy("[20, 1]", "[20, steep]"), ["toys.example1_2over39.toy.curvatures.1", "'steep'", "number"]),
+    ("start", in_toy("start: [0.1, 0.1]", "start: [0.1, '0.1']"), ["toys.example1_2over39.start.1", "'0.1'", "number"]),
+    ("start is a number", in_toy("start: [0.1, 0.1]", "start: 0.1"), ["toys.example1_2over39.start", "found 0.1", "valid list"]),
+    ("empty start", in_toy("start: [0.1, 0.1]", "start: []"), ["toys.example1_2over39.start", "at least 1"]),
+    ("accuracy of a toy", in_toy("stop: {", "stop: {accuracy: 1, "), ["toys.example1_2over39.stop.accuracy", "allowed: max_steps, loss_above"]),
+    ("model of a toy", in_toy("toy: {name: quadratic", "model: {name: quadratic"), ["toys.example1_2over39.model", "toys.example1_2over39.toy: is missing"]),
+    ("one name twice", edited("\n  example1_2over39:\n    f", "\n  exp1_tanh:\n    f"), ["toys.exp1_tanh", "unique"]),
+    # figures
+    ("unknown figure", edited("name: trajectories", "name: trajectory"), ["figures.example4.name", "did you mean 'trajectories'"]),
+    ("figure without name", edited("    name: toy_paths\n", ""), ["figures.example1", "no name", "trajectories"]),
+    ("figure option", in_figure("panels:", "pannels:"), ["figures.exp3.pannels", "did you mean 'panels'", "limits", "figures.exp3.panels: is missing"]),
+    ("unknown panel", in_figure("panels: [loss", "panels: [lost"), ["figures.exp3.panels.0", "did you mean 'loss'"]),
+    ("limits", edited("limits: {loss: [0.5, 4]}", "limits: {loss: [0.5]}"), ["figures.exp1.limits.loss.1", "is missing"]),
+    ("figure without runs", edited("runs: {example4: η = 2/40}", "runs: {}"), ["figures.example4.runs", "at least 1"]),
+    ("unknown run", in_figure("exp3_2over30:", "exp3_2ovr30:"), ["figures.exp3.runs.exp3_2ovr30", "did you mean 'exp3_2over30'"]),
+    ("source elsewhere", in_figure("source: tanh/unstable", "source: tanh/stable"), ["figures.exp3.source", "'tanh/stable'", "'tanh/unstable'"]),
+    ("source half-named", in_figure("source: tanh/unstable", "source: tanh/unst"), ["figures.exp3.source", "'tanh/unst'", "'tanh/unstable'"]),
+    ("column", edited("stable: [exp2_2over300,", "stable: [exp2_2over30,"), ["figures.exp4.columns.stable", "did you mean 'exp2_2over300'"]),
+    ("reference panel", in_figure("      loss: {", "      lost: {"), ["figures.exp3.reference.lost", "did you mean 'loss'"]),
+    ("reference run", in_figure("{exp3_2over30: exp3_loss", "{exp3_2over3: exp3_loss"), ["figures.exp3.reference.loss.exp3_2over3", "did you mean 'exp3_2over30'"]),
+    ("reference file", in_figure("exp3_loss_2over30", "exp3_los_2over30"), ["figures.exp3.reference.loss.exp3_2over30", "exp3_los_2over30.csv", "did you mean 'exp3_loss_2over30'"]),
+    # claims
+    ("run of a claim", with_claim(run="exp3_2over31"), [f"{CLAIM}.run", "'exp3_2over31'", "did you mean 'exp3_2over30'"]),
+    ("quantity", with_claim(quantity="relativ_progress"), [f"{CLAIM}.quantity", "did you mean 'relative_progress'"]),
+    ("θ of a network", with_claim(quantity="theta_1"), [f"{CLAIM}.quantity", "exp3_2over30 has no 'theta_1'", "sharpness"]),
+    ("eigenvalue", with_claim(quantity="eigenvalue_2"), [f"{CLAIM}.quantity", "'eigenvalue_2'"]),
+    ("statistic", with_claim(statistic="meen"), [f"{CLAIM}.statistic", "did you mean 'mean'", "'run_length'"]),
+    ("relative_to", with_claim(relative_to="treshold"), [f"{CLAIM}.relative_to", "'treshold'", "did you mean 'threshold'"]),
+    ("no bound", with_claim(bound=None), [f"{CLAIM}.bound", "is missing"]),
+    ("empty bound", with_claim(bound="{}"), [f"{CLAIM}.bound", "min, max or both"]),
+    ("bound upside down", with_claim(bound="{min: 1, max: 0}"), [f"{CLAIM}.bound", "min 1 is above max 0"]),
+    ("bound key", with_claim(bound="{mix: 1}"), [f"{CLAIM}.bound.mix", "did you mean 'min'"]),
+    ("window", with_claim(window="{from: onset, last: 0.5}"), [f"{CLAIM}.window", "either from and/or to, or last"]),
+    ("empty window", with_claim(window="{}"), [f"{CLAIM}.window", "either from and/or to, or last"]),
+    ("window point", with_claim(window="{from: onzet}"), [f"{CLAIM}.window.from", "'onzet'", "onset or end"]),
+    ("window before 0", with_claim(window="{to: -1}"), [f"{CLAIM}.window.to", "found -1", "step number"]),
+    ("share above 1", with_claim(window="{last: 2}"), [f"{CLAIM}.window.last", "found 2", "less than or equal to 1"]),
+    ("level", with_claim(level="1"), [f"{CLAIM}: holds a level", "not for mean"]),
+    ("no level", with_claim(statistic="first_above"), [f"{CLAIM}: holds neither level nor relative_to", "first_above"]),
+    ("no level outside", with_claim(statistic="first_outside"), [f"{CLAIM}: holds no level", "first_outside"]),
+    ("published number as text", with_claim(published="about 0"), [f"{CLAIM}.published", "'about 0'", "number"]),
+    ("needs", with_claim(needs="publised"), [f"{CLAIM}.needs", "did you mean 'published'"]),
+    ("claim without words", with_claim(claim="''"), [f"{CLAIM}.claim", "at least 1 character"]),
+]  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a params.yaml into a project of its own, which has the published curves."""
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+
+    def write(text: str) -> Path:
+        (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "params.yaml"
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def committed() -> Config:
+    return load(ROOT / "params.yaml")
+
+
+def messages(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return str(caught.value).splitlines()
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "fragments"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN])
+def test_a_broken_file_is_refused_with_its_place_and_what_is_allowed(
+    text: str | None, fragments: list[str], tmp_path: Path, project: Callable[[str], Path]
+) -> None:
+    path = tmp_path / "params.yaml" if text is None else project(text)
+    lines = messages(path)
+    assert all(line.startswith(str(path)) for line in lines)
+    assert [fragment for fragment in fragments if fragment not in "\n".join(lines)] == []
+
+
+def test_the_names_of_the_broken_files_are_unique() -> None:
+    assert len({name for name, _, _ in BROKEN}) == len(BROKEN)
+
+
+def test_every_error_has_a_line_of_its_own(project: Callable[[str], Path]) -> None:
+    text = (
+        TEXT.replace("threads: 2", "threads: 0")
+        .replace("window: 20", "window: 0")
+        .replace("step_size: 2/39", "step_size: 1/0")
+    )
+    path = project(text)
+    places = [line.removeprefix(f"{path}: ").split(":")[0] for line in messages(path)]
+    assert places == [
+        "compute.threads",
+        "mlflow.window",
+        "toys.example1_2over39.step_size",
+        "toys.example2_quadratic.step_size",
+        "toys.example2_tanh.step_size",
+    ]
+
+
+def test_contradictions_are_listed_together(project: Callable[[str], Path]) -> None:
+    path = project(with_claim(run="nothing").replace("profile: quick", "profile: fast"))
+    assert len(messages(path)) == 2
+
+
+def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").mkdir()
+    assert messages(tmp_path / "params.yaml") == [f"{tmp_path}/params.yaml cannot be read: Is a directory"]
+
+
+def test_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(TEXT.encode("utf-16"))
+    assert messages(tmp_path / "params.yaml") == [
+        f"{tmp_path}/params.yaml is not UTF-8 text (byte 0): save it as UTF-8"
+    ]
+
+
+def test_long_values_are_shortened(project: Callable[[str], Path]) -> None:
+    line = messages(project(edited("profile: quick", f"profile: [{'a' * 500}]")))[0]
+    assert len(line.split(": ", 1)[1]) < 100
+
+
+# --- read -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_file_declares_the_paper(committed: Config) -> None:
+    assert committed.profile == "quick"
+    assert {name.split("_")[0] for name in committed.runs} == {
+        "example1", "example2", "example3", "example4", "figure1", "exp1", "exp2", "exp3", "exp6",
+    }  # fmt: skip
+    assert {claim.run for claim in committed.claims.values()} == set(committed.runs)
+
+
+def test_every_run_but_the_remark_is_in_a_figure(committed: Config) -> None:
+    drawn = {run for figure in committed.figures.values() for run in figure.runs}
+    assert set(committed.runs) - drawn == {"exp3_2over10"}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2/60", Fraction(2, 60)),
+        ("1/3", Fraction(1, 3)),
+        ("0.1", Fraction(1, 10)),
+        ("'0.1'", Fraction(1, 10)),
+        (".5", Fraction(1, 2)),
+        ("1e-4", Fraction(1, 10000)),
+        ("2", Fraction(2)),
+    ],
+)
+def test_step_sizes_are_read_exactly(written: str, read: Fraction, project: Callable[[str], Path]) -> None:
+    assert load(project(in_exp3("step_size: 2/30", f"step_size: {written}"))).run("exp3_2over30").step_size == read
+
+
+@pytest.mark.parametrize(("step_size", "text"), [("2/60", "2/60"), ("1/10", "2/20"), ("3/7", "3/7"), ("4", "4")])
+def test_step_sizes_print_as_the_paper_writes_them(step_size: str, text: str) -> None:
+    assert step_size_text(Fraction(step_size)) == text
+
+
+def test_numbers_are_those_of_yaml_1_2(project: Callable[[str], Path]) -> None:
+    text = edited("rtol: 1e-3", "rtol: 1E-4").replace("experiment: eosrepro", "experiment: on")
+    read = load(project(text))
+    assert (read.sharpness.rtol, read.mlflow.experiment) == (1e-4, "on")
+
+
+def test_dvc_reads_the_same(committed: Config) -> None:
+    raw = load_yaml(ROOT / "params.yaml")
+    assert Config.model_validate(raw) == committed
+
+
+def test_merges_take_the_template_and_what_is_written_beside_it(project: Callable[[str], Path]) -> None:
+    read = load(project(in_exp3("{<<: *tanh}", "{<<: *tanh, width: 7}"))).experiments["exp3_2over30"]
+    assert read.model.options == {"width": 7, "depth": 2, "activation": "tanh"}
+    assert (read.folder, read.snapshot_every) == ("tanh/unstable", 5)
+
+
+def test_lists_become_tuples_and_defaults_of_the_member_are_filled_in(project: Callable[[str], Path]) -> None:
+    read = load(project(in_toy("toy: {name: quadratic, curvatures: [20, 1]}", "toy: {name: quadratic}")))
+    assert read.toys["example1_2over39"].toy.options == {"curvatures": (20.0, 1.0)}
+    assert read.toys["example1_2over40"].toy.options == {"curvatures": (20.0, 1.0)}
+
+
+def test_figures_hold_their_own_options_apart_from_the_common_keys(committed: Config) -> None:
+    figure = committed.figures["exp1"]
+    assert (figure.name, figure.source) == ("trajectories", "exp1")
+    assert list(figure.runs) == ["exp1_tanh", "exp1_relu", "exp1_linear"]
+    assert figure.reference["sharpness"] == {"exp1_tanh": "exp1_sharp_tanh", "exp1_relu": "exp1_sharp_relu"}
+    assert figure.options["limits"] == {"loss": (0.5, 4.0)}
+    assert not {"name", "source", "runs", "reference"} & figure.options.keys()
+
+
+def test_an_options_schema_is_that_of_the_member_in_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, project: Callable[[str], Path]
+) -> None:
+    def cnn(_shape: tuple[int, ...], _n: int, *, channels: list[int], pool: bool = False) -> None: ...
+
+    find: Callable[[str, str], Callable[..., Any]] = catalog.find
+    monkeypatch.setattr(
+        catalog, "names", lambda kind, names=catalog.names: [*names(kind), *["cnn"] * (kind == "models")]
+    )
+    monkeypatch.setattr(catalog, "find", lambda kind, name: cnn if name == "cnn" else find(kind, name))
+    read = load(project(in_exp3("{<<: *tanh}", "{name: cnn, channels: [8, 16]}"))).experiments["exp3_2over30"]
+    assert (read.model.name, read.model.options) == ("cnn", {"channels": [8, 16], "pool": False})
+    assert (
+        "experiments.exp3_2over30.model.channels: is missing"
+        in messages(project(in_exp3("{<<: *tanh}", "{name: cnn}")))[0]
+    )
+
+
+def test_the_profile_caps_experiments_and_not_toys(project: Callable[[str], Path]) -> None:
+    read = load(project(edited("max_steps: 300 ", "max_steps: 7 ")))
+    assert read.stop("exp3_2over30") == Stop(max_steps=7, accuracy=0.95, loss_above=100)
+    assert read.stop("example1_2over39") == Stop(max_steps=100)
+    paper = load(project(edited("profile: quick", "profile: paper")))
+    assert (paper.stop("exp1_tanh").max_steps, paper.active.data.name) == (800, "cifar10")
+
+
+def test_unknown_runs_are_named_with_the_nearest(committed: Config) -> None:
+    assert isinstance(committed.run("exp3_2over30"), Experiment)
+    assert isinstance(committed.run("example4"), Toy)
+    with pytest.raises(ConfigError, match="no run 'exp3_30'; did you mean 'exp3_2over30'"):
+        committed.run("exp3_30")
+
+
+def test_resolved_is_json_and_holds_what_determines_the_run(committed: Config) -> None:
+    resolved = committed.resolved("exp3_2over30")
+    assert json.loads(json.dumps(resolved)) == resolved
+    assert resolved["step_size"] == "2/30"
+    assert resolved["model"] == {"name": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
+    assert resolved["stop"] == {"max_steps": 300, "accuracy": 0.95, "loss_above": 100}
+    assert resolved["data"] == {"name": "photo-patches", "n_examples": 1000, "seed": 0}
+    assert resolved["compute"]["dtype"] == "float32"
+    assert json.loads(json.dumps(committed.resolved("example3_tanh")))["start"] == [13.0, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ("threads: 2", "threads: 1", True),
+        ("n_examples: 1000", "n_examples: 990", True),
+        ("depth: 2, activation: tanh", "depth: 1, activation: tanh", True),
+        ("window: 20", "window: 30", False),
+        ("rtol: 1e-3", "rtol: 1e-4", False),
+        ("folder: tanh/unstable", "folder: tanh/hot", False),
+        ("n_examples: 5000", "n_examples: 4000", False),
+    ],
+)
+def test_resolved_changes_with_what_determines_the_run_and_with_nothing_else(
+    old: str, new: str, changes: bool, committed: Config, project: Callable[[str], Path]
+) -> None:
+    text = edited(old, new).replace("source: tanh/unstable", "source: tanh")
+    resolved = load(project(text)).resolved("exp3_2over30")
+    assert (resolved != committed.resolved("exp3_2over30")) is changes
+
+
+def test_config_is_frozen(committed: Config) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        committed.compute.threads = 4
+
+
+def test_eigenvalues_can_be_claimed_about_when_they_are_measured(project: Callable[[str], Path]) -> None:
+    text = with_claim(quantity="eigenvalue_2").replace("{k: 1,", "{k: 2,")
+    assert load(project(text)).claims["extra"].quantity == "eigenvalue_2"
+
+
+def test_preprocessing_settings_are_those_that_exist() -> None:
+    def choices(annotation: Any) -> list[str]:
+        """All strings of the Literals in an annotation, e.g. `Literal["a", "b"] | X`."""
+        parts = get_args(annotation)
+        return [part for part in parts if isinstance(part, str)] or [text for part in parts for text in choices(part)]
+
+    hints = get_type_hints(preprocess)
+    for setting, field in Preprocessing.model_fields.items():
+        assert choices(field.annotation) == choices(hints[setting]) != []
+
+
+def test_pixels_may_be_scaled_by_two_values_of_ones_own(project: Callable[[str], Path]) -> None:
+    read = load(project(edited("scale: unit", "scale: {zero: 120, one: 255.5}")))
+    assert read.active.preprocessing.model_dump()["scale"] == {"zero": 120, "one": 255.5}
+
+
+def test_sharpness_settings_are_those_of_the_measure() -> None:
+    parameters = inspect.signature(sharpness).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(Sharpness.model_fields)
+
+
+def test_statistics_are_those_that_exist() -> None:
+    assert set(get_args(Claim.model_fields["statistic"].annotation)) == set(STATISTICS)
+
+
+# --- `dvc exp run -S` -------------------------------------------------------------------------------------------------
+
+
+def overridden(tmp_path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    apply_overrides(path, [f"{key}={value}" for key, value in overrides.items()])
+    changed: dict[str, Any] = load_yaml(path)
+    return changed
+
+
+@pytest.mark.parametrize(
+    "run", ["figure1_tanh_2over50", "exp1_linear", "exp2_2over500", "exp3_2over30", "exp6_four_hidden_2over90"]
+)
+def test_dvc_overrides_reach_one_experiment_and_no_other(run: str, tmp_path: Path) -> None:
+    # A mapping that is shared by an alias looks the same when read, and swallows an override.
+    overrides = {"step_size": "2/45", "seed": 99, "model.width": 77, "loss.name": "mse", "stop.max_steps": 5}
+    expected = json.loads(json.dumps(load_yaml(ROOT / "params.yaml")))
+    for key, value in overrides.items():
+        *path, last = ["experiments", run, *key.split(".")]
+        target = expected
+        for part in path:
+            target = target[part]
+        target[last] = value
+    assert overridden(tmp_path, {f"experiments.{run}.{key}": value for key, value in overrides.items()}) == expected
+
+
+def test_no_two_runs_share_a_mapping() -> None:
+    raw = load_yaml(ROOT / "params.yaml")
+    runs = [*raw["experiments"].values(), *raw["toys"].values()]
+    mappings = [id(value) for run in runs for value in run.values() if isinstance(value, dict)]
+    assert len(set(mappings)) == len(mappings)
+
+
+# --- JSON Schema ------------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = json.loads((ROOT / "params.schema.json").read_text(encoding="utf-8"))
+    assert committed == schema(), "run `eosrepro config schema > params.schema.json`"
+
+
+def test_the_committed_file_satisfies_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(load_yaml(ROOT / "params.yaml"), schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    "case", ["unknown section", "model option", "activation", "division by 0", "unknown data", "statistic", "figure option", "accuracy in %"]
+)  # fmt: skip
+def test_the_schema_refuses_what_an_editor_should_underline(case: str, project: Callable[[str], Path]) -> None:
+    text = next(text for name, text, _ in BROKEN if name == case and text)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(load_yaml(project(text)), schema(), jsonschema.Draft202012Validator)

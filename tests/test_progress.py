@@ -1,0 +1,176 @@
+"""What a person sees of a long computation, in a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from eosrepro import progress as module
+from eosrepro.progress import progress
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """To be called in the test itself: pytest puts its own stderr in place after the fixtures."""
+
+    def put_in_place() -> Terminal:
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return put_in_place
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""  # stdout is for results
+    return err.splitlines()
+
+
+def run(clock: Clock, total: int, seconds_a_step: float, *, end: int | None = None) -> None:
+    with progress("train exp3", total) as report:
+        for step in range((total if end is None else end) + 1):
+            report(step, loss=2.0 - step / 1000)
+            clock.now += seconds_a_step
+
+
+def steps_of(lines: list[str]) -> list[int]:
+    return [int(line.split("step ")[1].split("/")[0]) for line in lines]
+
+
+def test_pipe_shows_first_every_tenth_and_last(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run(clock, 200, 0.5)
+    lines = lines_of(capsys)
+    assert steps_of(lines) == list(range(0, 201, 20))
+    assert lines[0] == "train exp3: step 0/200  loss 2"
+    assert lines[1] == "train exp3: step 20/200  loss 1.98  ETA 1 min 30 s"
+    assert lines[-1] == "train exp3: step 200/200  loss 1.8"
+
+
+def test_pipe_of_a_slow_run_is_never_silent_for_long(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run(clock, 1000, 10.0, end=12)
+    lines = lines_of(capsys)
+    assert steps_of(lines) == [0, 3, 6, 9, 12]
+    assert lines[1].endswith("ETA 2 h 46 min")
+
+
+def test_pipe_of_a_run_of_an_instant_shows_its_ends(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run(clock, 100, 0.001)
+    assert steps_of(lines_of(capsys)) == [0, 100]
+
+
+def test_pipe_shows_where_a_run_stopped_early(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run(clock, 10_000, 0.001, end=17)
+    assert steps_of(lines_of(capsys)) == [0, 17]
+
+
+def test_last_step_is_shown_when_the_computation_fails(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), progress("train exp3", 100) as report:  # noqa: PT012
+        report(0, loss=2.0)
+        clock.now += 0.1
+        report(1, loss=1.5)
+        raise KeyboardInterrupt
+    assert lines_of(capsys)[-1].startswith("train exp3: step 1/100  loss 1.5")
+
+
+def test_nothing_reported_is_nothing_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("train exp3", 100):
+        pass
+    assert lines_of(capsys) == []
+
+
+def test_chosen_quantities_stand_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("diagnose exp3", 10, ["sharpness", "products", "absent"], threshold=30) as report:
+        report(0, step_norm=1.0, products=3, sharpness=float("nan"))
+    assert lines_of(capsys) == ["diagnose exp3 (2/η = 30): step 0/10  sharpness nan  products 3"]
+
+
+def test_terminal_shows_a_bar_with_values_and_ends_with_the_last(terminal: Callable[[], Terminal]) -> None:
+    screen = terminal()
+    with progress("train [exp3]", 300, ["loss", "accuracy"], threshold=60) as report:
+        for step in range(121):
+            report(step, loss=2.0 - step / 1000, accuracy=0.5)
+    shown = screen.getvalue()
+    assert "train [exp3] (2/η = 60)" in shown  # square brackets are no markup
+    assert "━" in shown
+    last = shown[shown.rindex("train [exp3]") :]
+    assert "120/300" in last
+    assert "loss 1.88  accuracy 0.5" in last
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor stays hidden"
+    assert sys.stderr is screen
+
+
+def test_terminal_is_redrawn_ten_times_a_second(terminal: Callable[[], Terminal], clock: Clock) -> None:
+    screen = terminal()
+    with progress("train exp3", 1000) as report:
+        for step in range(1000):
+            report(step)
+            clock.now += 0.01
+    assert 85 <= screen.getvalue().count("/1000") <= 105
+
+
+def test_terminal_keeps_what_others_write(terminal: Callable[[], Terminal]) -> None:
+    screen = terminal()
+    with progress("train exp3", 10) as report:
+        report(0)
+        print("Warning: MLflow is away", file=sys.stderr)
+        report(10)
+    assert "Warning: MLflow is away\n" in screen.getvalue()
+
+
+def test_dumb_terminal_gets_lines(terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = terminal()
+    with progress("train exp3", 10) as report:
+        report(10)
+    assert screen.getvalue() == "train exp3: step 10/10\n"
+
+
+def test_call_that_shows_nothing_on_a_terminal_is_cheap(terminal: Callable[[], Terminal]) -> None:
+    screen = terminal()
+    assert _seconds_a_call() < 50e-6
+    assert screen.getvalue()
+
+
+def test_call_that_shows_nothing_in_a_pipe_is_cheap() -> None:
+    assert _seconds_a_call() < 50e-6
+
+
+def _seconds_a_call() -> float:
+    with progress("train exp3", 1_000_000) as report:
+        report(0)
+        best = float("inf")
+        for _ in range(20):  # the best of several, each far shorter than a redraw: the machine may be busy
+            started = time.perf_counter()
+            for step in range(200):
+                report(step, loss=1.0, accuracy=0.5, RP=0.0, L=30.0)
+            best = min(best, (time.perf_counter() - started) / 200)
+    return best

@@ -1,0 +1,250 @@
+"""The statistics against the paper: on its own curves they give its own numbers. And against records made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eosrepro.config import Window
+from eosrepro.errors import ConfigError, StoreError
+from eosrepro.statistics import STATISTICS, UndefinedError, measure, onset, relation_error, series
+from tests.records import curve, published_record, record, stable, toy_record, unstable
+
+AFTER_ONSET = {"from": "onset", "to": "end"}
+LATE = {"last": 0.5}
+
+
+def value(run: Any, quantity: str, statistic: str, window: dict[str, Any] | None = None, **options: Any) -> float:
+    chosen = None if window is None else Window.model_validate(window)
+    return measure(run, quantity, statistic, window=chosen, **options).value
+
+
+# --- the paper's numbers, from the paper's curves ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("threshold", "onset_at", "rp_mean", "rp_positive", "crossing", "late_ratio", "plateau", "steps"),
+    [
+        (30, 55, -0.026, 0.52, 44, 2.20, 28.0, 951),
+        (60, 202, -0.013, 0.50, 159, 1.94, 58.8, 1313),
+        (90, 501, -0.007, 0.48, 409, 1.65, 89.2, 1630),
+    ],
+)
+def test_experiment_3_and_4(
+    threshold: int,
+    onset_at: int,
+    rp_mean: float,
+    rp_positive: float,
+    crossing: int,
+    late_ratio: float,
+    plateau: float,
+    steps: int,
+) -> None:
+    run = unstable(threshold)
+    relative = {"relative_to": "threshold"}
+    assert value(run, "relative_progress", "onset") == onset_at
+    assert value(run, "relative_progress", "mean", AFTER_ONSET) == pytest.approx(rp_mean, abs=0.0015)
+    assert value(run, "relative_progress", "fraction_positive", AFTER_ONSET) == pytest.approx(rp_positive, abs=0.005)
+    assert value(run, "sharpness", "first_above", **relative) == crossing
+    assert value(run, "sharpness", "mean", LATE, **relative) == pytest.approx(late_ratio, abs=0.005)
+    assert value(run, "directional_smoothness", "mean", AFTER_ONSET) == pytest.approx(plateau, rel=0.012)
+    assert value(run, "step", "run_length") == steps
+    assert 0.225 < value(run, "loss", "final") < 0.315
+    assert value(run, "loss", "increases") > 100
+
+
+@pytest.mark.parametrize(("threshold", "steps"), [(300, 3801), (400, 5137), (500, 6454)])
+def test_experiment_2(threshold: int, steps: int) -> None:
+    run = stable(threshold)
+    assert value(run, "step", "run_length") == steps
+    assert 25.3 < value(run, "step", "run_length_times_step_size") < 25.85
+    assert value(run, "loss", "increases") == 0
+    assert value(run, "relative_progress", "median") == pytest.approx(-1, abs=5e-4)
+    assert value(run, "relative_progress", "min") >= -1.06
+    assert value(run, "relative_progress", "max") <= -0.98
+    assert onset(run.trajectory) is None
+
+
+@pytest.mark.parametrize(("activation", "crossing", "late"), [("tanh", 45, 65), ("relu", 60, 60)])
+def test_experiment_1(activation: str, crossing: int, late: float) -> None:
+    run = published_record("exp1", 30, loss=f"exp1_loss_{activation}", sharpness=f"exp1_sharp_{activation}")
+    assert value(run, "sharpness", "first_above", relative_to="threshold") == crossing
+    assert value(run, "sharpness", "mean", {"from": 250, "to": 750}) == pytest.approx(late, abs=0.5)
+    assert value(run, "sharpness", "mean", {"from": 250, "to": 750}, relative_to="threshold") > 1.9
+
+
+def test_the_linear_network_of_experiment_1_passes_a_loss_of_4() -> None:
+    run = published_record("exp1", 30, loss="exp1_loss_linear")
+    assert value(run, "loss", "first_above", level=4) == 680
+
+
+def test_published_curves_are_all_there_and_finite() -> None:
+    assert len(list(Path(__file__).parents[1].glob("reference/*.csv"))) == 49
+    for path in Path(__file__).parents[1].glob("reference/*.csv"):
+        points = curve(path.stem)
+        assert list(points) == ["x", "y"]
+        assert np.isfinite(points.to_numpy()).all()
+    # The three stable L are plotted against the number of the record, 5 iterations each: stored as iterations.
+    ends = {threshold: curve(f"exp4_L_2over{threshold}")["x"].max() for threshold in (300, 400, 500)}
+    assert ends == pytest.approx({300: 3801, 400: 5137, 500: 6454}, rel=0.02)
+
+
+# --- the paper's numbers, from its toy examples -----------------------------------------------------------------------
+
+
+def test_toy_examples(tmp_path: Path) -> None:
+    diverging, _ = toy_record(tmp_path, "quadratic", (0.1, 0.1), "2/39", 100)
+    assert value(diverging, "theta_1", "first_outside", level=0.5) == 33
+    at_the_edge, _ = toy_record(tmp_path, "quadratic", (0.1, 0.1), "2/40", 100)
+    assert value(at_the_edge, "abs_theta_1", "min") == pytest.approx(0.1)
+    assert value(at_the_edge, "theta_1", "min") == pytest.approx(-0.1)
+    assert value(at_the_edge, "directional_smoothness", "final", relative_to="threshold") == pytest.approx(1)
+    slow, _ = toy_record(tmp_path / "2", "quadratic", (0.01, 0.1), "2/39", 100)
+    assert value(slow, "theta_1", "first_outside", level=0.5) == 79
+    cycle, _ = toy_record(tmp_path, "tanh_quadratic", (0.01, 0.1), "2/39", 100)
+    assert value(cycle, "abs_theta_1", "mean", {"from": 90}) == pytest.approx(0.0893, abs=1e-4)
+    explosion, _ = toy_record(tmp_path, "product", (13.0, 0.01), "2/150", 49)
+    assert value(explosion, "step", "diverged") == 1
+    walk, _ = toy_record(tmp_path, "tanh_product", (13.0, 0.01), "2/150", 400)
+    assert value(walk, "theta_1", "final") == pytest.approx(8.6165, abs=1e-4)
+    assert value(walk, "step", "diverged") == 0
+
+
+def test_eq_4_3_is_exact_on_a_quadratic(tmp_path: Path) -> None:
+    run, _ = toy_record(tmp_path, "quadratic", (0.1, 0.1), "2/41", 60)
+    assert value(run, "relative_progress", "relation_error") < 1e-9
+
+
+# --- each statistic, by hand ------------------------------------------------------------------------------------------
+
+SERIES = [4.0, -1.0, 3.0, 3.0, -2.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "expected"),
+    [
+        ("mean", 2.5),
+        ("median", 3.0),
+        ("min", -2.0),
+        ("max", 8.0),
+        ("final", 8.0),
+        ("fraction_positive", 4 / 6),
+        ("increases", 2.0),
+    ],
+)
+def test_statistic_of_values(statistic: str, expected: float) -> None:
+    assert value(record({"loss": SERIES}), "loss", statistic) == pytest.approx(expected)
+
+
+def test_values_relative_to_the_threshold_are_divided_by_2_over_eta() -> None:
+    run = record({"loss": SERIES}, step_size="2/4")
+    assert value(run, "loss", "max", relative_to="threshold") == 2.0
+    assert value(run, "loss", "first_above", relative_to="threshold") == 5  # 4.0 at step 0 is at, not above, 2/η
+    assert value(run, "loss", "first_outside", level=3.5) == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ({"from": 2}, 3.0),
+        ({"to": 1}, 1.5),
+        ({"from": 1, "to": 2}, 1.0),
+        ({"from": 5, "to": 5}, 8.0),
+        ({"last": 0.4}, 3.0),  # from step 3 of 5 on
+        ({"from": "end"}, 8.0),
+        ({"from": "onset", "to": "end"}, 3.0),
+        ({"to": "onset"}, 2.0),
+    ],
+)
+def test_window(window: dict[str, Any], expected: float) -> None:
+    run = record({"loss": SERIES, "relative_progress": [-1.0, -0.5, -0.49, 0.0, -1.0, np.nan]})
+    assert value(run, "loss", "mean", window) == pytest.approx(expected)
+
+
+def test_the_last_row_of_a_run_has_no_step_and_does_not_count() -> None:
+    run = record({"relative_progress": [-1.0, 1.0, np.nan]})
+    assert value(run, "relative_progress", "fraction_positive") == 0.5
+    assert value(run, "relative_progress", "final", {"to": 2}) == 1.0  # the run has step 2, though RP ends at 1
+
+
+def test_sharpness_has_its_own_steps() -> None:
+    run = record({"loss": [1.0] * 21}, sharpness={"step": [0, 10, 20], "sharpness": [10.0, 31.0, 40.0]})
+    assert value(run, "sharpness", "first_above", relative_to="threshold") == 10
+    assert value(run, "sharpness", "mean", {"last": 0.5}) == 35.5
+
+
+@pytest.mark.parametrize(
+    ("statistic", "options", "message"),
+    [
+        ("mean", {"window": {"from": "onset"}}, "no onset"),
+        ("onset", {}, "no onset"),
+        ("mean", {"window": {"from": 3, "to": 9}}, "reaches to step 9, the run ends at step 4"),
+        ("mean", {"window": {"from": 7}}, "the run ends at step 4"),
+        ("mean", {"window": {"from": 3, "to": 2}}, "no value between steps 3 and 2"),
+        ("first_above", {"level": 9.0}, "does not pass 9"),
+        ("run_length", {}, r"step 4 \(max_steps\) before it reached its accuracy"),
+        ("run_length_times_step_size", {}, "before it reached its accuracy"),
+    ],
+)
+def test_what_the_run_does_not_define_is_said_not_replaced(
+    statistic: str, options: dict[str, Any], message: str
+) -> None:
+    run = record({"loss": SERIES[:5], "relative_progress": [-1.0] * 5}, reason="max_steps")
+    with pytest.raises(UndefinedError, match=message):
+        value(run, "loss", statistic, **options)
+
+
+def test_a_run_that_diverged_has_no_length_to_its_accuracy() -> None:
+    run = record({"loss": SERIES}, reason="diverged")
+    assert value(run, "loss", "diverged") == 1
+    with pytest.raises(UndefinedError, match="diverged"):
+        value(run, "loss", "run_length")
+
+
+def test_relation_error_is_the_relative_root_mean_square() -> None:
+    run = record({"directional_smoothness": [3.0, 30.0, 27.0], "relative_progress": [-0.89, 0.1, -0.01]})
+    assert relation_error(run.trajectory, 2 / 30) == pytest.approx(0.1)  # RP + 1 = 1.1 ηL/2 throughout
+    assert value(run, "relative_progress", "relation_error", {"from": 1}) == pytest.approx(0.1)
+    flat = record({"directional_smoothness": [0.0, 0.0], "relative_progress": [-1.0, -0.9]})
+    with pytest.raises(UndefinedError, match="not finite"):
+        value(flat, "relative_progress", "relation_error")
+
+
+@pytest.mark.parametrize(
+    ("quantity", "statistic", "message"),
+    [
+        ("relative_progres", "mean", "did you mean 'relative_progress'"),
+        ("loss", "meen", "did you mean 'mean'"),
+        ("loss", "first_above", "needs a `level`"),
+        ("loss", "first_outside", "needs a `level`"),
+    ],
+)
+def test_what_is_asked_for_wrongly(quantity: str, statistic: str, message: str) -> None:
+    run = record({"loss": SERIES, "relative_progress": SERIES})
+    with pytest.raises(ConfigError, match=message):
+        value(run, quantity, statistic)
+
+
+def test_sharpness_that_was_not_measured_is_an_error_of_the_pipeline() -> None:
+    with pytest.raises(StoreError, match="run `eosrepro diagnose tanh30`"):
+        series(record({"loss": SERIES}, name="tanh30"), "sharpness")
+
+
+def test_coordinates(tmp_path: Path) -> None:
+    run, _ = toy_record(tmp_path, "quadratic", (0.1, 0.2), "2/40", 3)
+    assert series(run, "theta_1")["value"].to_list() == pytest.approx([0.1, -0.1, 0.1, -0.1])
+    assert series(run, "abs_theta_1")["value"].to_list() == pytest.approx([0.1] * 4)
+    assert series(run, "theta_2")["step"].to_list() == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="θ has 2 coordinates"):
+        series(run, "theta_3")
+
+
+def test_every_statistic_of_the_configuration_exists() -> None:
+    from typing import get_args
+
+    from eosrepro.config import Claim
+
+    assert set(get_args(Claim.model_fields["statistic"].annotation)) == set(STATISTICS)

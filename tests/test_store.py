@@ -1,0 +1,235 @@
+"""Data sets and snapshots on disk: they come back bit by bit, or an error says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from eosrepro import store
+from eosrepro.data.photo_patches import photo_patches
+from eosrepro.errors import StoreError
+from eosrepro.preprocessing import preprocess
+from eosrepro.types import Dataset
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    raw = photo_patches(n_examples=20, seed=0)
+    return preprocess(raw, scale="unit", standardise="per_feature", statistics="subset")
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """The operating system refuses to let a file grow beyond `size` bytes: as near to a full disk as a test may go."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dataset_comes_back_bit_by_bit(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    loaded = store.load_dataset(tmp_path)
+
+    assert torch.equal(loaded.inputs, dataset.inputs)
+    assert torch.equal(loaded.targets, dataset.targets)
+    assert (loaded.inputs.dtype, loaded.targets.dtype) == (torch.float32, torch.int64)
+    assert (loaded.n_classes, loaded.label) == (10, "photo-patches")
+    assert {key: loaded.provenance[key] for key in dataset.provenance} == dataset.provenance
+
+
+def test_equal_datasets_are_equal_files(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path / "one", dataset)
+    store.save_dataset(tmp_path / "other", dataset)
+
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    assert contents(tmp_path / "one").keys() == {"dataset.safetensors", "provenance.json"}
+
+
+def test_a_loaded_dataset_can_be_changed_and_saved(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    loaded = store.load_dataset(tmp_path)
+    store.save_dataset(tmp_path, dataclasses.replace(loaded, inputs=2 * loaded.inputs, label="twice"))
+    again = store.load_dataset(tmp_path)
+
+    assert torch.equal(again.inputs, 2 * dataset.inputs)
+    assert again.label == again.provenance["label"] == "twice"
+
+
+def test_one_altered_bit_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    path = tmp_path / "dataset.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"dataset\.safetensors has changed since .*run `eosrepro data` again"):
+        store.load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 200, -1])
+def test_a_truncated_dataset_is_noticed(tmp_path: Path, dataset: Dataset, keep: int) -> None:
+    store.save_dataset(tmp_path, dataset)
+    path = tmp_path / "dataset.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StoreError, match=r"dataset\.safetensors is truncated or altered"):
+        store.load_dataset(tmp_path)
+
+
+def test_tensors_of_another_kind_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    store.save_snapshot(tmp_path, 0, torch.zeros(3))
+    (tmp_path / "0000000.safetensors").replace(tmp_path / "dataset.safetensors")
+    with pytest.raises(StoreError, match="has changed since"):
+        store.load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dataset.safetensors", "provenance.json"])
+def test_a_missing_file_is_named(tmp_path: Path, dataset: Dataset, name: str) -> None:
+    store.save_dataset(tmp_path, dataset)
+    (tmp_path / name).unlink()
+    with pytest.raises(StoreError, match=f"{name} does not exist"):
+        store.load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not readable JSON"),
+        ('{"label": ', "not readable JSON"),
+        ("[1, 2]", "not a JSON object"),
+        ('{"label": "x", "n_classes": 10}', "lacks sha256"),
+    ],
+    ids=["empty", "truncated", "list", "incomplete"],
+)
+def test_a_damaged_provenance_is_named(tmp_path: Path, dataset: Dataset, text: str, message: str) -> None:
+    store.save_dataset(tmp_path, dataset)
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(StoreError, match=rf"provenance\.json.*{message}"):
+        store.load_dataset(tmp_path)
+
+
+def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Path, dataset: Dataset) -> None:
+    """Killed after dataset.safetensors was written and before provenance.json: the old provenance does not fit."""
+    store.save_dataset(tmp_path / "old", dataset)
+    store.save_dataset(tmp_path / "new", dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+    (tmp_path / "new" / "dataset.safetensors").replace(tmp_path / "old" / "dataset.safetensors")
+    with pytest.raises(StoreError, match="has changed since"):
+        store.load_dataset(tmp_path / "old")
+
+
+def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    thetas = {step: torch.randn(5, generator=generator, dtype=torch.float64) for step in (10_000, 0, 995, 20)}
+    for step, theta in thetas.items():
+        store.save_snapshot(tmp_path, step, theta)
+    loaded = list(store.load_snapshots(tmp_path))
+
+    assert [snapshot.step for snapshot in loaded] == [0, 20, 995, 10_000]
+    assert all(torch.equal(snapshot.theta, thetas[snapshot.step]) for snapshot in loaded)
+    assert all(snapshot.theta.dtype == torch.float64 for snapshot in loaded)
+
+
+def test_a_snapshot_of_a_view_holds_the_view_alone(tmp_path: Path) -> None:
+    store.save_snapshot(tmp_path, 3, torch.arange(1000.0).reshape(500, 2)[:, 1].requires_grad_())
+    with safe_open(tmp_path / "0000003.safetensors", framework="pt") as file:
+        assert file.metadata() == {"step": "3"}
+
+    assert torch.equal(next(store.load_snapshots(tmp_path)).theta, torch.arange(1.0, 1000.0, 2.0))
+    assert (tmp_path / "0000003.safetensors").stat().st_size < 2200
+
+
+@pytest.mark.parametrize("keep", [0, 4, -1])
+def test_a_truncated_snapshot_is_named_after_the_whole_ones_are_read(tmp_path: Path, keep: int) -> None:
+    for step in (0, 5):
+        store.save_snapshot(tmp_path, step, torch.ones(100))
+    path = tmp_path / "0000005.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    snapshots = store.load_snapshots(tmp_path)
+
+    assert next(snapshots).step == 0
+    with pytest.raises(StoreError, match=r"0000005\.safetensors is truncated or altered"):
+        next(snapshots)
+
+
+def test_tensors_that_are_no_snapshot_are_named(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    with pytest.raises(StoreError, match=r"dataset\.safetensors is not a snapshot"):
+        list(store.load_snapshots(tmp_path))
+
+
+def test_a_folder_without_snapshots_says_which_command_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no snapshots: run `eosrepro train`"):
+        next(store.load_snapshots(tmp_path))
+
+
+def test_a_half_written_file_is_no_snapshot(tmp_path: Path) -> None:
+    """What a killed process leaves behind has another name."""
+    store.save_snapshot(tmp_path, 0, torch.ones(3))
+    (tmp_path / ".0000005.safetensors.123.tmp").write_bytes(b"half")
+
+    assert [path.name for path in store.snapshot_paths(tmp_path)] == ["0000000.safetensors"]
+
+
+def test_a_full_disk_leaves_the_old_dataset_and_says_so(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save_dataset(tmp_path, dataset)
+    before = contents(tmp_path)
+
+    def half_then_full(_tensors: object, path: Path, _metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "save_file", half_then_full)
+    with pytest.raises(StoreError, match=r"cannot write .*dataset\.safetensors: No space left on device"):
+        store.save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+
+    assert contents(tmp_path) == before
+    assert len(store.load_dataset(tmp_path)) == 20
+
+
+def test_a_file_that_the_system_cuts_short_leaves_the_old_one(tmp_path: Path, dataset: Dataset) -> None:
+    store.save_dataset(tmp_path, dataset)
+    before = contents(tmp_path)
+    with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*dataset\.safetensors"):
+        store.save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+
+    assert contents(tmp_path) == before
+
+
+def test_a_snapshot_on_a_full_disk_leaves_no_trace(tmp_path: Path) -> None:
+    with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*0000005\.safetensors"):
+        store.save_snapshot(tmp_path, 5, torch.ones(10_000))
+
+    assert contents(tmp_path) == {}
+
+
+def test_a_text_on_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    store.save_json(path, {"loss": 1.0})
+    with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*summary\.json: File too large"):
+        store.save_text(path, "x" * 10_000)
+
+    assert json.loads(path.read_text()) == {"loss": 1.0}
+    assert list(contents(tmp_path)) == ["summary.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stages").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match=r"cannot write .*0000000\.safetensors"):
+        store.save_snapshot(tmp_path / "stages" / "snapshots", 0, torch.ones(3))

@@ -1,0 +1,677 @@
+"""MLflow against a real SQLite store: what a person sees in the UI is what is on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from math import inf, nan
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+from eosrepro import store, tracking
+from eosrepro.store import Record
+from eosrepro.types import Outcome, Row
+
+NAME = "exp3_2over60"
+RESOLVED: Mapping[str, Any] = {
+    "name": NAME,
+    "model": {"name": "mlp", "width": 200, "depth": 2, "activation": "tanh"},
+    "loss": {"name": "cross_entropy"},
+    "optimizer": {"name": "gd"},
+    "step_size": "2/60",
+    "seed": 0,
+    "stop": {"max_steps": 300, "accuracy": 0.95, "loss_above": None},
+    "data": {"name": "photo-patches", "n_examples": 1000},
+    "compute": {"device": "cpu", "dtype": "float32", "threads": 1},
+}
+PROVENANCE: Mapping[str, Any] = {
+    "label": "photo-patches",
+    "n_examples": 1000,
+    "n_classes": 10,
+    "sha256": "0123456789abcdef" * 4,
+    "indices": "x" * 2000,
+}
+SHARPNESS: Mapping[str, Any] = {"k": 1, "rtol": 1e-3, "seed": 0}
+WINDOW = 4
+SETTINGS: Mapping[str, Any] = {"experiment": "eosrepro", "window": WINDOW, "profile": "quick"}
+PER_STEP = {*tracking.PER_STEP, "smoothness_over_threshold"}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables and nothing else; making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking._client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with no runs, in a folder whose name needs quoting, with no MLflow or DVC around it."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    shutil.copy(empty_store, folder)
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
+        monkeypatch.delenv(name)
+    tracking._CarryingOn._warned.clear()
+    tracking._client.cache_clear()
+    yield folder
+    for name in tracking.QUIET_AND_QUICK:  # set by the client for the rest of its process
+        os.environ.pop(name, None)
+
+
+def row(step: int, **changes: float) -> Row:
+    """A loss that alternates between 1.5 and 0.5 around the edge of stability."""
+    sign = 1 if step % 2 == 0 else -1
+    values = {
+        "loss": 1 + sign * 0.5,
+        "accuracy": step / 100,
+        "grad_norm": 0.1 + step,
+        "update_dot_grad": 1.0,
+        "update_dot_next_grad": -1.0,
+        "update_sq_norm": 2.0,
+        "relative_progress": sign * 0.25,
+        "directional_smoothness": 60.0 + sign,
+    }
+    return Row(step=step, **(values | changes))
+
+
+def last_row(step: int) -> Row:
+    steps = ("update_dot_grad", "update_dot_next_grad", "update_sq_norm", "relative_progress", "directional_smoothness")
+    return row(step, **dict.fromkeys(steps, nan))
+
+
+def rows(n_steps: int) -> list[Row]:
+    return [*map(row, range(n_steps)), last_row(n_steps)]
+
+
+def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = None) -> Record:
+    """The rows as they come back from disk."""
+    outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
+    store.save_trajectory(store.train_folder("tanh", NAME), trajectory, outcome)
+    record = store.load_record(NAME, "tanh", Fraction("2/60"))
+    table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())}) if sharpness else None
+    return replace(record, sharpness=table)
+
+
+def open_run(**changes: Any) -> tracking.LiveRun:
+    return tracking.open_run(NAME, RESOLVED, PROVENANCE, **{**SETTINGS, **changes})
+
+
+def sync(record: Record, *, resolved: Mapping[str, Any] = RESOLVED, **changes: Any) -> bool:
+    return tracking.sync_run(NAME, resolved, PROVENANCE, record, **{**SETTINGS, **changes})
+
+
+def client() -> MlflowClient:
+    return MlflowClient(tracking_uri=tracking.store_uri())
+
+
+def all_runs(view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    experiment = client().get_experiment_by_name("eosrepro")
+    assert experiment is not None
+    return list(client().search_runs([experiment.experiment_id], run_view_type=view))
+
+
+def the_run() -> Run:
+    (run,) = all_runs()
+    return run
+
+
+def series(name: str) -> list[tuple[int, float]]:
+    """Every point that is stored, duplicates included, by step."""
+    return sorted((metric.step, metric.value) for metric in client().get_metric_history(the_run().info.run_id, name))
+
+
+def everything() -> dict[str, list[tuple[int, float]]]:
+    return {name: series(name) for name in the_run().data.metrics}
+
+
+# --- a run as MLflow shows it
+
+
+def test_live_run_holds_every_row_once() -> None:
+    with open_run() as live:
+        for each in rows(10):
+            live.observe(each)
+        live.finish({"reason": "max_steps"})
+    run = the_run()
+    assert (run.info.run_name, run.info.status, run.data.tags["outcome"]) == (NAME, "FINISHED", "max_steps")
+    assert series("loss") == [(step, row(step).loss) for step in range(11)]
+    assert series("directional_smoothness") == [(step, row(step).directional_smoothness) for step in range(10)]
+    assert series("smoothness_over_threshold")[0] == (0, 61 / 60)
+
+
+def test_live_and_synced_run_are_the_same() -> None:
+    record = recorded(rows(10))
+    assert sync(record)
+    from_record = everything()
+    client().delete_run(the_run().info.run_id)
+    with open_run() as live:
+        for each in rows(10):
+            live.observe(each)
+    assert sync(record)
+    assert everything() == from_record
+    assert len(all_runs()) == 1
+
+
+def test_windows_of_an_alternating_series() -> None:
+    assert sync(recorded(rows(10)))
+    # Steps 0-3 and 4-7 are whole windows; 8-10 is what is left, and step 10 has a loss but no step of its own.
+    assert series("windowed/loss_min") == [(3, 0.5), (7, 0.5), (10, 0.5)]
+    assert series("windowed/loss_max") == [(3, 1.5), (7, 1.5), (10, 1.5)]
+    assert series("windowed/loss_mean") == [(3, 1.0), (7, 1.0), (10, pytest.approx(3.5 / 3))]
+    assert series("windowed/relative_progress_mean") == [(3, 0.0), (7, 0.0), (10, 0.0)]
+    assert series("windowed/directional_smoothness_max") == [(3, 61.0), (7, 61.0), (10, 61.0)]
+
+
+def test_infinite_and_undefined_values_are_not_stored() -> None:
+    trajectory = [row(0), row(1, loss=inf, relative_progress=-inf), row(2, grad_norm=nan), row(3), last_row(4)]
+    with open_run() as live:
+        for each in trajectory:
+            live.observe(each)
+    assert sync(recorded(trajectory))
+    assert [step for step, _ in series("loss")] == [0, 2, 3, 4]
+    assert [step for step, _ in series("grad_norm")] == [0, 1, 3, 4]
+    assert [step for step, _ in series("relative_progress")] == [0, 2, 3]
+    assert series("windowed/loss_max") == [(3, 1.5), (4, 1.5)]
+    assert all(abs(value) < 1e300 for points in everything().values() for _, value in points)
+
+
+def test_values_that_are_undefined_throughout_make_no_metric() -> None:
+    assert sync(recorded([row(step, accuracy=nan) for step in range(5)]))  # a toy has no accuracy
+    assert "accuracy" not in the_run().data.metrics
+
+
+def test_parameters_and_tags() -> None:
+    with open_run() as live:
+        live.observe(row(0))
+    run = the_run()
+    params, tags = run.data.params, run.data.tags
+    assert (params["model.width"], params["model.activation"], params["step_size"]) == ("200", "tanh", "2/60")
+    assert float(params["step_size_float"]) == pytest.approx(1 / 30)
+    assert float(params["stability_threshold"]) == 60
+    assert params["dataset.sha256"] == PROVENANCE["sha256"]
+    assert len(params["dataset.indices"]) == tracking.PARAM_LENGTH
+    assert tags["fingerprint"] == tracking.fingerprint(RESOLVED, PROVENANCE)
+    assert (tags["profile"], tags["data"]) == ("quick", "photo-patches")
+    assert tags["machine.threads"] == "1"
+    assert {"machine.device", "machine.torch", "code_version"} <= tags.keys()
+    assert run.inputs is not None
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("photo-patches", "01234567")
+
+
+def test_toy_without_data() -> None:
+    toy = {"toy": {"name": "quadratic", "curvatures": [20.0, 1.0]}, "optimizer": {"name": "gd"}, "step_size": "2/39"}
+    with tracking.open_run("example1", toy, None, **SETTINGS) as live:
+        live.observe(row(0))
+    assert the_run().data.params["toy.curvatures"] == "[20.0, 1.0]"
+    inputs = the_run().inputs
+    assert inputs is None or not inputs.dataset_inputs
+
+
+def test_stage_of_dvc_is_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@exp3_2over60")
+    assert sync(recorded(rows(3)))
+    assert the_run().data.tags["dvc_stage"] == "train@exp3_2over60"
+
+
+# --- never twice
+
+
+def test_rerun_adds_nothing() -> None:
+    record = recorded(rows(10))
+    for _ in range(2):
+        with open_run() as live:
+            for each in rows(10):
+                live.observe(each)
+        assert sync(record)
+    assert len(all_runs(ViewType.ALL)) == 1
+    assert all(len(points) == len({step for step, _ in points}) for points in everything().values())
+    assert len(series("loss")) == 11
+    assert the_run().info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_interrupted_run_is_completed(error: type[BaseException], status: str) -> None:
+    with pytest.raises(error), open_run() as live:  # noqa: PT012 (what was seen before the interruption counts)
+        for each in rows(10)[:6]:
+            live.observe(each)
+        raise error
+    assert the_run().info.status == status
+    assert len(series("loss")) == 6
+    with open_run() as live:
+        assert the_run().info.status == "RUNNING"
+        for each in rows(10):
+            live.observe(each)
+    assert sync(recorded(rows(10)))
+    assert len(all_runs(ViewType.ALL)) == 1
+    assert series("loss") == [(step, row(step).loss) for step in range(11)]
+    assert [step for step, _ in series("windowed/loss_mean")] == [3, 7, 10]
+
+
+def test_training_resumed_inside_a_window() -> None:
+    with open_run() as live:
+        for each in rows(10)[6:]:
+            live.observe(each)
+    assert "windowed/loss_mean" not in the_run().data.metrics  # half a window would be called a whole one
+    assert sync(recorded(rows(10)))
+    assert series("windowed/loss_mean")[1] == (7, 1.0)
+
+
+def test_sync_completes_a_run_that_stopped_between_two_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "POINTS_A_REQUEST", 7)  # not a multiple of the points of a row
+    real, requests = MlflowClient.log_batch, []
+
+    def failing(self: MlflowClient, run_id: str, metrics: Any = (), **others: Any) -> Any:
+        requests.append(len(metrics))
+        if sum(map(bool, requests)) > 3:
+            raise OSError("the connection was reset")
+        return real(self, run_id, metrics=metrics, **others)
+
+    record = recorded(rows(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", failing)
+        assert not sync(record)
+    assert 0 < sum(map(len, everything().values())) < 30
+    assert sync(record)
+    assert len(all_runs(ViewType.ALL)) == 1
+    assert {len(series(name)) for name in ("loss", "accuracy", "grad_norm")} == {11}
+
+
+def test_second_sync_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = recorded(rows(10))
+    assert sync(record)
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *_args, **_kwargs: pytest.fail("nothing has changed"))
+    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *_args: pytest.fail("nothing has changed"))
+    assert sync(record)
+
+
+# --- what no longer agrees is replaced, not mixed
+
+
+def test_sharpness_joins_the_run_of_its_training() -> None:
+    with open_run() as live:
+        live.observe(row(0))
+    assert sync(recorded(rows(10)))
+    machine = the_run().data.tags["machine.device"]
+    assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}), sharpness=SHARPNESS)
+    assert len(all_runs(ViewType.ALL)) == 1
+    assert series("sharpness") == [(0, 10.0), (5, 66.0)]
+    assert series("sharpness_over_threshold") == [(0, 10 / 60), (5, 1.1)]
+    assert the_run().data.params["sharpness.rtol"] == "0.001"
+    assert the_run().data.tags["machine.device"] == machine
+
+
+def test_other_sharpness_settings_replace_the_series() -> None:
+    with open_run() as live:
+        live.observe(row(0))
+    machine = the_run().data.tags["machine.torch"]
+    first = replace(
+        recorded(rows(10)),
+        sharpness=pd.DataFrame({"step": [0, 5], "sharpness": [10.0, 66.0], "eigenvalue_2": [4.0, 30.0]}),
+    )
+    assert sync(first, sharpness={**SHARPNESS, "k": 2})
+    assert series("eigenvalue_2") == [(0, 4.0), (5, 30.0)]
+    assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}), sharpness=SHARPNESS)
+    assert "eigenvalue_2" not in the_run().data.metrics
+    assert the_run().data.params["sharpness.k"] == "1"
+    assert series("sharpness") == [(0, 10.0), (5, 66.0)]
+    assert len(series("loss")) == 11
+    assert the_run().data.tags["machine.torch"] == machine  # it is still the same training
+    assert len(all_runs(ViewType.DELETED_ONLY)) == 1
+
+
+def test_training_leaves_the_sharpness_of_an_equal_training_alone() -> None:
+    record = recorded(rows(10), sharpness={0: 10.0})
+    assert sync(record, sharpness=SHARPNESS)
+    assert sync(record)
+    assert series("sharpness") == [(0, 10.0)]
+    assert len(all_runs(ViewType.ALL)) == 1
+
+
+def test_training_does_not_log_sharpness_left_over_on_disk() -> None:
+    assert sync(recorded(rows(10), sharpness={0: 10.0}))
+    assert "sharpness" not in the_run().data.metrics
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "changes"),
+    [
+        pytest.param([*rows(10)[:5], row(5, loss=1.75), *rows(10)[6:]], {}, id="other numbers"),
+        pytest.param(rows(10), {"window": 5}, id="other window"),
+        pytest.param(rows(8), {}, id="shorter"),
+    ],
+)
+def test_contradiction_replaces_the_run(trajectory: list[Row], changes: Mapping[str, Any]) -> None:
+    assert sync(recorded(rows(10)))
+    before = the_run().info.run_id
+    assert sync(recorded(trajectory), **changes)
+    assert the_run().info.run_id != before
+    assert series("loss") == [(each.step, each.loss) for each in trajectory]
+
+
+def test_points_logged_twice_are_mended() -> None:
+    assert sync(recorded(rows(10)))
+    run_id = the_run().info.run_id
+    client().log_metric(run_id, "loss", row(3).loss, step=3)
+    client().set_tag(run_id, "synced", "")
+    assert sync(recorded(rows(10)))
+    assert len(series("loss")) == 11
+
+
+# --- what makes a run another run
+
+
+def test_fingerprint_follows_settings_data_and_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    base = tracking.fingerprint(RESOLVED, PROVENANCE)
+    assert base == tracking.fingerprint(dict(reversed(list(RESOLVED.items()))), PROVENANCE)
+    assert base != tracking.fingerprint({**RESOLVED, "seed": 1}, PROVENANCE)
+    assert base != tracking.fingerprint(RESOLVED, {**PROVENANCE, "sha256": "0" * 64})
+
+    package = Path(tracking.__file__).parent
+    members = ("models/mlp.py", "losses/cross_entropy.py", "optimizers/gd.py")
+    for source in (*tracking.TRAINING_SOURCES, *members, "models/unused.py"):
+        copy = tmp_path / "package" / source
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text((package / source).read_text("utf-8") if (package / source).exists() else "")
+    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "package" / "tracking.py"))
+    assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
+    (tmp_path / "package/models/unused.py").write_text("# a model this run does not use\n")
+    assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
+    for source in (*tracking.TRAINING_SOURCES, *members):
+        before = tracking.fingerprint(RESOLVED, PROVENANCE)
+        with (tmp_path / "package" / source).open("a") as file:
+            file.write("# edited\n")
+        assert tracking.fingerprint(RESOLVED, PROVENANCE) != before, source
+
+
+def test_another_fingerprint_is_another_run() -> None:
+    record = recorded(rows(3))
+    assert sync(record)
+    assert sync(record, resolved={**RESOLVED, "seed": 1})
+    assert len(all_runs()) == 2
+
+
+# --- figures and verdicts
+
+
+def test_figures_are_attached_to_the_runs_they_draw(project: Path) -> None:
+    record = recorded(rows(3))
+    assert sync(record)
+    drawn = the_run().info.run_id
+    assert sync(record, resolved={**RESOLVED, "seed": 1})
+    folder = project / "figures" / "exp3"
+    folder.mkdir(parents=True)
+    for name in ("exp3.png", "table.csv"):
+        (folder / name).write_text(name)
+    known = tracking.fingerprint(RESOLVED, PROVENANCE)
+    for _ in range(2):
+        assert tracking.log_figure(folder, [known, "of no run"], experiment="eosrepro")
+    for run in all_runs():
+        paths = [file.path for file in client().list_artifacts(run.info.run_id, "figures/exp3")]
+        assert paths == (["figures/exp3/exp3.png", "figures/exp3/table.csv"] if run.info.run_id == drawn else [])
+    assert next((project / "mlartifacts").rglob("exp3.png")).read_text() == "exp3.png"
+
+
+def verdict(key: str, judgement: str, measured: float | None, run: str = NAME) -> Any:
+    return SimpleNamespace(id=key, run=run, verdict=judgement, measured=measured)
+
+
+def test_verdicts_are_tags_of_the_run_they_are_about() -> None:
+    assert sync(recorded(rows(3)))
+    known = {NAME: tracking.fingerprint(RESOLVED, PROVENANCE), "never_trained": "of no run"}
+
+    def log(*verdicts: Any) -> dict[str, str]:
+        assert tracking.log_verdicts(verdicts, known, experiment="eosrepro")
+        return {key: value for key, value in the_run().data.tags.items() if key.startswith("claim.")}
+
+    first = [
+        verdict("mean", "holds", -0.02),
+        verdict("onset", "not applicable", None),
+        verdict("length", "fails", 951.0),
+        verdict("else", "holds", 1.0, run="another_run"),
+        verdict("lost", "holds", 1.0, run="never_trained"),
+    ]
+    for _ in range(2):
+        assert log(*first) == {"claim.mean": "holds", "claim.onset": "n.a.", "claim.length": "fails"}
+    assert series("claim/mean") == [(0, -0.02)]
+    assert series("claim/length") == [(0, 951.0)]
+    assert "claim/onset" not in the_run().data.metrics
+    assert log(verdict("mean", "fails", 0.4)) == {"claim.mean": "fails"}  # the other claims are no longer made
+    assert the_run().data.metrics["claim/mean"] == 0.4
+    assert sync(recorded(rows(3)), window=WINDOW)
+    assert the_run().data.tags["claim.mean"] == "fails"  # a verdict is no contradiction of the record
+
+
+# --- stores
+
+
+def test_default_store_is_in_the_project_even_from_a_copy(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = project / "temporary copy"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(project))  # as `dvc exp run --temp` sets it
+    assert sync(recorded(rows(3)))
+    assert (project / "mlflow.db").exists()
+    assert not (copy / "mlflow.db").exists()
+    experiment = client().get_experiment_by_name("eosrepro")
+    assert experiment is not None
+    assert experiment.artifact_location == (project / "mlartifacts").as_uri()
+
+
+def test_tracking_uri_overrides(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "mlflow.db").unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'elsewhere' / 'runs.db'}")
+    assert sync(recorded(rows(3)))
+    assert (project / "elsewhere" / "runs.db").exists()
+    assert not (project / "mlflow.db").exists()
+
+
+def test_moved_project_is_told_what_to_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sync(recorded(rows(3)))
+    moved = project.rename(project.parent / "moved")
+    monkeypatch.chdir(moved)
+    tracking._client.cache_clear()
+    assert not sync(recorded(rows(3)))
+    assert "delete it, then run `eosrepro sync`" in capfd.readouterr().err
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from tests import test_tracking as t
+resolved = {{**t.RESOLVED, "seed": int(sys.argv[1])}}
+Path(f"ready{{sys.argv[1]}}").touch()
+while not Path("go").exists():
+    pass
+with t.tracking.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.SETTINGS) as live:
+    for each in t.rows(400):
+        live.observe(each)
+"""
+
+
+def test_processes_that_create_the_store_at_once(project: Path) -> None:
+    code = PROCESS.format(tests=str(Path(__file__).parents[1]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (project / "mlflow.db").unlink()
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=subprocess.PIPE, text=True, env=environment)
+        for number in range(2)
+    ]
+    while not all((project / f"ready{number}").exists() for number in range(2)):
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.05)
+    (project / "go").touch()
+    for process in started:
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+    runs = all_runs()
+    assert sorted(str(run.info.run_name) for run in runs) == ["run0", "run1"]
+    assert all(len(client().get_metric_history(run.info.run_id, "loss")) == 401 for run in runs)
+
+
+# --- MLflow away
+
+
+def test_unreachable_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:s3cret%40x@127.0.0.1:{free_port()}?token=abc")
+    started = time.monotonic()
+    with open_run() as live:
+        for each in rows(10):
+            live.observe(each)
+        live.finish({"reason": "max_steps"})
+    assert not sync(recorded(rows(10)))
+    assert not tracking.log_figure(Path("figures/exp3"), ["x"], experiment="eosrepro")
+    assert not tracking.log_verdicts([], {NAME: "x"}, experiment="eosrepro")
+    assert time.monotonic() - started < 15
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "`eosrepro sync`" in err
+    for secret in ("ada", "s3cret", "abc"):
+        assert secret not in err
+
+
+@pytest.mark.parametrize("uri", ["file:///nowhere/mlruns", "nonsense://x", "postgresql://ada:s3cret@localhost/x"])
+def test_unusable_store_is_one_line(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with open_run() as live:
+        live.observe(row(0))
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("Warning: MLflow at ")
+    assert "s3cret" not in err
+
+
+def test_store_that_fails_during_the_run_is_caught_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+    live = open_run()
+    with monkeypatch.context() as patch, live:
+        calls: list[int] = []
+
+        def broken(*_args: Any, **_kwargs: Any) -> None:
+            calls.append(1)
+            raise OSError("the connection was reset")
+
+        patch.setattr(MlflowClient, "log_batch", broken)
+        for each in rows(10):
+            live.observe(each)
+        assert len(calls) == 1  # it does not try again at every step
+    assert capfd.readouterr().err.count("\n") == 1
+    assert sync(recorded(rows(10)))
+    assert len(series("loss")) == 11
+    assert len(all_runs(ViewType.ALL)) == 1
+
+
+def test_errors_of_the_training_are_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError), open_run():
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://ada:s3cret@host:5000/x", "http://***@host:5000/x"),
+        ("https://token@host", "https://***@host"),
+        ("postgresql://ada:s3/cr@t@host/db", "postgresql://***@host/db"),
+        ("postgresql://host/db?password=s3cret&x=1", "postgresql://host/db?***"),
+        ("exceeded with url: /?token=abc/api/2.0&name=x (Caused by y)", "exceeded with url: /?*** (Caused by y)"),
+        ("cannot reach http://ada:s3cret@host, sorry", "cannot reach http://***@host, sorry"),
+        ("sqlite:////home/x/mlflow.db", "sqlite:////home/x/mlflow.db"),
+    ],
+)
+def test_secrets_are_redacted(text: str, shown: str) -> None:
+    assert tracking.redacted(text) == shown
+
+
+def test_password_quoted_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://ada:s3%20cret@host/db")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    assert tracking.redacted("bad password 's3 cret' or token t0ken") == "bad password '***' or token ***"
+
+
+# --- the UI
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_of_a_server_is_where_the_server_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:s3cret@runs.example")
+    tracking.serve(5000)
+    assert capsys.readouterr().out == "The runs are on an MLflow server: open https://***@runs.example\n"
+
+
+@pytest.mark.slow
+def test_ui_shows_the_runs(project: Path) -> None:
+    assert sync(recorded(rows(3)))
+    port = free_port()
+    code = f"from eosrepro import tracking; tracking.serve({port})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with (project / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 120
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=eosrepro"
+        while True:
+            assert server.poll() is None, (project / "log").read_text()
+            assert time.monotonic() < deadline
+            try:
+                with urllib.request.urlopen(address, timeout=10) as reply:
+                    assert b"eosrepro" in reply.read()
+                break
+            except OSError:
+                time.sleep(0.5)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+# --- cost
+
+
+def test_thousand_rows_take_less_than_three_seconds() -> None:
+    trajectory = rows(1000)
+    open_run().finish()  # the store, and what MLflow imports
+    started = time.monotonic()
+    with open_run() as live:
+        for each in trajectory:
+            live.observe(each)
+    assert time.monotonic() - started < 3
+    assert len(series("loss")) == 1001
+
+
+def test_tracking_does_not_import_mlflow_before_it_is_used() -> None:
+    code = "import sys; import eosrepro.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0

@@ -1,0 +1,212 @@
+"""The loop against definitions evaluated afresh, closed forms and the paper's toy examples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import atanh, cosh, isnan, nan, sqrt
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from torch import Tensor
+
+from eosrepro.errors import DataError
+from eosrepro.objective import Objective, toy_problem
+from eosrepro.optimizers.gd import gd
+from eosrepro.toys.product import product
+from eosrepro.toys.quadratic import quadratic
+from eosrepro.toys.tanh_product import tanh_product
+from eosrepro.toys.tanh_quadratic import tanh_quadratic
+from eosrepro.training import minimise, outcome
+from eosrepro.types import Row, Stop, Toy
+from tests.conftest import small_problem
+
+
+def descend(
+    objective: Objective, theta: Tensor, step_size: Fraction | float, stop: Stop
+) -> tuple[list[Row], np.ndarray]:
+    """Rows of a GD run and its iterates, (steps + 1, P)."""
+    path: list[Tensor] = []
+    optimizer = gd(step_size=float(step_size))
+    rows = list(minimise(objective, theta, optimizer, stop=stop, on_iterate=lambda _, point: path.append(point)))
+    return rows, torch.stack(path).numpy()
+
+
+def toy_run(toy: Toy, start: list[float], step_size: Fraction, steps: int) -> tuple[list[Row], np.ndarray]:
+    return descend(*toy_problem(toy, start), step_size, Stop(steps))
+
+
+# The paper's toy examples
+
+
+def test_example_1_above_the_threshold_zigzags_out_of_the_frame_at_step_32_or_33() -> None:
+    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 39), 100)
+
+    assert int(np.argmax(np.abs(path[:, 0]) > 0.5)) in (32, 33)
+
+
+def test_example_1_at_the_threshold_oscillates_forever_between_plus_and_minus_one_tenth() -> None:
+    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
+
+    np.testing.assert_allclose(path[:, 0], [0.1 * (-1) ** t for t in range(101)], rtol=1e-12)
+
+
+def test_example_1_below_the_threshold_converges() -> None:
+    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 41), 100)
+
+    np.testing.assert_allclose(np.abs(path[:, 0]), 0.1 * (39 / 41) ** np.arange(101), rtol=1e-9)
+
+
+def test_example_2_the_quadratic_leaves_the_frame_at_step_79() -> None:
+    _, path = toy_run(quadratic(), [0.01, 0.1], Fraction(2, 39), 100)
+
+    assert int(np.argmax(np.abs(path[:, 0]) > 0.5)) == 79
+
+
+def test_example_2_under_a_tanh_settles_in_the_two_cycle_of_the_closed_form() -> None:
+    """|θ₁| = 0.0893, where sech²(20θ₁²) = 39/40."""
+    _, path = toy_run(tanh_quadratic(), [0.01, 0.1], Fraction(2, 39), 400)
+    closed_form = sqrt(atanh(sqrt(1 / 40)) / 20)
+
+    assert closed_form == pytest.approx(0.0893, abs=5e-5)
+    assert cosh(20 * closed_form**2) ** -2 == pytest.approx(39 / 40)
+    np.testing.assert_allclose(np.abs(path[-10:, 0]), closed_form, rtol=1e-3)
+    assert (np.sign(path[-10:-1, 0]) == -np.sign(path[-9:, 0])).all()
+
+
+def test_example_3_the_linear_valley_explodes_within_about_six_steps() -> None:
+    rows, path = toy_run(product(), [13.0, 0.01], Fraction(2, 150), 400)
+
+    assert outcome(rows[-1], Stop(400)).reason == "diverged"
+    assert int(np.argmax(np.abs(path[:, 1]) > 13)) == 6
+
+
+def test_example_3_under_a_tanh_walks_to_where_the_sharpness_is_just_below_the_threshold() -> None:
+    rows, path = toy_run(tanh_product(), [13.0, 0.01], Fraction(2, 150), 2000)
+
+    assert outcome(rows[-1], Stop(2000)).reason == "max_steps"
+    assert abs(path[-1, 0]) == pytest.approx(8.6165, abs=5e-4)
+    assert 2 * path[-1, 0] ** 2 == pytest.approx(148.5, abs=0.05)
+
+
+def test_example_4_directional_smoothness_of_a_quadratic_at_the_threshold_tends_to_the_threshold() -> None:
+    rows, _ = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
+
+    assert rows[-2].directional_smoothness == pytest.approx(40, rel=1e-6)
+
+
+# Definitions and relations
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_recorded_measures_are_the_definitions_evaluated_afresh_in_float64(activation: str) -> None:
+    """A float32 run; Definitions 1 and 2 at its iterates in float64. η is large enough for RP to be of order one."""
+    single, theta = small_problem(activation, dtype=torch.float32)
+    double, _ = small_problem(activation)
+    step_size = 0.3
+    rows, path = descend(single, theta, step_size, Stop(30))
+    for row, iterate in zip(rows[:-1], path, strict=False):
+        point = torch.from_numpy(iterate).double()
+        here = double.value_and_grad(point)
+        following = double.value_and_grad(point - step_size * here.grad)
+        v = step_size * here.grad
+        progress = (following.loss - here.loss) / (step_size * (here.grad @ here.grad))
+        smoothness = v @ (here.grad - following.grad) / (v @ v)
+
+        assert row.loss == pytest.approx(here.loss, rel=1e-6)
+        assert row.grad_norm == pytest.approx(here.grad.norm().item(), rel=1e-5)
+        assert row.relative_progress == pytest.approx(progress.item(), abs=2e-5)
+        assert row.directional_smoothness == pytest.approx(smoothness.item(), rel=1e-4, abs=1e-4)
+
+
+def test_the_exact_relation_4_2_holds_on_a_toy() -> None:
+    """RP = −1 + η ∫₀¹ τ L(θ; ητ∇f) dτ, the integral by scipy, L by Definition 2."""
+    objective, theta = toy_problem(tanh_product(), [9.0, 0.05])
+    step_size = 2 / 150
+    row = next(minimise(objective, theta, gd(step_size=step_size), stop=Stop(1)))
+    grad = objective.value_and_grad(theta).grad
+
+    def integrand(tau: float) -> float:
+        v = step_size * tau * grad
+        return tau * ((v @ (grad - objective.value_and_grad(theta - v).grad)) / (v @ v)).item() if tau else 0.0
+
+    integral = quad(integrand, 0, 1, epsabs=1e-13, epsrel=1e-13)[0]
+    assert row.relative_progress == pytest.approx(-1 + step_size * integral, abs=1e-8)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    curvatures=st.lists(st.floats(0.1, 50), min_size=1, max_size=6),
+    step_size=st.floats(1e-3, 0.1),
+    seed=st.integers(0, 2**16),
+)
+def test_on_every_quadratic_relation_4_3_is_exact(curvatures: list[float], step_size: float, seed: int) -> None:
+    """RP = −1 + ηL/2, because the curvature along a segment is constant."""
+    start = np.random.default_rng(seed).uniform(0.5, 1.0, len(curvatures)).tolist()
+    objective, theta = toy_problem(quadratic(curvatures=tuple(curvatures)), start)
+    row = next(minimise(objective, theta, gd(step_size=step_size), stop=Stop(1)))
+
+    assert row.relative_progress == pytest.approx(-1 + step_size * row.directional_smoothness / 2, abs=1e-9)
+    assert row.directional_smoothness <= 2 * max(curvatures) * (1 + 1e-9)
+
+
+# How runs end
+
+
+def test_a_run_stops_at_the_accuracy_asked_for() -> None:
+    objective, theta = small_problem()
+    stop = Stop(500, accuracy=0.8)
+    rows, _ = descend(objective, theta, 0.3, stop)
+    ended = outcome(rows[-1], stop)
+
+    assert ended.reason == "accuracy"
+    assert rows[-2].accuracy < 0.8 <= rows[-1].accuracy == ended.accuracy
+    assert ended.steps == rows[-1].step < 500
+
+
+def test_the_last_row_of_a_run_takes_no_step() -> None:
+    objective, theta = small_problem()
+    rows, path = descend(objective, theta, 0.1, Stop(5))
+
+    assert [row.step for row in rows] == list(range(6))
+    assert len(path) == 6
+    assert isnan(rows[-1].relative_progress)
+    assert isnan(rows[-1].update_sq_norm)
+    assert not isnan(rows[-2].relative_progress)
+    assert outcome(rows[-1], Stop(5)).reason == "max_steps"
+
+
+def test_a_diverging_run_is_recorded_up_to_its_last_finite_iterate() -> None:
+    rows, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 10), 10_000)
+
+    assert outcome(rows[-1], Stop(10_000)).reason == "diverged"
+    assert np.isfinite([row.loss for row in rows]).all()
+    assert np.isfinite(path).all()
+    assert len(path) == len(rows) < 10_000
+
+
+def test_a_loss_above_the_bound_counts_as_divergence() -> None:
+    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    stop = Stop(100, loss_above=10.0)
+    rows, _ = descend(objective, theta, Fraction(2, 30), stop)
+
+    assert rows[-2].loss <= 10 < rows[-1].loss
+    assert outcome(rows[-1], stop).reason == "diverged"
+
+
+def test_a_loss_that_is_nan_at_the_start_is_an_error_that_names_the_data() -> None:
+    objective, theta = toy_problem(quadratic(), [nan, 0.1])
+
+    with pytest.raises(DataError, match=r"at initialisation is nan.*training data"):
+        next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
+
+
+def test_the_same_run_twice_is_bitwise_the_same() -> None:
+    objective, theta = small_problem(dtype=torch.float32)
+    first, _ = descend(objective, theta, 0.5, Stop(50))
+    second, _ = descend(objective, theta, 0.5, Stop(50))
+
+    assert first[:-1] == second[:-1]
