@@ -10,6 +10,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -129,7 +130,7 @@ def matrix_products(n_examples: int, device: str) -> Callable[[], object]:
 
     sizes = [3072, 200, 200, N_CLASSES]
     activations = [random(n_examples, size) for size in sizes]
-    weights = [random(after, before) for before, after in zip(sizes[:-1], sizes[1:], strict=True)]
+    weights = [random(after, before) for before, after in pairwise(sizes)]
 
     def multiply() -> None:
         for layer, weight in enumerate(weights):

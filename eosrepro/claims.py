@@ -80,7 +80,7 @@ class Verdict:
     reason: str  # what the number was taken from, or why there is none
 
 
-def check(name: str, claim: ClaimLike, record: Record, *, at_paper_scale: bool) -> Verdict:
+def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale: bool) -> Verdict:
     """Judge one claim by the run it is about.
 
     A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
@@ -89,7 +89,7 @@ def check(name: str, claim: ClaimLike, record: Record, *, at_paper_scale: bool) 
     Args:
         name: key of the claim in params.yaml.
         claim: what is claimed.
-        record: the run `claim.run`.
+        record: the run `claim.run`; None if it has not been run.
         at_paper_scale: the run has the paper's problem and length: a toy, or a network in a profile with
             `published: true`.
 
@@ -115,6 +115,8 @@ def check(name: str, claim: ClaimLike, record: Record, *, at_paper_scale: bool) 
 
     if claim.needs == "published" and not at_paper_scale:
         return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
+    if record is None:
+        return verdict("not applicable", f"{claim.run} has not been run: `dvc repro train@{claim.run}`")
     try:
         value, basis = measure(
             record,

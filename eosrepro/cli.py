@@ -69,7 +69,12 @@ def diagnose(run: str) -> None:
     """Measure the sharpness on the snapshots of RUN."""
     from eosrepro import config, pipeline
 
-    click.echo(pipeline.diagnose(config.load(), run))
+    table = pipeline.diagnose(config.load(), run)
+    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
+    largest = table["sharpness"].max()
+    click.echo(
+        f"{run}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products:.1f} Hessian products each"
+    )
 
 
 @main.command()
@@ -85,8 +90,12 @@ def plot(figure: str) -> None:
 def verify() -> None:
     """Say of each declared claim whether the recorded runs bear it out."""
     from eosrepro import config, pipeline
+    from eosrepro.claims import JUDGEMENTS
+    from eosrepro.store import VERIFY
 
-    pipeline.verify(config.load())
+    verdicts = [verdict.verdict for verdict in pipeline.verify(config.load())]
+    counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in JUDGEMENTS)
+    click.echo(f"claims: {counts}; see {VERIFY / 'claims.md'}")
 
 
 @main.command()
@@ -155,11 +164,18 @@ def schema() -> None:
 
 
 @config.command()
-def check() -> None:
+@click.option(
+    "--stamp", type=click.Path(path_type=Path), help="Write FILE if it is valid; the first stage of dvc.yaml."
+)
+def check(stamp: Path | None) -> None:
     """Validate params.yaml and do nothing else."""
     from eosrepro.config import load
 
     loaded = load()
+    if stamp:
+        from eosrepro import store
+
+        store.save_text(stamp, "params.yaml is valid\n")
     click.echo(
         f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class EosreproError(Exception):
-    """A failure with a known cause. The command line prints the message without a traceback and exits with `exit_code`."""
+    """A failure with a known cause: the command line prints the message, no traceback, and exits with `exit_code`."""
 
     exit_code = 1
 

@@ -27,10 +27,10 @@ def top_eigenpairs(
 ) -> list[EigenPair]:
     """The k algebraically largest eigenpairs, the largest first.
 
-    The Krylov space of `start` is extended until each of the k largest Ritz values λ has a residual of at most rtol·|λ|.
-    An eigenvalue then lies within rtol·|λ| of it. Where the nearest other eigenvalue is at a distance `gap` the error is
-    smaller by the factor residual/gap (Parlett, The Symmetric Eigenvalue Problem, 11.7), but no estimate of the gap is
-    used to stop earlier: before two close eigenvalues are told apart it would be that of the pair to the rest.
+    The Krylov space of `start` is extended until the residual of each of the k largest Ritz values λ is at most
+    rtol·|λ|. An eigenvalue then lies within rtol·|λ| of it. The error is smaller still, by the factor residual/gap for
+    a distance `gap` to the nearest other eigenvalue (Parlett, The Symmetric Eigenvalue Problem, 11.7), but no estimated
+    gap is used to stop earlier: until two close eigenvalues are told apart, it is the gap of the pair to the rest.
 
     Args:
         matvec: v ↦ A v for v of shape (P,).
@@ -76,8 +76,8 @@ def top_eigenpairs(
         basis[m] = remainder / beta
         tridiagonal[m, m - 1] = tridiagonal[m - 1, m] = beta
     raise NotConvergedError(
-        f"{k} eigenvalue(s) not converged to {rtol:g} after {m} products: λ ≈ {values[-k:].flip(0).tolist()}, residuals "
-        f"{residuals[-k:].flip(0).tolist()}. Raise max_products or rtol"
+        f"{k} eigenvalue(s) not converged to {rtol:g} after {m} products: λ ≈ {values[-k:].flip(0).tolist()}, "
+        f"residuals {residuals[-k:].flip(0).tolist()}. Raise max_products or rtol"
     )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eosrepro import catalog, claims, store
+from eosrepro import catalog, claims, store, tracking
 from eosrepro.config import Config, Figure, Member, Profile, Toy
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
@@ -25,9 +26,6 @@ from eosrepro.preprocessing import preprocess
 from eosrepro.progress import progress
 from eosrepro.training import minimise, outcome
 from eosrepro.types import DTYPES, Dataset, Outcome, Row, stability_threshold
-
-# tracking, and with it mlflow, is imported where it is used: it takes a second, and `eosrepro config` needs none of it.
-
 
 # --- stages -----------------------------------------------------------------------------------------------------------
 
@@ -42,11 +40,8 @@ def make_data(config: Config) -> Dataset:
 
 def train(config: Config, name: str) -> Outcome:
     """Stage `train`: one run from start to end, with its trajectory, summary and snapshots; followed live in MLflow."""
-    from eosrepro import tracking
-
     run, data = config.run(name), _data_of(config, name)
-    live = tracking.open_run(name, config.resolved(name), _provenance(data), **_view(config))
-    with live:
+    with tracking.open_run(name, config.resolved(name), _provenance(data), **_view(config)) as live:
         ended = train_into(store.train_folder(run.folder, name), config, name, data, observe=live.observe)
     _sync(config, name, data, measured=False)
     return ended
@@ -57,14 +52,12 @@ def diagnose(config: Config, name: str) -> pd.DataFrame:
     run, data = config.run(name), _data_of(config, name)
     snapshots = store.train_folder(run.folder, name) / "snapshots"
     table = measure_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data)
-    # A stage run by hand, before the training is there, still measures.
     _sync(config, name, data, measured=True)
     return table
 
 
 def plot(config: Config, name: str) -> Path:
     """Stage `figure`: one figure from recorded tables, as PNG and SVG, with the table it shows."""
-    from eosrepro import tracking
     from eosrepro.figures._style import save
 
     if name not in config.figures:
@@ -75,41 +68,28 @@ def plot(config: Config, name: str) -> Path:
     folder = store.FIGURES / name
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
     store.save_table(folder / "table.csv", table)
-    tracking.log_figure(folder, [_fingerprint(config, run) for run in figure.runs], experiment=config.mlflow.experiment)
+    _log_figure(config, name)
     return folder
 
 
 def verify(config: Config) -> list[claims.Verdict]:
     """Stage `verify`: a verdict on every declared claim, as Markdown and JSON."""
-    from eosrepro import tracking
-
-    records = {claim.run: _record(config, claim.run) for claim in config.claims.values()}
-    verdicts = [
-        claims.check(
-            name,
-            claim,
-            records[claim.run],
-            at_paper_scale=config.active.published or isinstance(config.run(claim.run), Toy),
-        )
-        for name, claim in config.claims.items()
-    ]
+    verdicts = _verdicts(config, config.runs)
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
-    fingerprints = {run: _fingerprint(config, run) for run in records}
-    tracking.log_verdicts(verdicts, fingerprints, experiment=config.mlflow.experiment)
+    _log_verdicts(config, verdicts)
     return verdicts
 
 
 def sync(config: Config, name: str | None = None) -> bool:
     """Bring MLflow up to date from the recorded files of one run, or of all; tell whether it now has everything."""
-    from eosrepro import tracking
-
-    names = [name] if name else [run for run, entry in config.runs.items() if _is_trained(entry.folder, run)]
+    names = [name] if name else [run for run in config.runs if _is_trained(config, run)]
     done = [_sync(config, run, _data_of(config, run), measured=True) for run in names]
     for figure, entry in config.figures.items():
         if (store.FIGURES / figure).exists() and set(entry.runs) <= set(names):
-            prints = [_fingerprint(config, run) for run in entry.runs]
-            done.append(tracking.log_figure(store.FIGURES / figure, prints, experiment=config.mlflow.experiment))
+            done.append(_log_figure(config, figure))
+    if (store.VERIFY / "claims.json").exists():
+        done.append(_log_verdicts(config, _verdicts(config, names)))
     return all(done)
 
 
@@ -182,7 +162,8 @@ def train_into(
                 row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
             )
     ended = outcome(rows[-1], stop)
-    store.save_trajectory(folder, rows, ended)
+    made_by = tracking.fingerprint(config.resolved(name), _provenance(data))
+    store.save_trajectory(folder, rows, ended, fingerprint=made_by)
     return ended
 
 
@@ -216,8 +197,8 @@ def _provenance(data: Dataset | None) -> Mapping[str, Any] | None:
     return None if data is None else data.provenance
 
 
-def _is_trained(folder: str, name: str) -> bool:
-    return (store.train_folder(folder, name) / "summary.json").exists()
+def _is_trained(config: Config, name: str) -> bool:
+    return (store.train_folder(config.run(name).folder, name) / "summary.json").exists()
 
 
 def _record(config: Config, name: str) -> store.Record:
@@ -258,22 +239,37 @@ def _view(config: Config) -> dict[str, Any]:
     return {**config.mlflow.model_dump(), "profile": config.profile}
 
 
-def _fingerprint(config: Config, name: str) -> str:
-    from eosrepro import tracking
+def _verdicts(config: Config, names: Collection[str]) -> list[claims.Verdict]:
+    """Verdicts on all claims about these runs."""
+    declared = {key: claim for key, claim in config.claims.items() if claim.run in names}
+    runs = {claim.run for claim in declared.values()}
+    records = {run: _record(config, run) for run in runs if _is_trained(config, run)}
+    return [
+        claims.check(
+            key,
+            claim,
+            records.get(claim.run),
+            at_paper_scale=config.active.published or claim.run in config.toys,
+        )
+        for key, claim in declared.items()
+    ]
 
-    toy = isinstance(config.run(name), Toy)
-    return tracking.fingerprint(config.resolved(name), None if toy else store.load_json(store.DATA / "provenance.json"))
+
+def _log_verdicts(config: Config, verdicts: list[claims.Verdict]) -> bool:
+    runs = {verdict.run for verdict in verdicts if _is_trained(config, verdict.run)}
+    fingerprints = {run: _record(config, run).summary["fingerprint"] for run in runs}
+    return tracking.log_verdicts(verdicts, fingerprints, experiment=config.mlflow.experiment)
+
+
+def _log_figure(config: Config, name: str) -> bool:
+    drawn = [_record(config, run).summary["fingerprint"] for run in config.figures[name].runs]
+    return tracking.log_figure(store.FIGURES / name, drawn, experiment=config.mlflow.experiment)
 
 
 def _sync(config: Config, name: str, data: Dataset | None, *, measured: bool) -> bool:
-    from eosrepro import tracking
-
+    resolved, record = config.resolved(name), _record(config, name)
+    if record.summary["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
+        print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
+        return False
     settings = config.sharpness.model_dump() if measured else None
-    return tracking.sync_run(
-        name,
-        config.resolved(name),
-        _provenance(data),
-        _record(config, name),
-        sharpness=settings,
-        **_view(config),
-    )
+    return tracking.sync_run(name, resolved, _provenance(data), record, sharpness=settings, **_view(config))

@@ -53,7 +53,7 @@ class Record:
     step_size: Fraction
     trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
     sharpness: pd.DataFrame | None  # one row a snapshot: step, sharpness, residual, products, ...; None if not measured
-    summary: Mapping[str, Any]  # as `types.Outcome`
+    summary: Mapping[str, Any]  # as `types.Outcome`, and the fingerprint
     snapshots: Path  # for `load_snapshots`
 
     @property
@@ -96,10 +96,10 @@ def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured:
     )
 
 
-def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome) -> None:
-    """Write trajectory.csv and summary.json of one run."""
+def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, fingerprint: str) -> None:
+    """Write trajectory.csv and summary.json of one run; `fingerprint` says what settings, data and sources made it."""
     save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
-    save_json(folder / "summary.json", dataclasses.asdict(outcome))
+    save_json(folder / "summary.json", dataclasses.asdict(outcome) | {"fingerprint": fingerprint})
 
 
 def save_sharpness(folder: Path, table: pd.DataFrame) -> None:

@@ -1,7 +1,7 @@
 """Variants of one run as a declared grid of settings over params.yaml, and their table beside the published curves.
 
-A sweep is a YAML file (see studies/preprocessing.yaml). Each variant is params.yaml with a few keys set anew, validated as
-usual and run as usual. A variant whose files are there is not run again, so a sweep that was interrupted goes on.
+A sweep is a YAML file (see studies/preprocessing.yaml). Each variant is params.yaml with a few keys set anew, validated
+and run as usual. A variant whose files are there is not run again, so a sweep that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sweep(Section):
 
 
 def run(file: Path) -> Path:
-    """Run all variants of a sweep file; write table.csv (one row a variant) and table.md (one row a group), and name the folder.
+    """Run all variants of a sweep file, write table.csv (a row each) and table.md (a row a group), name the folder.
 
     Raises:
         ConfigError: the file, or params.yaml with the settings of a variant, is not valid.
@@ -78,7 +78,7 @@ def run(file: Path) -> Path:
         place = Path(f"{file} ({', '.join(names)})")
         variant = config.validate(_with(params, settings), place, reference=store.REFERENCE)
         record = _record(variant, sweep.run, folder / "runs", measure=_needs_sharpness(sweep))
-        rows.append(chosen | {"source": "ours"} | _measured(sweep, record))
+        rows.append(chosen | {"source": "ours", "steps": record.summary["steps"]} | _measured(sweep, record))
     for published in sweep.published:
         rows.append(published.where | {"source": "published"} | _measured(sweep, _reference(published)))
     table = pd.DataFrame(rows)
@@ -91,7 +91,7 @@ def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
     """One table for each combination of the settings that the published curves distinguish, the published row first.
 
     Cells are means over the pooled axes, with their range. The last column, misfit, is the mean over all measures of
-    |ln(measured / published)|: 0.1 means about 10 % away.
+    |ln(measured / published)|: 0.1 means about 10 % away. An event that did not come counts as coming at the end.
     """
     fixed = list(sweep.published[0].where) if sweep.published else []
     candidates = [key for key in sweep.vary if key not in fixed and key not in sweep.pooled]
@@ -178,8 +178,10 @@ def _value(measure: Measure, record: store.Record) -> float:
 
 
 def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
-    columns = list(sweep.measures)
-    ratios = (ours[columns].mean() / theirs[columns].iloc[0]).dropna()
+    columns = [name for name in sweep.measures if theirs[name].notna().all()]
+    # What did not happen within a run happened at its end at the earliest: its misfit is a lower bound.
+    measured = ours[columns].apply(lambda column: column.fillna(ours["steps"])).mean()
+    ratios = measured / theirs[columns].iloc[0]
     return float(np.abs(np.log(ratios.to_numpy(float))).mean())
 
 

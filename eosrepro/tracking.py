@@ -25,6 +25,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ from urllib.parse import unquote, urlsplit
 
 import torch
 
+from eosrepro.errors import EosreproError
 from eosrepro.store import Record
 from eosrepro.types import Row, stability_threshold
 
@@ -551,6 +553,7 @@ def serve(port: int) -> None:
     if uri.startswith(("http://", "https://")):
         print(f"The runs are on an MLflow server: open {redacted(uri)}")
         return
+    _check_free(port)
     with _locked(uri):
         _client(uri)  # makes the tables where there are none yet
     # In the environment, since everybody can read the arguments of a process. One worker and no job runner start in
@@ -559,6 +562,15 @@ def serve(port: int) -> None:
     arguments = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     print(f"MLflow UI: http://127.0.0.1:{port} in about 10 s; Ctrl-C ends it", flush=True)
     os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **server})
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise EosreproError(f"port {port} is taken: choose another, `eosrepro ui --port {port + 1}`") from None
 
 
 class _CarryingOn:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt
-from sklearn.datasets import load_digits
 
 from eosrepro.data._common import choose, permutation
 from eosrepro.types import RawImages
@@ -20,6 +19,8 @@ def digits(*, n_examples: Annotated[int, Gt(0)], seed: Annotated[int, Ge(0)] = 0
     Raises:
         DataError: `n_examples` is more than there are.
     """
+    from sklearn.datasets import load_digits  # a second of import, which only this source needs
+
     bunch = load_digits()
     population = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
     return choose(

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt, MultipleOf
-from sklearn.datasets import load_sample_image
 
 from eosrepro.data._common import sha256
 from eosrepro.errors import ConfigError
@@ -59,4 +58,6 @@ def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: An
 
 def regions() -> np.ndarray:
     """The ten strips, by photograph and from left to right, (10, 427, 128, 3), uint8."""
+    from sklearn.datasets import load_sample_image  # a second of import, which only this source needs
+
     return np.concatenate([np.split(load_sample_image(name), STRIPS, axis=1) for name in PHOTOGRAPHS])

@@ -59,8 +59,8 @@ def _audit(hvp: Any, random: Tensor, *, audited: bool, rtol: float, max_products
 
 
 def _warm_start(previous: list[EigenPair], grad: Tensor, random: Tensor) -> Tensor:
-    # Past the edge the gradient leans towards the directions that oscillate, so it finds an overtaking eigenvector early.
-    # An eigenvector of before alone would be a fixed point of Lanczos, right about an eigenpair and wrong about the largest.
+    # Past the edge the gradient leans towards the directions that oscillate, so it soon finds an overtaking one. The
+    # old eigenvector alone would be a fixed point of Lanczos: right about an eigenpair, wrong about the largest.
     start = _unit(grad) * 0.3 + _unit(random) * 0.1
     for pair in previous:
         start = start + pair.vector

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from eosrepro.toys.quadratic import quadratic
+from torch import Tensor
+
 from eosrepro.types import Toy
 
 
 def tanh_quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Toy:
     """f(θ) = tanh(Σ_i c_i θ_i²): as the quadratic near 0, and flat far from it."""
-    inner = quadratic(curvatures=curvatures)
-    return lambda theta: inner(theta).tanh()
+
+    def f(theta: Tensor) -> Tensor:
+        return (theta.square() @ theta.new_tensor(curvatures)).tanh()
+
+    return f

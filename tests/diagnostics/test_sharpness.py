@@ -70,7 +70,7 @@ def test_a_new_top_eigenvector_orthogonal_to_the_old_one_is_found() -> None:
     growing = torch.linspace(0.1, 1.0, size, dtype=torch.float64)
 
     def f(theta: Tensor) -> Tensor:
-        # Curvature 10 along axis 0, and θ₀-dependent curvature 4θ₀² along axis 1: at θ₀ = 0 the first is larger, at θ₀ = 3 the second.
+        # Curvature 10 along axis 0 and 4θ₀² along axis 1: the first is larger at θ₀ = 0, the second at θ₀ = 3.
         return 5 * theta[0] ** 2 + 2 * theta[0] ** 2 * theta[1] ** 2 + (growing * theta**2).sum() / 2
 
     objective, _ = toy_problem(f, [0.0] * size)

@@ -1,0 +1,27 @@
+"""Members of the catalogue to test: all that lie in its folders, in every variant that their options name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from eosrepro import catalog
+
+
+def variants(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """(name, options) of every member of a kind as it comes, and once for each choice of its Literal options."""
+    return [(name, options) for name in catalog.names(kind) for options in [{}, *_choices(kind, name)]]
+
+
+def identify(value: object) -> str | None:
+    """Test ids: `mlp` for a name, `activation=tanh` for options."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={choice}" for key, choice in value.items()) or "defaults"
+    return value if isinstance(value, str) else None
+
+
+def _choices(kind: str, name: str) -> Iterator[dict[str, Any]]:
+    for parameter in inspect.signature(catalog.find(kind, name), eval_str=True).parameters.values():
+        if get_origin(parameter.annotation) is Literal:
+            yield from ({parameter.name: choice} for choice in get_args(parameter.annotation))

@@ -1,0 +1,65 @@
+"""A small project in a folder of its own: the committed pipeline with a params.yaml that runs in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from dvc.utils.serialize import load_yaml
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ("exp2_2over300", "exp3_2over10", "exp3_2over30")
+TOYS = ("example1_2over39",)
+FIGURES = ("example1", "exp3")
+
+
+def small_params() -> dict[str, Any]:
+    """The committed params.yaml, few and small runs of it: 100 photo patches, networks of width 8, 10 steps."""
+    params: dict[str, Any] = json.loads(json.dumps(load_yaml(ROOT / "params.yaml")))
+    del params["templates"]
+    params["profiles"]["quick"]["data"]["n_examples"] = 100
+    params["profiles"]["quick"]["max_steps"] = 10
+    params["compute"] |= {"device": "cpu", "threads": 1}
+    for section, names in {"experiments": EXPERIMENTS, "toys": TOYS, "figures": FIGURES}.items():
+        params[section] = {name: params[section][name] for name in names}
+    for experiment in params["experiments"].values():
+        experiment["model"]["width"] = 8
+    for figure in params["figures"].values():
+        figure["runs"] = {run: label for run, label in figure["runs"].items() if run in EXPERIMENTS + TOYS}
+        figure.pop("reference", None)
+    claims = params["claims"].items()
+    params["claims"] = {name: claim for name, claim in claims if claim["run"] in EXPERIMENTS + TOYS}
+    return params
+
+
+def write_params(folder: Path, params: Mapping[str, Any]) -> None:
+    """Write params.yaml."""
+    text = StringIO()
+    YAML(typ="safe").dump(params, text)
+    (folder / "params.yaml").write_text(text.getvalue(), encoding="utf-8")
+
+
+def write_project(folder: Path) -> dict[str, Any]:
+    """A copy of the project's files, with `small_params`, which are returned."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("eosrepro", "reference"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    params = small_params()
+    write_params(folder, params)
+    return params
+
+
+def environment() -> dict[str, str]:
+    """That of a shell in which the environment is active, and no MLflow or DVC is around."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}

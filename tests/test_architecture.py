@@ -1,0 +1,270 @@
+"""What must stay true between files: imports, and that dvc.yaml says of every stage what it depends on."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from dvc.utils.serialize import load_yaml
+
+from eosrepro import catalog, tracking
+from tests.project import ROOT, small_params, write_params, write_project
+
+# Modules that stages import and dvc.yaml does not name, as an edit of them changes no result: nouns and look-ups, and
+# the wiring around the core. Where it does (a new column, a mended format), `dvc repro --force` is the answer.
+NOUNS_AND_LOOKUPS = ("errors", "catalog", "types")
+WIRING_AND_FORMATS = ("config", "store", "pipeline", "cli", "tracking", "progress")
+
+# The core modules that `pipeline` calls in each command of dvc.yaml, and the kinds of members that it looks up there.
+# (A figure's contours of a toy come from a member too, but whatever changes them re-trains the toy.)
+CORE: Mapping[str, tuple[str, ...]] = {
+    "config": (),
+    "data": ("preprocessing",),
+    "train": ("training", "objective"),
+    "diagnose": ("diagnostics.sharpness", "objective"),
+    "plot": ("figures._style",),
+    "verify": ("claims",),
+}
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("model", "loss", "optimizer", "toy"),
+    "diagnose": ("model", "loss", "toy"),
+}
+FOLDERS = tracking.MEMBER_FOLDERS
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    """The imports of the package, without those of the modules that change no result."""
+    imports = grimp.build_graph("eosrepro", exclude_type_checking_imports=True)
+    for name in NOUNS_AND_LOOKUPS + WIRING_AND_FORMATS:
+        imports.remove_module(f"eosrepro.{name}")
+    return imports
+
+
+def closure(module: str) -> set[str]:
+    """Files of a module and of all that it imports."""
+    return {source(name) for name in {module, *graph().find_upstream_modules(module)}}
+
+
+def source(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
+
+
+def test_the_core_of_each_command_is_what_the_pipeline_imports() -> None:
+    imports = grimp.build_graph("eosrepro").find_modules_directly_imported_by("eosrepro.pipeline")
+    unnamed = {f"eosrepro.{name}" for name in NOUNS_AND_LOOKUPS + WIRING_AND_FORMATS}
+    assert imports - unnamed == {f"eosrepro.{name}" for names in CORE.values() for name in names}
+
+
+def test_no_member_imports_another() -> None:
+    for kind in catalog.KINDS:
+        for name in catalog.names(kind):
+            member = f"eosrepro.{kind}.{name.replace('-', '_')}"
+            others = {m for m in graph().find_upstream_modules(member) if m.startswith(f"eosrepro.{kind}.")}
+            assert {m for m in others if not m.rsplit(".", 1)[1].startswith("_")} == set(), member
+
+
+def test_packages_hold_no_code() -> None:
+    for path in (ROOT / "eosrepro").rglob("__init__.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert all(isinstance(node, ast.Expr | ast.Assign) for node in body), path
+
+
+def test_the_numerical_core_runs_on_torch_alone() -> None:
+    members = [
+        f"{kind}.{name}" for kind in ("models", "losses", "optimizers", "toys", "diagnostics") for name in names(kind)
+    ]
+    core = ["objective", "lanczos", "training", "bench", *members]
+    heavy = ["mlflow", "dvc", "pydantic", "pandas", "click", "matplotlib", "ruamel", "yaml", "rich"]
+    program = (
+        f"import sys, importlib\nfor name in {core}: importlib.import_module('eosrepro.' + name)\n"
+        f"print(sorted(set({heavy}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def names(kind: str) -> list[str]:
+    return [name.replace("-", "_") for name in catalog.names(kind)]
+
+
+def test_every_public_function_class_and_method_says_what_it_is() -> None:
+    assert list(undocumented()) == []
+
+
+def undocumented() -> Iterator[str]:
+    for path in sorted((ROOT / "eosrepro").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield from _undocumented(ast.parse(path.read_text(encoding="utf-8")), module)
+
+
+def _undocumented(node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str) -> Iterator[str]:
+    if not ast.get_docstring(node):
+        yield name
+    if not isinstance(node, ast.FunctionDef):
+        for part in node.body:
+            if isinstance(part, ast.ClassDef | ast.FunctionDef) and not part.name.startswith("_") and not is_noun(part):
+                yield from _undocumented(part, f"{name}.{part.name}")
+
+
+def is_noun(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    """A property that the docstring of its class explains."""
+    return any(isinstance(decorator, ast.Name) and decorator.id == "property" for decorator in node.decorator_list)
+
+
+# --- dvc.yaml: files --------------------------------------------------------------------------------------------------
+
+
+def open_project(folder: Path) -> dict[str, PipelineStage]:
+    """All stages of a project, as DVC reads them."""
+    with Repo(str(folder)) as repo:
+        return {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PipelineStage]:
+    """The stages of the committed dvc.yaml and params.yaml."""
+    folder = tmp_path_factory.mktemp("committed")
+    write_project(folder)
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    Repo.init(str(folder), no_scm=True).close()
+    return open_project(folder)
+
+
+def sources(stage: PipelineStage) -> set[str]:
+    """Files below eosrepro/ that a stage depends on; a folder stands for all that it holds."""
+    paths = [ROOT / dep.def_path for dep in stage.deps if dep.def_path.startswith("eosrepro/")]
+    files = [file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])]
+    return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
+
+
+def runs_on(stage: PipelineStage, params: Mapping[str, Any]) -> set[str]:
+    """Files that the command of a stage runs and that decide its result."""
+    program, command, *arguments = str(stage.cmd).split()
+    assert program == "eosrepro"
+    name = arguments[0] if arguments else ""
+    files = {file for module in CORE[command] for file in closure(f"eosrepro.{module}")}
+    if command == "data":
+        files |= {file for member in names("data") for file in closure(f"eosrepro.data.{member}")}
+    if command == "plot":
+        files |= closure(f"eosrepro.figures.{params['figures'][name]['name']}")
+    run = {**params["experiments"], **params["toys"]}.get(name, {})
+    for kind in KINDS.get(command, ()):
+        if kind in run:
+            files |= closure(f"eosrepro.{FOLDERS[kind]}.{run[kind]['name']}")
+    return files
+
+
+def test_every_stage_depends_on_the_files_it_runs_and_on_no_other(stages: dict[str, PipelineStage]) -> None:
+    params = load_yaml(ROOT / "params.yaml")
+    assert len(stages) > 50
+    needed = {name: runs_on(stage, params) for name, stage in stages.items()}
+    named = {name: sources(stage) for name, stage in stages.items()}
+    missing = {name: needed[name] - named[name] for name in stages}
+    # What a `foreach` names for all its stages, one of them needs.
+    needless = {
+        name: named[name] - set().union(*(needed[other] for other in stages if kind(other) == kind(name)))
+        for name in stages
+    }
+    assert {name: files for name, files in missing.items() if files} == {}
+    assert {name: files for name, files in needless.items() if files} == {}
+
+
+def kind(stage: str) -> str:
+    return stage.split("@")[0]
+
+
+def test_a_run_is_known_in_mlflow_by_the_files_that_its_training_depends_on(stages: dict[str, PipelineStage]) -> None:
+    # Otherwise an edited file would make a run unknown that `dvc repro` finds up to date, or the other way round.
+    params = load_yaml(ROOT / "params.yaml")
+    for name, run in {**params["experiments"], **params["toys"]}.items():
+        stage = next(stages[key] for key in (f"train@{name}", f"train_toy@{name}") if key in stages)
+        members = {f"eosrepro/{folder}/{run[key]['name']}.py" for key, folder in FOLDERS.items() if key in run}
+        assert sources(stage) == members | {f"eosrepro/{file}" for file in tracking.TRAINING_SOURCES}
+
+
+# --- dvc.yaml: settings -----------------------------------------------------------------------------------------------
+
+EXP3 = "experiments.exp3_2over30"
+TRAININGS = {"train@exp2_2over300", "train@exp3_2over10", "train@exp3_2over30"}
+DIAGNOSES = {"diagnose@exp2_2over300", "diagnose@exp3_2over10", "diagnose@exp3_2over30"}
+TOYS = {"train_toy@example1_2over39", "diagnose_toy@example1_2over39"}
+FIGURES = {"figure@example1", "figure@exp3"}
+
+# A setting, its new value, and the stages that read it: each of them runs anew, and of the others those whose inputs
+# then differ.
+SETTINGS: list[tuple[str, Any, set[str]]] = [
+    ("sharpness.rtol", 1e-4, DIAGNOSES | {"diagnose_toy@example1_2over39"}),
+    ("sharpness.k", 2, DIAGNOSES | {"diagnose_toy@example1_2over39"}),
+    (f"{EXP3}.step_size", "2/45", {"train@exp3_2over30"}),
+    (f"{EXP3}.seed", 99, {"train@exp3_2over30"}),
+    (f"{EXP3}.stop.max_steps", 5, {"train@exp3_2over30"}),
+    (f"{EXP3}.snapshot_every", 2, {"train@exp3_2over30"}),
+    (f"{EXP3}.model.width", 9, {"train@exp3_2over30", "diagnose@exp3_2over30"}),
+    (f"{EXP3}.loss.name", "mse", {"train@exp3_2over30", "diagnose@exp3_2over30"}),
+    ("toys.example1_2over39.start", [0.2, 0.1], {"train_toy@example1_2over39"}),
+    ("toys.example1_2over39.toy.curvatures", [20, 2], TOYS),
+    ("compute.threads", 2, TRAININGS | DIAGNOSES | TOYS),
+    ("compute.dtype", "float64", TRAININGS | DIAGNOSES | TOYS),
+    ("profiles.quick.data.n_examples", 90, {"data"}),
+    ("profiles.quick.preprocessing.scale", "symmetric", {"data"}),
+    ("profiles.quick.max_steps", 11, TRAININGS),
+    ("profiles.quick.published", True, FIGURES | {"verify"}),
+    ("profiles.paper.max_steps", 11, set()),
+    ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),
+    ("mlflow.window", 10, set()),
+    ("figures.exp3.title", "Another", {"figure@exp3"}),
+    ("claims.exp3_2over30_loss_falls.bound.max", 2, {"verify"}),
+]
+
+
+def signature(stage: PipelineStage) -> str:
+    """What DVC compares to decide whether a stage has changed, less the contents of files."""
+    read = [
+        dep.read_params(flatten=False) if isinstance(dep, ParamsDependency) else dep.def_path for dep in stage.deps
+    ]
+    return json.dumps([str(stage.cmd), read, [out.def_path for out in stage.outs]], sort_keys=True, default=str)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    write_project(folder)
+    Repo.init(str(folder), no_scm=True).close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(small: Path) -> dict[str, str]:
+    return {name: signature(stage) for name, stage in open_project(small).items()}
+
+
+@pytest.mark.parametrize(("setting", "value", "affected"), SETTINGS, ids=[setting for setting, *_ in SETTINGS])
+def test_a_setting_reaches_the_stages_that_read_it_and_no_other(
+    setting: str, value: Any, affected: set[str], small: Path, before: dict[str, str]
+) -> None:
+    params = small_params()
+    *parents, last = setting.split(".")
+    entry = params
+    for key in parents:
+        entry = entry[key]
+    assert last in entry
+    assert entry[last] != value
+    entry[last] = value
+    write_params(small, params)
+    after = {name: signature(stage) for name, stage in open_project(small).items()}
+    assert {name for name in before if before[name] != after[name]} == affected

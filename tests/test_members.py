@@ -1,0 +1,51 @@
+"""What every member of every folder of the catalogue must be, whichever files lie there."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from eosrepro import catalog
+
+MEMBERS = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), MEMBERS)
+def test_a_member_is_a_documented_function_of_its_files_name(kind: str, name: str) -> None:
+    member = catalog.find(kind, name)
+    assert inspect.isfunction(member)
+    assert member.__name__ == name.replace("-", "_")
+    assert member.__module__ == f"eosrepro.{kind}.{member.__name__}"
+    assert member.__doc__
+
+
+@pytest.mark.parametrize(("kind", "name"), MEMBERS)
+def test_options_are_keyword_only_annotated_and_every_other_parameter_is_given(kind: str, name: str) -> None:
+    given = {"models": 2, "diagnostics": 2, "figures": None}.get(kind, 0)  # figures take what they name
+    parameters = inspect.signature(catalog.find(kind, name), eval_str=True).parameters.values()
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in positional)
+    assert given is None or len(positional) == given
+    assert all(p.annotation is not p.empty for p in parameters)
+
+
+def test_every_kind_has_members() -> None:
+    assert {kind for kind, _ in MEMBERS} == set(catalog.KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "near"), [("models", "mpl", "mlp"), ("data", "photo_patches", "photo-patches"), ("losses", "", "")]
+)
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(kind: str, name: str, near: str) -> None:
+    with pytest.raises(LookupError) as caught:
+        catalog.find(kind, name)
+    assert f"did you mean {near!r}" in str(caught.value) or not near
+    assert all(known in str(caught.value) for known in catalog.names(kind))
+
+
+@pytest.mark.parametrize("name", ["_common", "__init__", "mlp.py", "../training", "losses.mse"])
+def test_a_name_that_is_no_member_reaches_no_file(name: str) -> None:
+    for kind in catalog.KINDS:
+        with pytest.raises(LookupError):
+            catalog.find(kind, name)
