@@ -117,10 +117,20 @@ def sweep(file: Path) -> None:
 
 
 @main.command()
-@click.option("--examples", default=5000, show_default=True, help="Number of training examples N.")
-@click.option("--rounds", default=15, show_default=True, help="Measurements of each candidate.")
-@click.option("--threads", default=2, show_default=True, help="CPU threads.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--examples", type=click.IntRange(min=1), default=5000, show_default=True, help="Number of training examples N."
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measurements of each candidate."
+)
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if any.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(examples: int, rounds: int, threads: int, device: str, as_json: bool) -> None:
     """Measure speed as ratios against baselines in this process."""
@@ -131,7 +141,9 @@ def bench(examples: int, rounds: int, threads: int, device: str, as_json: bool) 
 
 
 @main.command()
-@click.option("--port", default=5000, show_default=True, help="Port on the loopback interface.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on the loopback interface."
+)
 def ui(port: int) -> None:
     """Open the MLflow UI on this project's runs."""
     from eosrepro import tracking

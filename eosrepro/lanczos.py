@@ -56,9 +56,9 @@ def top_eigenpairs(
     for m in range(1, limit + 1):
         current = basis[m - 1]
         product = matvec(current)
-        tridiagonal[m - 1, m - 1] = torch.dot(current.double(), product.double())
+        tridiagonal[m - 1, m - 1] = torch.dot(current, product)
         remainder = _orthogonalise(product, basis[:m])
-        beta = torch.linalg.vector_norm(remainder.double()).item()
+        beta = torch.linalg.vector_norm(remainder).item()
         values, vectors = torch.linalg.eigh(tridiagonal[:m, :m])
         residuals = beta * vectors[-1].abs()  # of all Ritz pairs
         scale = values.abs().max().item()

@@ -41,8 +41,11 @@ def make_data(config: Config) -> Dataset:
 def train(config: Config, name: str) -> Outcome:
     """Stage `train`: one run from start to end, with its trajectory, summary and snapshots; followed live in MLflow."""
     run, data = config.run(name), _data_of(config, name)
-    with tracking.open_run(name, config.resolved(name), _provenance(data), **_view(config)) as live:
-        ended = train_into(store.train_folder(run.folder, name), config, name, data, observe=live.observe)
+    resolved, provenance = config.resolved(name), _provenance(data)
+    made_by = tracking.fingerprint(resolved, provenance)
+    folder = store.train_folder(run.folder, name)
+    with tracking.open_run(name, resolved, provenance, **_view(config)) as live:
+        ended = train_into(folder, config, name, data, fingerprint=made_by, observe=live.observe)
     _sync(config, name, data, measured=False)
     return ended
 
@@ -141,6 +144,7 @@ def train_into(
     name: str,
     data: Dataset | None,
     *,
+    fingerprint: str,
     observe: Callable[[Row], None] = lambda _row: None,
 ) -> Outcome:
     """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
@@ -162,8 +166,7 @@ def train_into(
                 row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
             )
     ended = outcome(rows[-1], stop)
-    made_by = tracking.fingerprint(config.resolved(name), _provenance(data))
-    store.save_trajectory(folder, rows, ended, fingerprint=made_by)
+    store.save_trajectory(folder, rows, ended, fingerprint=fingerprint)
     return ended
 
 

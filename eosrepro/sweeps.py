@@ -14,14 +14,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from eosrepro import config, pipeline, statistics, store
+from eosrepro import config, pipeline, statistics, store, tracking
+from eosrepro.catalog import did_you_mean
 from eosrepro.config import Config, Profile, Section, StepSize, Window
+from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
 SWEEPS = store.STAGES / "sweeps"
@@ -39,8 +42,16 @@ class Measure(Section):
 
     quantity: str
     statistic: str
-    relative_to: str | None = None
+    relative_to: Literal["threshold"] | None = None
     window: Window | None = None
+
+    @model_validator(mode="after")
+    def _statistic_is_known(self) -> Measure:
+        if self.statistic not in statistics.STATISTICS:
+            known = list(statistics.STATISTICS)
+            words = f"no statistic {self.statistic!r}{did_you_mean(self.statistic, known)}"
+            raise PydanticCustomError("complaint", f"{words} (there are: {', '.join(known)})")
+        return self
 
 
 class Published(Section):
@@ -61,6 +72,22 @@ class Sweep(Section):
     measures: Annotated[dict[str, Measure], Field(min_length=1)]
     published: list[Published] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _names_agree(self) -> Sweep:
+        named = [self.pooled, *(list(published.where) for published in self.published)]
+        unknown = {axis for axes in named for axis in axes} - self.vary.keys()
+        unknown |= {
+            value
+            for published in self.published
+            for axis, value in published.where.items()
+            if axis in self.vary and value not in self.vary[axis].values
+        }
+        if unknown:
+            raise PydanticCustomError("complaint", f"nothing varies by the name of {', '.join(sorted(unknown))}")
+        if len({frozenset(published.where) for published in self.published}) > 1:
+            raise PydanticCustomError("complaint", "published: `where` should name the same axes everywhere")
+        return self
+
 
 def run(file: Path) -> Path:
     """Run all variants of a sweep file, write table.csv (a row each) and table.md (a row a group), name the folder.
@@ -71,14 +98,14 @@ def run(file: Path) -> Path:
     sweep = config.parse(Sweep, config.read(file), file)
     params = config.read(config.PARAMS)
     folder = SWEEPS / file.stem
+    # All variants are read before the first is run: a mistake in the last is not found hours later.
+    combinations = itertools.product(*(axis.values for axis in sweep.vary.values()))
+    variants = {names: _variant(sweep, params, names, file) for names in combinations}
     rows = []
-    for names in itertools.product(*(axis.values for axis in sweep.vary.values())):
-        chosen = dict(zip(sweep.vary, names, strict=True))
-        settings = sweep.set | {axis.path: axis.values[chosen[key]] for key, axis in sweep.vary.items()}
-        place = Path(f"{file} ({', '.join(names)})")
-        variant = config.validate(_with(params, settings), place, reference=store.REFERENCE)
+    for names, variant in variants.items():
         record = _record(variant, sweep.run, folder / "runs", measure=_needs_sharpness(sweep))
-        rows.append(chosen | {"source": "ours", "steps": record.summary["steps"]} | _measured(sweep, record))
+        facts = {"source": "ours", "steps": record.summary["steps"]}
+        rows.append(dict(zip(sweep.vary, names, strict=True)) | facts | _measured(sweep, record))
     for published in sweep.published:
         rows.append(published.where | {"source": "published"} | _measured(sweep, _reference(published)))
     table = pd.DataFrame(rows)
@@ -99,18 +126,32 @@ def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
     for names in itertools.product(*(sweep.vary[key].values for key in fixed)):
         part = table[(table[fixed] == list(names)).all(axis=1)] if fixed else table
         theirs = part[part["source"] == "published"]
-        head = [*candidates, *sweep.measures, *(["misfit"] if len(theirs) else [])]
+        head = [*(candidates or [""]), *sweep.measures, *(["misfit"] if len(theirs) else [])]
         lines = [_line(head), _line(["---"] * len(head))]
         if len(theirs):
             lines.append(
                 _line(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in sweep.measures), ""])
             )
-        for key, group in part[part["source"] == "ours"].groupby(candidates, sort=False):
+        ours = part[part["source"] == "ours"]
+        for key, group in ours.groupby(candidates, sort=False) if candidates else [(("ours",), ours)]:
             misfit = [f"{_misfit(sweep, group, theirs):.2f}"] if len(theirs) else []
             lines.append(_line([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit]))
         title = ", ".join(f"{key} {name}" for key, name in zip(fixed, names, strict=True))
         blocks.append("\n".join([f"**{title}**", "", *lines, ""]))
     return "\n".join(blocks)
+
+
+def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
+    """params.yaml with the settings of one variant: `names` are those of its values, an axis each."""
+    chosen = {axis.path: axis.values[name] for axis, name in zip(sweep.vary.values(), names, strict=True)}
+    place = Path(f"{file} ({', '.join(names)})")
+    variant = config.validate(_with(params, sweep.set | chosen), place, reference=store.REFERENCE)
+    known = variant.quantities(sweep.run)
+    for name, measure in sweep.measures.items():
+        if measure.quantity not in known:
+            hint = did_you_mean(measure.quantity, known)
+            raise ConfigError(f"{file}: measures.{name}.quantity: {sweep.run} has no {measure.quantity!r}{hint}")
+    return variant
 
 
 def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +160,9 @@ def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         *parents, last = path.split(".")
         entry = changed
         for key in parents:
-            entry = entry.setdefault(key, {})
+            entry = entry.setdefault(key, {}) if isinstance(entry, dict) else None
+        if not isinstance(entry, dict):
+            raise ConfigError(f"params.yaml has no setting {path}: {'.'.join(parents)} is no mapping")
         entry[last] = value
     return changed
 
@@ -130,7 +173,9 @@ def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store
     done = place / ("measured/summary.json" if measure else "summary.json")
     if not done.exists():
         data = _dataset(variant.active.model_dump_json())
-        pipeline.train_into(place, variant, name, data)
+        # Of settings and code: the data are made from the settings, here and now, and have no file with a checksum.
+        made_by = tracking.fingerprint(variant.resolved(name), None)
+        pipeline.train_into(place, variant, name, data, fingerprint=made_by)
         if measure:
             pipeline.measure_into(place / "measured", place / "snapshots", variant, name, data)
         shutil.rmtree(place / "snapshots")

@@ -32,6 +32,8 @@ def minimise(
     here = objective.value_and_grad(theta)
     if not _finite(here):
         raise DataError(f"the loss at initialisation is {here.loss}: look for NaN or huge values in the training data")
+    # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime.
+    grad = here.grad.double()
     state, step = optimizer.init(theta), 0
     on_iterate(step, theta)
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
@@ -40,10 +42,11 @@ def minimise(
         following = objective.value_and_grad(next_theta)
         if not _finite(following):
             break
-        yield _row(step, here, update, following)
-        theta, here, step = next_theta, following, step + 1
+        next_grad = following.grad.double()
+        yield _row(step, here, following, grad, next_grad, update.double())
+        theta, here, grad, step = next_theta, following, next_grad, step + 1
         on_iterate(step, theta)
-    yield Row(step, here.loss, here.accuracy, sqrt(_dot(here.grad, here.grad)), nan, nan, nan, nan, nan)
+    yield Row(step, here.loss, here.accuracy, sqrt(grad.dot(grad).item()), nan, nan, nan, nan, nan)
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -57,15 +60,15 @@ def outcome(last: Row, stop: Stop) -> Outcome:
     return Outcome(reason, last.step, last.loss, last.accuracy)
 
 
-def _row(step: int, here: Evaluation, update: Tensor, following: Evaluation) -> Row:
-    update_dot_grad = _dot(update, here.grad)
-    update_dot_next_grad = _dot(update, following.grad)
-    update_sq_norm = _dot(update, update)
+def _row(step: int, here: Evaluation, following: Evaluation, grad: Tensor, next_grad: Tensor, update: Tensor) -> Row:
+    update_dot_grad = update.dot(grad).item()
+    update_dot_next_grad = update.dot(next_grad).item()
+    update_sq_norm = update.dot(update).item()
     return Row(
         step=step,
         loss=here.loss,
         accuracy=here.accuracy,
-        grad_norm=sqrt(_dot(here.grad, here.grad)),
+        grad_norm=sqrt(grad.dot(grad).item()),
         update_dot_grad=update_dot_grad,
         update_dot_next_grad=update_dot_next_grad,
         update_sq_norm=update_sq_norm,
@@ -84,11 +87,6 @@ def _exceeded(loss: float, stop: Stop) -> bool:
 
 def _finite(evaluation: Evaluation) -> bool:
     return isfinite(evaluation.loss) and bool(torch.isfinite(evaluation.grad).all())
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    # In float64: L is a difference of two inner products that nearly cancel in the stable regime.
-    return torch.dot(a.double(), b.double()).item()
 
 
 def _ratio(numerator: float, denominator: float) -> float:

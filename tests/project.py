@@ -39,11 +39,13 @@ def small_params() -> dict[str, Any]:
     return params
 
 
-def write_params(folder: Path, params: Mapping[str, Any]) -> None:
-    """Write params.yaml."""
+def write_params(folder: Path, params: Mapping[str, Any], name: str = "params.yaml") -> None:
+    """Write a YAML file."""
     text = StringIO()
-    YAML(typ="safe").dump(params, text)
-    (folder / "params.yaml").write_text(text.getvalue(), encoding="utf-8")
+    yaml = YAML(typ="safe")
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(params, text)
+    (folder / name).write_text(text.getvalue(), encoding="utf-8")
 
 
 def write_project(folder: Path) -> dict[str, Any]:

@@ -234,9 +234,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
 
 def signature(stage: PipelineStage) -> str:
     """What DVC compares to decide whether a stage has changed, less the contents of files."""
-    read = [
-        dep.read_params(flatten=False) if isinstance(dep, ParamsDependency) else dep.def_path for dep in stage.deps
-    ]
+    read = [dep.read_params(flatten=False) if isinstance(dep, ParamsDependency) else dep.def_path for dep in stage.deps]
     return json.dumps([str(stage.cmd), read, [out.def_path for out in stage.outs]], sort_keys=True, default=str)
 
 

@@ -173,7 +173,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("figure without name", edited("    name: toy_paths\n", ""), ["figures.example1", "no name", "trajectories"]),
     ("figure option", in_figure("panels:", "pannels:"), ["figures.exp3.pannels", "did you mean 'panels'", "limits", "figures.exp3.panels: is missing"]),
     ("unknown panel", in_figure("panels: [loss", "panels: [lost"), ["figures.exp3.panels.0", "did you mean 'loss'"]),
-    ("limits", edited("limits: {loss: [0.5, 4]}", "limits: {loss: [0.5]}"), ["figures.exp1.limits.loss.1", "is missing"]),
+    ("limits", edited("limits: {loss: [0, 4]}", "limits: {loss: [0]}"), ["figures.exp1.limits.loss.1", "is missing"]),
     ("figure without runs", edited("runs: {example4: η = 2/40}", "runs: {}"), ["figures.example4.runs", "at least 1"]),
     ("unknown run", in_figure("exp3_2over30:", "exp3_2ovr30:"), ["figures.exp3.runs.exp3_2ovr30", "did you mean 'exp3_2over30'"]),
     ("source elsewhere", in_figure("source: tanh/unstable", "source: tanh/stable"), ["figures.exp3.source", "'tanh/stable'", "'tanh/unstable'"]),
@@ -351,7 +351,7 @@ def test_figures_hold_their_own_options_apart_from_the_common_keys(committed: Co
     assert (figure.name, figure.source) == ("trajectories", "exp1")
     assert list(figure.runs) == ["exp1_tanh", "exp1_relu", "exp1_linear"]
     assert figure.reference["sharpness"] == {"exp1_tanh": "exp1_sharp_tanh", "exp1_relu": "exp1_sharp_relu"}
-    assert figure.options["limits"] == {"loss": (0.5, 4.0)}
+    assert figure.options["limits"] == {"loss": (0.0, 4.0)}
     assert not {"name", "source", "runs", "reference"} & figure.options.keys()
 
 

@@ -104,7 +104,7 @@ def rows(n_steps: int) -> list[Row]:
 def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = None) -> Record:
     """The rows as they come back from disk."""
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
-    store.save_trajectory(store.train_folder("tanh", NAME), trajectory, outcome)
+    store.save_trajectory(store.train_folder("tanh", NAME), trajectory, outcome, fingerprint="of this training")
     record = store.load_record(NAME, "tanh", Fraction("2/60"))
     table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())}) if sharpness else None
     return replace(record, sharpness=table)

@@ -1,0 +1,257 @@
+"""The real `dvc repro` on a small project: what it makes, what it makes again, and what it leaves alone.
+
+One full run is shared; what changes the project changes a copy of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import environment, small_params, write_params, write_project
+
+Done = subprocess.CompletedProcess[str]
+
+NETS = {"exp2_2over300": "tanh/stable", "exp3_2over30": "tanh/unstable"}
+TOYS = {"example1_2over39": "toys/example1"}
+STAGES = [
+    "check",
+    "data",
+    *(f"train@{run}" for run in NETS),
+    *(f"diagnose@{run}" for run in NETS),
+    *(f"train_toy@{run}" for run in TOYS),
+    *(f"diagnose_toy@{run}" for run in TOYS),
+    "figure@example1",
+    "figure@exp3",
+    "verify",
+]
+EXP3 = "experiments.exp3_2over30"
+
+
+def params() -> dict[str, Any]:
+    """Those of the small project, with one unstable run left out."""
+    small = small_params()
+    del small["experiments"]["exp3_2over10"]
+    small["claims"] = {name: claim for name, claim in small["claims"].items() if claim["run"] != "exp3_2over10"}
+    return small
+
+
+def run(folder: Path, *command: str) -> Done:
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def repro(folder: Path, *targets: str) -> set[str]:
+    """`dvc repro`; the stages that ran or were taken from DVC's run cache."""
+    done = run(folder, "dvc", "repro", *targets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return stages_run(done)
+
+
+def stages_run(done: Done) -> set[str]:
+    return set(re.findall(r"^Running stage '([^']+)'", done.stdout, re.MULTILINE))
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    files = [path for top in ("stages", "figures") for path in (folder / top).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A project on which `dvc repro` has run once, and what that said. Not to be changed."""
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder)
+    write_params(folder, params())
+    assert run(folder, "dvc", "init", "--no-scm", "--quiet").returncode == 0
+    return folder, run(folder, "dvc", "repro")
+
+
+@pytest.fixture
+def project(reproduced: tuple[Path, Done], tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return Path(shutil.copytree(reproduced[0], tmp_path / "copy", symlinks=True))
+
+
+@pytest.fixture
+def change(project: Path) -> Callable[[str, Any], None]:
+    """Sets a key of the project's params.yaml."""
+
+    def set_to(setting: str, value: Any) -> None:
+        changed = params()
+        *parents, last = setting.split(".")
+        entry = changed
+        for key in parents:
+            entry = entry[key]
+        assert entry[last] != value
+        entry[last] = value
+        write_params(project, changed)
+
+    return set_to
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[Path, Done]) -> None:
+    folder, done = reproduced
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(stages_run(done)) == sorted(STAGES)
+    expected = {"stages/valid", "stages/verify/claims.json", "stages/verify/claims.md"}
+    expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
+    for name, place in (NETS | TOYS).items():
+        expected |= {f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json")}
+        expected |= {f"stages/diagnostics/{place}/{name}/{file}" for file in ("sharpness.csv", "summary.json")}
+    for figure in ("example1", "exp3"):
+        expected |= {f"figures/{figure}/{file}" for file in (f"{figure}.png", f"{figure}.svg", "table.csv")}
+    made = outputs(folder)
+    assert {name for name in made if "/snapshots/" not in name} == expected
+    assert {Path(name).stem for name in made if "exp3_2over30/snapshots" in name} == {"0000000", "0000005", "0000010"}
+    assert all(made.values())
+
+
+def test_a_second_repro_does_nothing(reproduced: tuple[Path, Done]) -> None:
+    folder, _ = reproduced
+    before = outputs(folder)
+    done = run(folder, "dvc", "repro")
+    assert (done.returncode, stages_run(done)) == (0, set())
+    assert "up to date" in done.stdout
+    assert changed(before, outputs(folder)) == set()
+
+
+def test_dvc_shows_metrics_and_plots(reproduced: tuple[Path, Done], tmp_path: Path) -> None:
+    folder, _ = reproduced
+    metrics = json.loads(run(folder, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    summary = metrics["stages/train/tanh/unstable/exp3_2over30/summary.json"]["data"]
+    assert (summary["reason"], summary["steps"]) == ("max_steps", 10)
+    assert len(metrics) == 2 * len(NETS | TOYS) + 1
+    done = run(folder, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "plots/index.html").read_text(encoding="utf-8")
+    assert "exp3_2over30/trajectory.csv" in page
+    assert "exp3_2over30/sharpness.csv" in page
+
+
+def test_mlflow_has_one_run_an_experiment(reproduced: tuple[Path, Done]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{reproduced[0] / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("eosrepro")
+    assert experiment is not None
+    runs = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == set(NETS | TOYS)
+    assert len(client.search_runs([experiment.experiment_id])) == len(runs)
+    logged = runs["exp3_2over30"].data
+    assert {"loss", "sharpness", "relative_progress"} <= logged.metrics.keys()
+    assert logged.tags["claim.exp3_2over30_onset"] == "n.a."
+    artifacts = client.list_artifacts(runs["exp3_2over30"].info.run_id, "figures/exp3")
+    assert {Path(artifact.path).name for artifact in artifacts} == {"exp3.png", "exp3.svg", "table.csv"}
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_params_yaml_costs_nothing_that_is_recorded(
+    project: Path, change: Callable[[str, Any], None]
+) -> None:
+    before = outputs(project)
+    change(f"{EXP3}.step_size", "two/30")
+    done = run(project, "dvc", "repro")
+    assert done.returncode != 0
+    assert f"Error: params.yaml: {EXP3}.step_size: found 'two/30'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert stages_run(done) == {"check"}
+    assert changed(before, outputs(project)) <= {"stages/valid"}
+    write_params(project, params())
+    repro(project)
+    assert changed(before, outputs(project)) == set()
+
+
+@pytest.mark.slow
+def test_a_changed_step_size_runs_one_training_and_what_hangs_on_it(
+    project: Path, change: Callable[[str, Any], None]
+) -> None:
+    before = outputs(project)
+    change(f"{EXP3}.step_size", "2/45")
+    ran = repro(project)
+    assert ran == {"check", "train@exp3_2over30", "diagnose@exp3_2over30", "figure@exp3", "verify"}
+    touched = {name for name in changed(before, outputs(project)) if "/verify/" not in name}
+    assert all("exp3_2over30" in name or name.startswith("figures/exp3/") for name in touched)
+    assert "stages/train/tanh/unstable/exp3_2over30/trajectory.csv" in touched
+
+
+@pytest.mark.slow
+def test_a_changed_sharpness_setting_runs_no_training(project: Path, change: Callable[[str, Any], None]) -> None:
+    change("sharpness.rtol", 1e-6)
+    ran = repro(project)
+    assert {name for name in ran if name.startswith(("train", "data"))} == set()
+    assert {f"diagnose@{run}" for run in NETS} <= ran
+
+
+@pytest.mark.slow
+def test_a_setting_that_is_taken_back_restores_the_results_without_running(
+    project: Path, change: Callable[[str, Any], None]
+) -> None:
+    before = outputs(project)
+    change(f"{EXP3}.step_size", "2/45")
+    repro(project)
+    write_params(project, params())
+    done = run(project, "dvc", "repro")
+    assert "train@exp3_2over30" not in stages_run(done)
+    assert "is cached - skipping run" in done.stdout
+    assert changed(before, outputs(project)) == set()
+
+
+@pytest.mark.slow
+def test_one_figure_needs_its_own_runs_alone(project: Path) -> None:
+    before = outputs(project)
+    shutil.rmtree(project / ".dvc/cache")
+    for name in ("stages", "figures", "dvc.lock"):
+        path = project / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    ran = repro(project, "figure@exp3")
+    assert ran == {"check", "data", "train@exp3_2over30", "diagnose@exp3_2over30", "figure@exp3"}
+    # Made anew from nothing, everything is the same to the byte.
+    after = outputs(project)
+    assert {name for name in after if before[name] != after[name]} == set()
+
+
+@pytest.mark.slow
+def test_without_the_tracking_server_the_pipeline_carries_on(project: Path, change: Callable[[str, Any], None]) -> None:
+    before = outputs(project)
+    change(f"{EXP3}.seed", 99)
+    env = environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = subprocess.run(["dvc", "repro"], cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning: MLflow" in done.stderr
+    assert "figures/exp3/exp3.png" in changed(before, outputs(project))
+
+
+@pytest.mark.slow
+def test_dvc_exp_run_varies_an_experiment_from_the_command_line(project: Path) -> None:
+    git = ("git", "-c", "user.name=tester", "-c", "user.email=tester@localhost")
+    (project / ".dvc/config").write_text("", encoding="utf-8")  # away with no_scm
+    for command in [(*git, "init", "--quiet"), (*git, "add", "--all"), (*git, "commit", "--quiet", "-m", "all")]:
+        done = run(project, *command)
+        assert done.returncode == 0, done.stderr
+    done = run(project, "dvc", "exp", "run", "--name", "wider-step", "-S", f"{EXP3}.step_size=2/45")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train@exp3_2over30" in stages_run(done)
+    assert "train@exp2_2over300" not in stages_run(done)
+    shown = run(project, "dvc", "exp", "show", "--csv")
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(shown.stdout))}
+    assert rows["wider-step"][f"{EXP3}.step_size"] == "2/45"
+    mistyped = run(project, "dvc", "exp", "run", "-S", f"{EXP3}.stepsize=2/45")
+    assert mistyped.returncode != 0

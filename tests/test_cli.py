@@ -1,0 +1,313 @@
+"""The command line: what a person sees, and that a mistake costs nothing that is recorded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from eosrepro import pipeline, store
+from eosrepro.cli import main
+from eosrepro.config import load
+from tests.project import ROOT, environment, small_params, write_params
+from tests.test_config import BROKEN, edited
+
+CLOSED_PORT = "http://127.0.0.1:9"  # an MLflow that is away
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a project with the published curves and no params.yaml."""
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED_PORT)
+    return tmp_path
+
+
+@pytest.fixture
+def small(folder: Path) -> dict[str, Any]:
+    """The same with a params.yaml of small runs, returned."""
+    params = small_params()
+    write_params(folder, params)
+    return params
+
+
+@pytest.fixture
+def recorded(folder: Path) -> Callable[[], dict[str, bytes]]:
+    """Outputs of an earlier run; the fixture's value reads them all."""
+    run = Path("tanh/unstable/exp3_2over30")
+    for name in (
+        "stages/data/dataset.safetensors",
+        "stages/data/provenance.json",
+        f"stages/train/{run}/snapshots/0000000.safetensors",
+        f"stages/train/{run}/trajectory.csv",
+        f"stages/train/{run}/summary.json",
+        f"stages/diagnostics/{run}/sharpness.csv",
+        "stages/verify/claims.json",
+        "figures/exp3/exp3.png",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{name} of an earlier run")
+    return lambda: contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for top in ("stages", "figures") for path in (folder / top).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def run_apart(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as a person or DVC runs it."""
+    program = Path(sys.executable).parent / "eosrepro"
+    variables = environment() | {"MLFLOW_TRACKING_URI": CLOSED_PORT} | variables
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=variables)
+
+
+def message(result: Result, exit_code: int) -> str:
+    """What stands on stderr of a command that failed with a message and nothing else."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+# --- mistakes in params.yaml ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "fragments"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN])
+def test_a_broken_file_ends_in_a_message_and_leaves_what_is_recorded(
+    text: str | None, fragments: list[str], folder: Path, recorded: Callable[[], dict[str, bytes]]
+) -> None:
+    before = recorded()
+    if text is not None:
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
+    said = message(run("train", "exp3_2over30"), exit_code=2)
+    assert said.startswith("Error: params.yaml")
+    assert [fragment for fragment in fragments if fragment not in said] == []
+    assert recorded() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "data",
+        "diagnose exp3_2over30",
+        "plot exp3",
+        "verify",
+        "sync",
+        "sync exp3_2over30",
+        "config show exp3_2over30",
+        "config check",
+        "config check --stamp stages/valid",
+    ],
+)
+def test_every_command_reads_all_of_params_yaml_first(
+    command: str, folder: Path, recorded: Callable[[], dict[str, bytes]]
+) -> None:
+    before = recorded()
+    (folder / "params.yaml").write_text(edited("threads: 2", "threads: 0"), encoding="utf-8")
+    assert message(run(*command.split()), exit_code=2) == (
+        "Error: params.yaml: compute.threads: found 0, should be greater than 0\n"
+    )
+    assert recorded() == before
+
+
+def test_a_process_of_its_own_says_the_same(folder: Path, recorded: Callable[[], dict[str, bytes]]) -> None:
+    before = recorded()
+    (folder / "params.yaml").write_text(edited("threads: 2", "threads: 0"), encoding="utf-8")
+    done = run_apart("train", "exp3_2over30")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: params.yaml: compute.threads: found 0, should be greater than 0\n"
+    assert recorded() == before
+
+
+# --- mistakes on the command line -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("train exp3_2ovr30", "no run 'exp3_2ovr30'; did you mean 'exp3_2over30'?"),
+        ("diagnose example1_39", "no run 'example1_39'; did you mean 'example1_2over39'?"),
+        ("config show exp2_2over30", "no run 'exp2_2over30'; did you mean"),
+        ("sync exp3_30", "no run 'exp3_30'; did you mean 'exp3_2over30'?"),
+        ("plot exmple1", "no figure 'exmple1'; did you mean 'example1'?"),
+        ("trian exp3_2over30", "no command 'trian'; did you mean 'train'?"),
+        ("config chek", "no command 'chek'; did you mean 'check'?"),
+        ("train", "Missing argument 'RUN'"),
+        ("train --runs", "No such option"),
+        ("bench --examples 0", "--examples"),
+        ("bench --rounds 0", "--rounds"),
+        ("bench --threads -1", "--threads"),
+        ("bench --device gpu", "'gpu' is not one of"),
+        ("ui --port 99999", "--port"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_a_mistyped_name_is_answered_with_the_nearest(
+    command: str, wanted: str, recorded: Callable[[], dict[str, bytes]]
+) -> None:
+    before = recorded()
+    assert wanted in message(run(*command.split()), exit_code=2)
+    assert recorded() == before
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("train exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
+        ("diagnose exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
+        ("diagnose example1_2over39", "stages/train/toys/example1/example1_2over39/snapshots holds no snapshots"),
+        ("plot exp3", "trajectory.csv does not exist: run `dvc repro`"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_a_stage_before_its_turn_says_what_is_missing(command: str, missing: str) -> None:
+    said = message(run(*command.split()), exit_code=1)
+    assert missing in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path) -> None:
+    done = run("verify")
+    assert done.exit_code == 0
+    verdicts = json.loads((folder / "stages/verify/claims.json").read_text(encoding="utf-8"))
+    assert "holds" not in json.dumps(verdicts["claims"])
+    assert "not applicable" in done.stdout
+
+
+@pytest.mark.usefixtures("small")
+def test_altered_data_are_not_trained_on(folder: Path) -> None:
+    assert run("data").exit_code == 0
+    path = folder / "stages/data/dataset.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    said = message(run("train", "exp3_2over30"), exit_code=1)
+    assert "stages/data/dataset.safetensors has changed since the data stage wrote it" in said
+
+
+def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(folder: Path, small: dict[str, Any]) -> None:
+    assert run("data").exit_code == 0
+    snapshots = folder / "stages/train/tanh/unstable/exp3_2over30/snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / "0000000.safetensors").write_text("of an earlier run")
+    before = contents(folder)
+
+    write_params(folder, small | {"compute": small["compute"] | {"device": "cuda"}})
+    done = run_apart("train", "exp3_2over30", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    *warnings, error = done.stderr.splitlines()
+    assert error == "Error: compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto"
+    assert all(line.startswith("Warning: MLflow") for line in warnings)
+    assert contents(folder) == before
+
+    done = run_apart("bench", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+
+
+# --- what works -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_is_a_result(folder: Path, small: dict[str, Any]) -> None:
+    small["toys"]["example1_2over39"]["stop"]["max_steps"] = 20_000
+    write_params(folder, small)
+    done = run_apart("train", "example1_2over39")
+    assert done.returncode == 0, done.stderr
+    assert "example1_2over39: ended by diverged after" in done.stdout
+    record = store.load_record(
+        "example1_2over39", "toys/example1", load(folder / "params.yaml").run("example1_2over39").step_size
+    )
+    assert record.summary["reason"] == "diverged"
+    assert record.trajectory["step"].iloc[-1] == record.summary["steps"] < 20_000
+    assert record.trajectory["loss"].iloc[-1] > 1e100
+
+
+@pytest.mark.usefixtures("small")
+def test_a_stage_tells_what_it_made(folder: Path) -> None:
+    done = run("data")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "photo-patches: 100 examples of 3 × 32 × 32, 10 classes\n"
+    assert {path.name for path in (folder / "stages/data").iterdir()} == {"dataset.safetensors", "provenance.json"}
+
+
+@pytest.mark.parametrize("name", ["exp3_2over30", "example1_2over39"])
+@pytest.mark.usefixtures("small")
+def test_config_show_prints_what_determines_the_run(name: str, folder: Path) -> None:
+    done = run("config", "show", name)
+    assert done.exit_code == 0
+    assert yaml.safe_load(done.stdout) == load(folder / "params.yaml").resolved(name)
+
+
+@pytest.mark.usefixtures("folder")
+def test_config_schema_prints_the_committed_file() -> None:
+    done = run("config", "schema")
+    assert (done.exit_code, done.stdout) == (0, (ROOT / "params.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("small")
+def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
+    assert run("config", "check").stdout == "params.yaml is valid: 4 runs, 2 figures, 20 claims\n"
+    assert contents(folder) == {}
+    assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
+    # The same content whatever params.yaml says: DVC runs nothing anew because of it.
+    assert contents(folder) == {"stages/valid": b"params.yaml is valid\n"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_bench_prints_json() -> None:
+    threads = pipeline.torch.get_num_threads()
+    done = run("bench", "--examples", "20", "--rounds", "1", "--threads", "1", "--device", "cpu", "--json")
+    pipeline.torch.set_num_threads(threads)
+    assert done.exit_code == 0
+    assert [ratio["name"] for ratio in json.loads(done.stdout)] == ["gradient", "Hessian-vector product"]
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*case, id=" ".join(case[0])) for case in commands(main)])
+def test_every_command_has_help(path: tuple[str, ...], command: click.Command) -> None:
+    done = run(*path, "--help")
+    assert done.exit_code == 0
+    assert command.help
+    assert " ".join(command.help.split()) in " ".join(done.stdout.split())
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            assert str(parameter.name).upper() in command.help
+        else:
+            assert getattr(parameter, "help", None), parameter.name
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("eosrepro, version ")
+
+
+@pytest.mark.usefixtures("small")
+def test_looking_at_params_yaml_does_not_wait_for_mlflow() -> None:
+    program = (
+        "import sys; from eosrepro.cli import main; main(['config', 'check'], standalone_mode=False);"
+        "print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,230 @@
+"""What the pages say is so: links lead somewhere, commands exist, and every example on them works.
+
+Code blocks name what they are after the language: ```yaml params``` goes into params.yaml below the sections it names,
+```yaml dvc``` below the stages of dvc.yaml, ```yaml sweep``` and ```python FILE``` are files of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml, parse_yaml
+
+from eosrepro import config
+from eosrepro.cli import main
+from tests.project import ROOT, environment, write_params, write_project
+
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+EXAMPLES = [path for path in PAGES if re.search(r"^```\w+ \S", path.read_text("utf-8"), re.MULTILINE)]
+SWEEP = "studies/width.yaml"
+
+# One process, for importing PyTorch takes longer than all that it does: a reader's way through the examples.
+WALK = """
+import runpy, sys
+from pathlib import Path
+from eosrepro import config, pipeline, sweeps
+
+settings = config.load()
+_, *names = sys.argv
+pipeline.make_data(settings)
+for run in names:
+    pipeline.train(settings, run)
+    pipeline.diagnose(settings, run)
+for figure, entry in settings.figures.items():
+    if set(entry.runs) <= set(names):
+        pipeline.plot(settings, figure)
+pipeline.verify(settings)
+for script in Path("studies").glob("*.py"):
+    sys.argv = [str(script), names[0]]
+    runpy.run_path(str(script), run_name="__main__")
+for file in Path("studies").glob("*.yaml"):
+    sweeps.run(file)
+"""
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=label)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(info, content) of every fenced block; the info of ```yaml params``` is `yaml params`."""
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def quoted(page: Path) -> str:
+    """What a page says in code, a piece a line, without blocks in other languages than the shell's."""
+    shell = [content for info, content in blocks(page) if info == "sh"]
+    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    inline = [" ".join(piece.split()) for piece in re.findall(r"`([^`]+)`", prose)]
+    return "\n".join([*shell, *inline])
+
+
+def commands(command: click.Command = main, name: str = "eosrepro") -> Iterator[str]:
+    """All commands that do something, in full."""
+    if not isinstance(command, click.Group):
+        yield name
+        return
+    for key, member in command.commands.items():
+        yield from commands(member, f"{name} {key}")
+
+
+# --- what pages point at ----------------------------------------------------------------------------------------------
+
+
+@every_page
+def test_relative_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    targets = [link for link in links if "://" not in link]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_index_names_every_page_of_docs() -> None:
+    index = (ROOT / "docs/index.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"]({name})" not in index} == set()
+
+
+@every_page
+def test_commands_exist(page: Path) -> None:
+    for words in re.findall(r"^(?:.*[ (])?eosrepro((?: [a-z][a-z_-]*(?![\w./@=]))+)", quoted(page), re.MULTILINE):
+        command: click.Command = main
+        for word in words.split():
+            if isinstance(command, click.Group):
+                assert word in command.commands, f"{label(page)}: `eosrepro{words}`"
+                command = command.commands[word]
+
+
+def test_every_command_is_on_a_page() -> None:
+    text = "\n".join(map(quoted, PAGES))
+    # What DVC runs is described by its stage.
+    stages = {"data", "train", "diagnose", "plot", "verify"}
+    missing = {name for name in commands() if name not in text and name.split()[-1] not in stages}
+    assert missing == set()
+
+
+@every_page
+def test_make_targets_exist(page: Path) -> None:
+    known = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", quoted(page), re.MULTILINE)) <= known
+
+
+@every_page
+def test_settings_that_dvc_is_told_to_change_are_in_params_yaml(page: Path) -> None:
+    params = load_yaml(ROOT / "params.yaml")
+    for key in re.findall(r"-S ([\w.]+)=", quoted(page)):
+        entry: Any = params
+        for part in key.split("."):
+            assert part in entry, f"{label(page)}: -S {key}"
+            entry = entry[part]
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+def inserted(params: str, example: str) -> str:
+    """The text of params.yaml with the entries of an example at the head of the sections that it names."""
+    sections = re.findall(r"^(\w+):\n((?:[ #].*\n|\n)+)", example, re.MULTILINE)
+    assert "".join(f"{name}:\n{entries}" for name, entries in sections) == example
+    for name, entries in sections:
+        head = f"\n{name}:\n"
+        assert params.count(head) == 1, f"params.yaml has no section {name}"
+        params = params.replace(head, head + entries)
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project to which every example of every page has been added."""
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder)
+    params = (ROOT / "params.yaml").read_text("utf-8")
+    (folder / "studies").mkdir(exist_ok=True)
+    for info, content in [block for page in EXAMPLES for block in blocks(page)]:
+        language, _, what = info.partition(" ")
+        if info == "yaml params":
+            params = inserted(params, content)
+        elif info == "yaml dvc":
+            with (folder / "dvc.yaml").open("a", encoding="utf-8") as file:
+                file.write(f"\n{content}")
+        elif info == "yaml sweep":
+            (folder / SWEEP).write_text(content, "utf-8")
+        elif language == "python" and what:
+            assert not (folder / what).exists(), f"{what} is in the project already"
+            (folder / what).write_text(content, "utf-8")
+    (folder / "params.yaml").write_text(params, "utf-8")
+    return folder
+
+
+def added(project: Path, section: str) -> list[str]:
+    """Names of the entries that the examples add to a section."""
+    return [*load_yaml(project / "params.yaml")[section].keys() - load_yaml(ROOT / "params.yaml")[section].keys()]
+
+
+def in_project(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, its modules and MLflow's store being those of the copy."""
+    env = environment() | {"PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": "nowhere://"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=project, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_every_example_works(project: Path) -> None:
+    """They are valid as they stand, and then run on 20 images for a few iterations."""
+    checked = in_project(project, "-c", "from eosrepro.cli import main; main(['config', 'check'])")
+    assert checked.returncode == 0, checked.stderr
+    runs = [*added(project, "experiments"), *added(project, "toys")]
+    figures, claims = added(project, "figures"), added(project, "claims")
+    assert runs
+    assert figures
+    assert claims
+
+    params = config.read(project / "params.yaml")
+    params["profiles"]["quick"]["data"]["n_examples"] = 20
+    params["profiles"]["quick"]["max_steps"] = 11
+    params["compute"] |= {"device": "cpu", "threads": 1}
+    write_params(project, params)
+    walked = in_project(project, "-c", WALK, *runs)
+
+    assert walked.returncode == 0, walked.stderr
+    assert {path.name for path in (project / "figures").iterdir()} == set(figures)
+    assert all(claim in (project / "stages/verify/claims.json").read_text("utf-8") for claim in claims)
+    assert (project / "stages/sweeps" / Path(SWEEP).stem / "table.md").exists()
+    assert [*project.glob("stages/trace/**/trace.csv")]
+
+
+def test_data_sources_of_the_examples_deliver(project: Path) -> None:
+    ours = {path.stem for path in (ROOT / "eosrepro/data").glob("*.py")}
+    sources = [path.stem for path in (project / "eosrepro/data").glob("*.py") if path.stem not in ours]
+    assert sources
+    script = "from eosrepro import catalog; print(len(catalog.find('data', '{}')(n_examples=20).pixels))"
+    for source in sources:
+        made = in_project(project, "-c", script.format(source))
+        assert made.stdout == "20\n", made.stderr
+
+
+def test_stages_named_on_pages_are_in_the_pipeline(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stages that the examples add; and all files that these depend on are there."""
+    monkeypatch.chdir(project)
+    stages = {stage.addressing: stage for stage in Repo.init(no_scm=True, force=True).index.stages}
+    named = {name for page in PAGES for name in re.findall(r"\b\w+@\w+", quoted(page))}
+    own = parse_yaml("".join(c for page in EXAMPLES for info, c in blocks(page) if info == "yaml dvc"), "examples")
+    sources = {dep.def_path for name, stage in stages.items() for dep in stage.deps if name.split("@")[0] in own}
+
+    assert named <= stages.keys()
+    assert sources
+    assert [path for path in sources if not path.startswith("stages/") and not (project / path).exists()] == []
