@@ -136,14 +136,13 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
 
 
 def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The number of verdicts of each kind, and every verdict by the key of its claim."""
-    claims = {verdict.id: dataclasses.asdict(verdict) for verdict in verdicts}
-    return {**_counts(verdicts), "claims": claims}
+    """Every verdict, by the key of its claim."""
+    return {verdict.id: dataclasses.asdict(verdict) for verdict in verdicts}
 
 
 def as_markdown(verdicts: Sequence[Verdict]) -> str:
     """A table of all verdicts, one row a claim, below a line that counts them. A claim that failed stands out."""
-    counts = ", ".join(f"{number} {kind}" for kind, number in _counts(verdicts).items())
+    summary = ", ".join(f"{number} {kind}" for kind, number in counts(verdicts).items())
     head = ["verdict", "claim", "source", "run", "measured", "bound", "published", "difference", "basis"]
     rows = [
         [
@@ -160,7 +159,7 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
         for verdict in verdicts
     ]
     lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-    return "\n".join([f"# Claims: {counts}", "", *lines, ""])
+    return "\n".join([f"# Claims: {summary}", "", *lines, ""])
 
 
 def _within(value: float, bound: BoundLike) -> bool:
@@ -171,7 +170,8 @@ def _difference(measured: float | None, published: float | None) -> float | None
     return (measured - published) / abs(published) if measured is not None and published else None
 
 
-def _counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
+def counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
+    """The number of verdicts of each kind."""
     found = Counter(verdict.verdict for verdict in verdicts)
     return {kind: found[kind] for kind in JUDGEMENTS}
 

@@ -89,13 +89,11 @@ def plot(figure: str) -> None:
 @main.command()
 def verify() -> None:
     """Say of each declared claim whether the recorded runs bear it out."""
-    from eosrepro import config, pipeline
-    from eosrepro.claims import JUDGEMENTS
-    from eosrepro.store import VERIFY
+    from eosrepro import claims, config, pipeline, store
 
-    verdicts = [verdict.verdict for verdict in pipeline.verify(config.load())]
-    counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in JUDGEMENTS)
-    click.echo(f"claims: {counts}; see {VERIFY / 'claims.md'}")
+    counts = claims.counts(pipeline.verify(config.load()))
+    summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    click.echo(f"claims: {summary}; see {store.VERIFY / 'claims.md'}")
 
 
 @main.command()
@@ -104,7 +102,9 @@ def sync(run: str | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
     from eosrepro import config, pipeline
 
-    pipeline.sync(config.load(), run)
+    if not pipeline.sync(config.load(), run):
+        raise EosreproError("MLflow does not have everything: see the warnings above")
+    click.echo("MLflow is up to date with the recorded files")
 
 
 @main.command()

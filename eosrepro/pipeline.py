@@ -79,6 +79,7 @@ def verify(config: Config) -> list[claims.Verdict]:
     """Stage `verify`: a verdict on every declared claim, as Markdown and JSON."""
     verdicts = _verdicts(config, config.runs)
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
+    store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
     store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
     _log_verdicts(config, verdicts)
     return verdicts
@@ -166,7 +167,7 @@ def train_into(
                 row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
             )
     ended = outcome(rows[-1], stop)
-    store.save_trajectory(folder, rows, ended, fingerprint=fingerprint)
+    store.save_trajectory(folder, rows, ended, data=str(data or ""), fingerprint=fingerprint)
     return ended
 
 
@@ -211,22 +212,16 @@ def _record(config: Config, name: str) -> store.Record:
 
 def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> dict[str, Any]:
     """What a figure is drawn from: those of the following that its function takes."""
+    records = [_record(config, run) for run in figure.runs]
     made: dict[str, Callable[[], Any]] = {
-        "records": lambda: [_record(config, run) for run in figure.runs],
-        "data_label": lambda: _data_label(config, figure),
+        "records": lambda: records,
+        "data_label": lambda: "; ".join(sorted({record.origin["data"] for record in records} - {""})),
         "published": lambda: _published(config, figure),
         "functions": lambda: {
             name: _member("toys", run.toy)() for name, run in config.toys.items() if name in figure.runs
         },
     }
     return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
-
-
-def _data_label(config: Config, figure: Figure) -> str:
-    if not any(run in config.experiments for run in figure.runs):
-        return ""
-    facts = store.load_json(store.DATA / "provenance.json")
-    return f"{facts['label']}, N = {facts['n_examples']:,}"
 
 
 def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:
@@ -260,18 +255,18 @@ def _verdicts(config: Config, names: Collection[str]) -> list[claims.Verdict]:
 
 def _log_verdicts(config: Config, verdicts: list[claims.Verdict]) -> bool:
     runs = {verdict.run for verdict in verdicts if _is_trained(config, verdict.run)}
-    fingerprints = {run: _record(config, run).summary["fingerprint"] for run in runs}
+    fingerprints = {run: _record(config, run).origin["fingerprint"] for run in runs}
     return tracking.log_verdicts(verdicts, fingerprints, experiment=config.mlflow.experiment)
 
 
 def _log_figure(config: Config, name: str) -> bool:
-    drawn = [_record(config, run).summary["fingerprint"] for run in config.figures[name].runs]
+    drawn = [_record(config, run).origin["fingerprint"] for run in config.figures[name].runs]
     return tracking.log_figure(store.FIGURES / name, drawn, experiment=config.mlflow.experiment)
 
 
 def _sync(config: Config, name: str, data: Dataset | None, *, measured: bool) -> bool:
     resolved, record = config.resolved(name), _record(config, name)
-    if record.summary["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
+    if record.origin["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
         print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
         return False
     settings = config.sharpness.model_dump() if measured else None

@@ -1,9 +1,9 @@
 """Every on-disk format of the project, read and written in this one place.
 
     stages/data/                             dataset.safetensors, provenance.json
-    stages/train/<folder>/<run>/             trajectory.csv, summary.json, snapshots/<step>.safetensors
+    stages/train/<folder>/<run>/             trajectory.csv, summary.json, origin.json, snapshots/<step>.safetensors
     stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json
-    stages/verify/                           claims.json, claims.md
+    stages/verify/                           claims.json, claims.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
 
 Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
@@ -53,7 +53,8 @@ class Record:
     step_size: Fraction
     trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
     sharpness: pd.DataFrame | None  # one row a snapshot: step, sharpness, residual, products, ...; None if not measured
-    summary: Mapping[str, Any]  # as `types.Outcome`, and the fingerprint
+    summary: Mapping[str, Any]  # as `types.Outcome`
+    origin: Mapping[str, Any]  # data: names the training data, "" for a toy; fingerprint: of all that made the run
     snapshots: Path  # for `load_snapshots`
 
     @property
@@ -92,14 +93,16 @@ def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured:
         trajectory=load_table(trained / "trajectory.csv"),
         sharpness=load_table(sharpness) if sharpness.exists() else None,
         summary=load_json(trained / "summary.json"),
+        origin=load_json(trained / "origin.json"),
         snapshots=trained / "snapshots",
     )
 
 
-def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, fingerprint: str) -> None:
-    """Write trajectory.csv and summary.json of one run; `fingerprint` says what settings, data and sources made it."""
+def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data: str, fingerprint: str) -> None:
+    """Write trajectory.csv, summary.json and origin.json of one run; see `Record`."""
     save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
-    save_json(folder / "summary.json", dataclasses.asdict(outcome) | {"fingerprint": fingerprint})
+    save_json(folder / "summary.json", dataclasses.asdict(outcome))
+    save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint})
 
 
 def save_sharpness(folder: Path, table: pd.DataFrame) -> None:

@@ -28,6 +28,7 @@ from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
 SWEEPS = store.STAGES / "sweeps"
+EVENTS = ("onset", "first_above", "first_outside", "run_length")  # statistics that are iterations
 
 
 class Axis(Section):
@@ -137,7 +138,7 @@ def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
             misfit = [f"{_misfit(sweep, group, theirs):.2f}"] if len(theirs) else []
             lines.append(_line([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit]))
         title = ", ".join(f"{key} {name}" for key, name in zip(fixed, names, strict=True))
-        blocks.append("\n".join([f"**{title}**", "", *lines, ""]))
+        blocks.append("\n".join([*([f"**{title}**", ""] if title else []), *lines, ""]))
     return "\n".join(blocks)
 
 
@@ -168,13 +169,13 @@ def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store.Record:
-    settings = json.dumps([variant.resolved(name), variant.sharpness.model_dump()], sort_keys=True)
-    place = folder / hashlib.sha256(settings.encode()).hexdigest()[:16]
+    # Of settings and code: the data are made from the settings, here and now, and have no file with a checksum.
+    made_by = tracking.fingerprint(variant.resolved(name), None)
+    key = json.dumps([made_by, variant.sharpness.model_dump()], sort_keys=True)
+    place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     done = place / ("measured/summary.json" if measure else "summary.json")
     if not done.exists():
         data = _dataset(variant.active.model_dump_json())
-        # Of settings and code: the data are made from the settings, here and now, and have no file with a checksum.
-        made_by = tracking.fingerprint(variant.resolved(name), None)
         pipeline.train_into(place, variant, name, data, fingerprint=made_by)
         if measure:
             pipeline.measure_into(place / "measured", place / "snapshots", variant, name, data)
@@ -203,7 +204,8 @@ def _reference(published: Published) -> store.Record:
     trajectory = pd.DataFrame({"step": sorted({step for curve in curves.values() for step in curve["step"]})})
     for curve in curves.values():
         trajectory = trajectory.merge(curve.drop_duplicates("step"), on="step", how="left")
-    return store.Record("published", published.step_size, trajectory, sharpness, {"reason": "accuracy"}, Path())
+    ended = {"reason": "accuracy", "steps": int(trajectory["step"].max())}
+    return store.Record("published", published.step_size, trajectory, sharpness, ended, {}, Path())
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
@@ -225,9 +227,9 @@ def _value(measure: Measure, record: store.Record) -> float:
 def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
     columns = [name for name in sweep.measures if theirs[name].notna().all()]
     # What did not happen within a run happened at its end at the earliest: its misfit is a lower bound.
-    measured = ours[columns].apply(lambda column: column.fillna(ours["steps"])).mean()
-    ratios = measured / theirs[columns].iloc[0]
-    return float(np.abs(np.log(ratios.to_numpy(float))).mean())
+    events = {name: ours["steps"] for name in columns if sweep.measures[name].statistic in EVENTS}
+    ratios = (ours[columns].fillna(pd.DataFrame(events)).mean() / theirs[columns].iloc[0]).dropna()
+    return float(np.abs(np.log(np.abs(ratios.to_numpy(float)))).mean())
 
 
 def _cell(values: pd.Series) -> str:

@@ -114,10 +114,13 @@ def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] 
 
     Args:
         resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy.
+        data_provenance: stages/data/provenance.json; None for a toy, or where the settings stand for the data.
     """
-    checksum = data_provenance["sha256"] if data_provenance else None
-    return _digest([resolved, checksum, code_version(resolved)])
+    if data_provenance is None:
+        return _digest([resolved, code_version(resolved)])
+    # The checksum stands for the data: the same bytes from another place are the same data.
+    settings = {key: value for key, value in resolved.items() if key not in ("data", "preprocessing")}
+    return _digest([settings, data_provenance["sha256"], code_version(resolved)])
 
 
 def code_version(resolved: Mapping[str, Any]) -> str:

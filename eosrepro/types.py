@@ -45,6 +45,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def __str__(self) -> str:
+        return f"{self.label}, N = {len(self):,}"
+
 
 class Evaluation(NamedTuple):
     """f, its gradient and the training accuracy at one θ."""

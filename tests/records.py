@@ -41,7 +41,9 @@ def record(
         table.insert(0, "step", range(len(table)))
     summary = {"reason": reason, "steps": int(table["step"].iloc[-1])}
     measured = None if sharpness is None else pd.DataFrame(sharpness)
-    return Record(name, Fraction(step_size), table, measured, summary, snapshots)
+    return Record(
+        name, Fraction(step_size), table, measured, summary, {"data": "noise, N = 40", "fingerprint": "0"}, snapshots
+    )
 
 
 def published_record(name: str, threshold: int, **curves: str) -> Record:
