@@ -116,7 +116,7 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
     if claim.needs == "published" and not at_paper_scale:
         return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
     if record is None:
-        return verdict("not applicable", f"{claim.run} has not been run: `dvc repro train@{claim.run}`")
+        return verdict("not applicable", f"{claim.run} has not been run: `dvc repro` runs it")
     try:
         value, basis = measure(
             record,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from eosrepro import tracking
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.objective import Objective, network_problem
@@ -48,6 +50,14 @@ def dense_hessian(objective: Objective, theta: Tensor) -> Tensor:
         return torch.stack([part(point)[0] for part in objective.parts]).sum()
 
     return torch.autograd.functional.hessian(f, theta)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables and nothing else; making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking._client(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import pytest
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
-from dvc.utils.serialize import load_yaml
 
 from eosrepro import catalog, tracking
-from tests.project import ROOT, small_params, write_params, write_project
+from tests.project import PARAMS, ROOT, all_params, small_params, write_params, write_project
 
 # Modules that stages import and dvc.yaml does not name, as an edit of them changes no result: nouns and look-ups, and
 # the wiring around the core. Where it does (a new column, a mended format), `dvc repro --force` is the answer.
@@ -140,7 +139,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PipelineStage]
     """The stages of the committed dvc.yaml and params.yaml."""
     folder = tmp_path_factory.mktemp("committed")
     write_project(folder)
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (folder / "params.yaml").write_bytes(PARAMS.read_bytes())
     Repo.init(str(folder), no_scm=True).close()
     return open_project(folder)
 
@@ -170,7 +169,7 @@ def runs_on(stage: PipelineStage, params: Mapping[str, Any]) -> set[str]:
 
 
 def test_every_stage_depends_on_the_files_it_runs_and_on_no_other(stages: dict[str, PipelineStage]) -> None:
-    params = load_yaml(ROOT / "params.yaml")
+    params = all_params()
     assert len(stages) > 50
     needed = {name: runs_on(stage, params) for name, stage in stages.items()}
     named = {name: sources(stage) for name, stage in stages.items()}
@@ -190,7 +189,7 @@ def kind(stage: str) -> str:
 
 def test_a_run_is_known_in_mlflow_by_the_files_that_its_training_depends_on(stages: dict[str, PipelineStage]) -> None:
     # Otherwise an edited file would make a run unknown that `dvc repro` finds up to date, or the other way round.
-    params = load_yaml(ROOT / "params.yaml")
+    params = all_params()
     for name, run in {**params["experiments"], **params["toys"]}.items():
         stage = next(stages[key] for key in (f"train@{name}", f"train_toy@{name}") if key in stages)
         members = {f"eosrepro/{folder}/{run[key]['name']}.py" for key, folder in FOLDERS.items() if key in run}
@@ -232,10 +231,23 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
 ]
 
 
-def signature(stage: PipelineStage) -> str:
-    """What DVC compares to decide whether a stage has changed, less the contents of files."""
-    read = [dep.read_params(flatten=False) if isinstance(dep, ParamsDependency) else dep.def_path for dep in stage.deps]
-    return json.dumps([str(stage.cmd), read, [out.def_path for out in stage.outs]], sort_keys=True, default=str)
+def signatures(folder: Path, params: dict[str, Any]) -> dict[str, str]:
+    """What DVC compares to decide whether a stage has changed, less the contents of files; of every stage."""
+    write_params(folder, params)
+    return {name: signature(stage, params) for name, stage in open_project(folder).items()}
+
+
+def signature(stage: PipelineStage, params: dict[str, Any]) -> str:
+    # What DVC would read from params.yaml, and would read from the file anew for every stage.
+    read = [
+        {key: at(params, key) for key in dep.params} if isinstance(dep, ParamsDependency) else dep.def_path
+        for dep in stage.deps
+    ]
+    return json.dumps([str(stage.cmd), read, [out.def_path for out in stage.outs]], sort_keys=True)
+
+
+def at(params: dict[str, Any], setting: str) -> Any:
+    return reduce(lambda entry, key: entry[key], setting.split("."), params)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +260,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def before(small: Path) -> dict[str, str]:
-    return {name: signature(stage) for name, stage in open_project(small).items()}
+    return signatures(small, small_params())
 
 
 @pytest.mark.parametrize(("setting", "value", "affected"), SETTINGS, ids=[setting for setting, *_ in SETTINGS])
@@ -256,13 +268,9 @@ def test_a_setting_reaches_the_stages_that_read_it_and_no_other(
     setting: str, value: Any, affected: set[str], small: Path, before: dict[str, str]
 ) -> None:
     params = small_params()
-    *parents, last = setting.split(".")
-    entry = params
-    for key in parents:
-        entry = entry[key]
-    assert last in entry
+    parent, _, last = setting.rpartition(".")
+    entry = at(params, parent) if parent else params
     assert entry[last] != value
     entry[last] = value
-    write_params(small, params)
-    after = {name: signature(stage) for name, stage in open_project(small).items()}
+    after = signatures(small, params)
     assert {name for name in before if before[name] != after[name]} == affected

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eosrepro import store
-from eosrepro.claims import Verdict, as_json, as_markdown, check
+from eosrepro.claims import Verdict, as_json, as_markdown, check, counts
 from eosrepro.config import Claim
 from eosrepro.errors import ConfigError
 from eosrepro.store import Record
@@ -133,11 +133,24 @@ def test_markdown_is_one_table_row_a_claim_and_counts_first() -> None:
     assert "no onset" in table[4]
 
 
-def test_json_has_counts_and_every_number(tmp_path: Path) -> None:
+def test_json_has_every_claim_and_every_number(tmp_path: Path) -> None:
     store.save_json(tmp_path / "claims.json", as_json(verdicts()))
     read = json.loads((tmp_path / "claims.json").read_text())
-    assert [read[kind] for kind in ("holds", "fails", "not applicable")] == [1, 1, 1]
-    assert list(read["claims"]) == ["first", "second", "third"]
-    assert read["claims"]["second"]["measured"] == 1.5
-    assert read["claims"]["second"]["difference"] == -0.25
-    assert read["claims"]["third"]["measured"] is None
+    assert list(read) == ["first", "second", "third"]
+    assert read["second"]["measured"] == 1.5
+    assert read["second"]["difference"] == -0.25
+    assert read["third"]["measured"] is None
+
+
+def test_every_kind_of_verdict_is_counted_even_where_there_is_none() -> None:
+    assert counts(verdicts()) == {"holds": 1, "fails": 1, "not applicable": 1}
+    assert counts(verdicts()[:1]) == {"holds": 1, "fails": 0, "not applicable": 0}
+
+
+@pytest.mark.parametrize("at_paper_scale", [True, False])
+def test_a_claim_about_a_run_that_was_not_run_says_how_to_run_it(at_paper_scale: bool) -> None:
+    verdict = check("key", claim(), None, at_paper_scale=at_paper_scale)
+    assert verdict.verdict == "not applicable"
+    assert verdict.reason == "exp3_2over30 has not been run: `dvc repro` runs it"
+    assert verdict.measured is verdict.difference is None
+    assert (verdict.low, verdict.high, verdict.published) == (-0.1, 0.1, -0.026)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from eosrepro import pipeline, store
+from eosrepro import pipeline, store, tracking
 from eosrepro.cli import main
 from eosrepro.config import load
 from tests.project import ROOT, environment, small_params, write_params
@@ -68,13 +70,6 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def run_apart(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, as a person or DVC runs it."""
-    program = Path(sys.executable).parent / "eosrepro"
-    variables = environment() | {"MLFLOW_TRACKING_URI": CLOSED_PORT} | variables
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=variables)
-
-
 def message(result: Result, exit_code: int) -> str:
     """What stands on stderr of a command that failed with a message and nothing else."""
     assert isinstance(result.exception, SystemExit), result.exception
@@ -88,14 +83,15 @@ def message(result: Result, exit_code: int) -> str:
 
 
 @pytest.mark.parametrize(("text", "fragments"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN])
-def test_a_broken_file_ends_in_a_message_and_leaves_what_is_recorded(
+def test_a_broken_file_is_refused_with_its_place_and_what_is_allowed_and_leaves_what_is_recorded(
     text: str | None, fragments: list[str], folder: Path, recorded: Callable[[], dict[str, bytes]]
 ) -> None:
     before = recorded()
     if text is not None:
         (folder / "params.yaml").write_text(text, encoding="utf-8")
     said = message(run("train", "exp3_2over30"), exit_code=2)
-    assert said.startswith("Error: params.yaml")
+    assert said.startswith("Error: ")
+    assert all(line.startswith("params.yaml") for line in said.removeprefix("Error: ").splitlines())
     assert [fragment for fragment in fragments if fragment not in said] == []
     assert recorded() == before
 
@@ -128,7 +124,9 @@ def test_every_command_reads_all_of_params_yaml_first(
 def test_a_process_of_its_own_says_the_same(folder: Path, recorded: Callable[[], dict[str, bytes]]) -> None:
     before = recorded()
     (folder / "params.yaml").write_text(edited("threads: 2", "threads: 0"), encoding="utf-8")
-    done = run_apart("train", "exp3_2over30")
+    program = Path(sys.executable).parent / "eosrepro"
+    command = [program, "train", "exp3_2over30"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: params.yaml: compute.threads: found 0, should be greater than 0\n"
     assert recorded() == before
@@ -184,13 +182,17 @@ def test_a_stage_before_its_turn_says_what_is_missing(command: str, missing: str
     assert said.count("\n") == 1
 
 
-@pytest.mark.usefixtures("small")
-def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path) -> None:
+def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path, small: dict[str, Any]) -> None:
     done = run("verify")
     assert done.exit_code == 0
-    verdicts = json.loads((folder / "stages/verify/claims.json").read_text(encoding="utf-8"))
-    assert "holds" not in json.dumps(verdicts["claims"])
-    assert "not applicable" in done.stdout
+    verdicts = store.load_json(folder / "stages/verify/claims.json")
+    assert verdicts.keys() == small["claims"].keys()
+    assert {verdict["verdict"] for verdict in verdicts.values()} == {"not applicable"}
+    toy = verdicts["example1_2over39_leaves"]
+    assert toy["reason"] == "example1_2over39 has not been run: `dvc repro` runs it"
+    counts = store.load_json(folder / "stages/verify/summary.json")
+    assert counts == {"holds": 0, "fails": 0, "not applicable": len(verdicts)}
+    assert done.stdout == f"claims: 0 holds, 0 fails, {len(verdicts)} not applicable; see stages/verify/claims.md\n"
 
 
 @pytest.mark.usefixtures("small")
@@ -202,24 +204,77 @@ def test_altered_data_are_not_trained_on(folder: Path) -> None:
     assert "stages/data/dataset.safetensors has changed since the data stage wrote it" in said
 
 
-def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(folder: Path, small: dict[str, Any]) -> None:
+def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(
+    folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("data").exit_code == 0
     snapshots = folder / "stages/train/tanh/unstable/exp3_2over30/snapshots"
     snapshots.mkdir(parents=True)
     (snapshots / "0000000.safetensors").write_text("of an earlier run")
     before = contents(folder)
 
+    monkeypatch.setattr(pipeline.torch.cuda, "is_available", lambda: False)
     write_params(folder, small | {"compute": small["compute"] | {"device": "cuda"}})
-    done = run_apart("train", "exp3_2over30", CUDA_VISIBLE_DEVICES="")
-    assert (done.returncode, done.stdout) == (2, "")
-    *warnings, error = done.stderr.splitlines()
+    *warnings, error = message(run("train", "exp3_2over30"), exit_code=2).splitlines()
     assert error == "Error: compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto"
     assert all(line.startswith("Warning: MLflow") for line in warnings)
     assert contents(folder) == before
+    assert message(run("bench", "--device", "cuda"), exit_code=2) == f"{error}\n"
 
-    done = run_apart("bench", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
+
+# --- MLflow -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store_of_the_project(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is where it is by default."""
+    shutil.copy(empty_store, folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
+    folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(tracking._CarryingOn, "_warned", set())
+    assert run("train", "example1_2over39").exit_code == 0
+    assert run("diagnose", "example1_2over39").exit_code == 0
+    error = "Error: MLflow does not have everything: see the warnings above\n"
+    tracking._CarryingOn._warned.clear()  # a new process knows of no earlier warning
+    said = message(run("sync"), exit_code=1)
+    assert said.startswith(f"Warning: MLflow at {CLOSED_PORT} is not up to date")
+    assert said.endswith(error)
+
+    request.getfixturevalue("store_of_the_project")
+    before = contents(folder)
+    for arguments in ([], ["example1_2over39"], []):
+        done = run("sync", *arguments)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout == "MLflow is up to date with the recorded files\n"
+    assert contents(folder) == before
+
+    small["toys"]["example1_2over39"]["start"] = [0.2, 0.1]
+    write_params(folder, small)
+    said = message(run("sync"), exit_code=1)
+    assert said == f"Warning: example1_2over39 was trained with other settings, data or code: run `dvc repro`\n{error}"
+    assert contents(folder) == before
+
+
+@pytest.mark.usefixtures("small", "store_of_the_project")
+def test_sync_of_what_was_not_run(folder: Path) -> None:
+    assert run("sync").exit_code == 0
+    assert "stages/train/toys/example1/example1_2over39/trajectory.csv does not exist: run `dvc repro`" in message(
+        run("sync", "example1_2over39"), exit_code=1
+    )
+    assert contents(folder) == {}
+
+
+@pytest.mark.usefixtures("store_of_the_project")
+def test_ui_on_a_port_that_is_taken_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking.os, "execve", lambda *_args: pytest.fail("the server would have started"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = message(run("ui", "--port", str(port)), exit_code=1)
+    assert said == f"Error: port {port} is taken: choose another, `eosrepro ui --port {port + 1}`\n"
 
 
 # --- what works -------------------------------------------------------------------------------------------------------
@@ -228,8 +283,8 @@ def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(folder: Path, small: 
 def test_a_run_that_diverges_is_a_result(folder: Path, small: dict[str, Any]) -> None:
     small["toys"]["example1_2over39"]["stop"]["max_steps"] = 20_000
     write_params(folder, small)
-    done = run_apart("train", "example1_2over39")
-    assert done.returncode == 0, done.stderr
+    done = run("train", "example1_2over39")
+    assert done.exit_code == 0, done.stderr
     assert "example1_2over39: ended by diverged after" in done.stdout
     record = store.load_record(
         "example1_2over39", "toys/example1", load(folder / "params.yaml").run("example1_2over39").step_size

@@ -20,7 +20,7 @@ from dvc.utils.serialize import load_yaml, parse_yaml
 
 from eosrepro import config
 from eosrepro.cli import main
-from tests.project import ROOT, environment, write_params, write_project
+from tests.project import PARAMS, ROOT, all_params, environment, write_params, write_project
 
 PAGES = sorted(
     path
@@ -125,9 +125,8 @@ def test_make_targets_exist(page: Path) -> None:
 
 @every_page
 def test_settings_that_dvc_is_told_to_change_are_in_params_yaml(page: Path) -> None:
-    params = load_yaml(ROOT / "params.yaml")
     for key in re.findall(r"-S ([\w.]+)=", quoted(page)):
-        entry: Any = params
+        entry: Any = all_params()
         for part in key.split("."):
             assert part in entry, f"{label(page)}: -S {key}"
             entry = entry[part]
@@ -152,7 +151,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project to which every example of every page has been added."""
     folder = tmp_path_factory.mktemp("project")
     write_project(folder)
-    params = (ROOT / "params.yaml").read_text("utf-8")
+    params = PARAMS.read_text("utf-8")
     (folder / "studies").mkdir(exist_ok=True)
     for info, content in [block for page in EXAMPLES for block in blocks(page)]:
         language, _, what = info.partition(" ")
@@ -172,7 +171,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def added(project: Path, section: str) -> list[str]:
     """Names of the entries that the examples add to a section."""
-    return [*load_yaml(project / "params.yaml")[section].keys() - load_yaml(ROOT / "params.yaml")[section].keys()]
+    return [*load_yaml(project / "params.yaml")[section].keys() - all_params()[section].keys()]
 
 
 def in_project(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from math import log, nan
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from eosrepro import pipeline, store, sweeps
+from eosrepro import pipeline, store, sweeps, tracking
 from eosrepro.config import load
 from eosrepro.errors import ConfigError, StoreError
-from tests.project import ROOT, small_params, write_params
+from tests.project import PARAMS, ROOT, small_params, write_params
 from tests.records import curve
 
 RUN = "exp3_2over30"
@@ -44,13 +45,21 @@ SWEEP: dict[str, Any] = {
 }  # fmt: skip
 
 
+def params() -> dict[str, Any]:
+    """Small runs on digits that are not standardised, so that the scale makes a difference."""
+    small = small_params()
+    small["profiles"]["quick"] |= {
+        "data": {"name": "digits", "n_examples": 60},
+        "preprocessing": {"scale": "unit", "standardise": "none", "statistics": "subset"},
+    }
+    return small
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory: a project of small runs on digits."""
     (tmp_path / "reference").symlink_to(ROOT / "reference")
-    params = small_params()
-    params["profiles"]["quick"]["data"] = {"name": "digits", "n_examples": 60}
-    write_params(tmp_path, params)
+    write_params(tmp_path, params())
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     yield tmp_path
@@ -92,11 +101,10 @@ def test_the_table_has_a_row_a_variant_and_one_for_the_published_curves() -> Non
 
 def test_a_variant_is_the_run_that_params_yaml_with_its_settings_declares(folder: Path) -> None:
     made = table(SWEEP).set_index(["step size", "scale", "seed"]).loc[("2/60", "16", "1")]
-    params = small_params()
-    params["profiles"]["quick"] |= {"data": {"name": "digits", "n_examples": 60}}
-    params["profiles"]["quick"]["preprocessing"]["scale"] = {"zero": 0, "one": 16}
-    params["experiments"][RUN] |= {"step_size": "2/60", "seed": 1, "stop": {"max_steps": 6}, "snapshot_every": 3}
-    write_params(folder, params)
+    written = params()
+    written["profiles"]["quick"]["preprocessing"]["scale"] = {"zero": 0, "one": 16}
+    written["experiments"][RUN] |= {"step_size": "2/60", "seed": 1, "stop": {"max_steps": 6}, "snapshot_every": 3}
+    write_params(folder, written)
     config = load()
     data = pipeline.dataset(config.active)
     pipeline.train_into(folder / "by_hand", config, RUN, data, fingerprint="by hand")
@@ -177,8 +185,28 @@ def test_a_new_setting_is_a_new_run(folder: Path) -> None:
     assert len(list((folder / "stages/sweeps/grid/runs").iterdir())) == 16
 
 
+def test_edited_code_is_a_new_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
+    sweeps.run(write(sweep))
+    monkeypatch.setattr(tracking, "code_version", lambda _resolved: "edited")
+    sweeps.run(write(sweep))
+    assert len(list((folder / "stages/sweeps/grid/runs").iterdir())) == 4
+
+
+def test_misfit_takes_the_end_for_an_event_that_did_not_come_and_for_nothing_else() -> None:
+    sweep = sweeps.config.parse(sweeps.Sweep, SWEEP, Path("grid.yaml"))
+    theirs = pd.DataFrame({"loss at 0": [2.0], "last loss": [1.0], "sharpness": [4.0], "onset": [10.0]})
+    ours = pd.DataFrame({"steps": [40, 40], "loss at 0": [2.0] * 2, "last loss": [1.0] * 2, "sharpness": [4.0] * 2})
+    # One seed came to its onset at 20, the other had none within its 40 iterations: 30 on average, three times theirs.
+    assert sweeps._misfit(sweep, ours.assign(onset=[20.0, nan]), theirs) == pytest.approx(log(3) / 4)
+    # A sharpness that was not measured is left out, rather than set to 40.
+    unmeasured = ours.assign(onset=10.0, sharpness=nan)
+    assert sweeps._misfit(sweep, unmeasured, theirs) == 0
+    assert sweeps._misfit(sweep, unmeasured.assign(onset=30.0), theirs) == pytest.approx(log(3) / 3)
+
+
 def test_the_committed_studies_are_valid(folder: Path) -> None:
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (folder / "params.yaml").write_bytes(PARAMS.read_bytes())
     for file in (ROOT / "studies").glob("*.yaml"):
         sweep = sweeps.config.parse(sweeps.Sweep, sweeps.config.read(file), file)
         first = tuple(next(iter(axis.values)) for axis in sweep.vary.values())

@@ -52,14 +52,6 @@ SETTINGS: Mapping[str, Any] = {"experiment": "eosrepro", "window": WINDOW, "prof
 PER_STEP = {*tracking.PER_STEP, "smoothness_over_threshold"}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables and nothing else; making them takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project with no runs, in a folder whose name needs quoting, with no MLflow or DVC around it."""
@@ -104,7 +96,8 @@ def rows(n_steps: int) -> list[Row]:
 def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = None) -> Record:
     """The rows as they come back from disk."""
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
-    store.save_trajectory(store.train_folder("tanh", NAME), trajectory, outcome, fingerprint="of this training")
+    place = store.train_folder("tanh", NAME)
+    store.save_trajectory(place, trajectory, outcome, data="photo-patches, N = 1,000", fingerprint="of this training")
     record = store.load_record(NAME, "tanh", Fraction("2/60"))
     table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())}) if sharpness else None
     return replace(record, sharpness=table)
@@ -503,7 +496,7 @@ from tests import test_tracking as t
 resolved = {{**t.RESOLVED, "seed": int(sys.argv[1])}}
 Path(f"ready{{sys.argv[1]}}").touch()
 while not Path("go").exists():
-    pass
+    t.time.sleep(0.001)
 with t.tracking.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.SETTINGS) as live:
     for each in t.rows(400):
         live.observe(each)

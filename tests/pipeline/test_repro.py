@@ -109,10 +109,12 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
     folder, done = reproduced
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(stages_run(done)) == sorted(STAGES)
-    expected = {"stages/valid", "stages/verify/claims.json", "stages/verify/claims.md"}
+    expected = {"stages/valid", *(f"stages/verify/{name}" for name in ("claims.json", "claims.md", "summary.json"))}
     expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
     for name, place in (NETS | TOYS).items():
-        expected |= {f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json")}
+        expected |= {
+            f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json", "origin.json")
+        }
         expected |= {f"stages/diagnostics/{place}/{name}/{file}" for file in ("sharpness.csv", "summary.json")}
     for figure in ("example1", "exp3"):
         expected |= {f"figures/{figure}/{file}" for file in (f"{figure}.png", f"{figure}.svg", "table.csv")}
@@ -136,6 +138,7 @@ def test_dvc_shows_metrics_and_plots(reproduced: tuple[Path, Done], tmp_path: Pa
     metrics = json.loads(run(folder, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     summary = metrics["stages/train/tanh/unstable/exp3_2over30/summary.json"]["data"]
     assert (summary["reason"], summary["steps"]) == ("max_steps", 10)
+    assert sum(metrics["stages/verify/summary.json"]["data"].values()) == len(params()["claims"])
     assert len(metrics) == 2 * len(NETS | TOYS) + 1
     done = run(folder, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
     assert done.returncode == 0, done.stderr
@@ -158,6 +161,24 @@ def test_mlflow_has_one_run_an_experiment(reproduced: tuple[Path, Done]) -> None
     assert logged.tags["claim.exp3_2over30_onset"] == "n.a."
     artifacts = client.list_artifacts(runs["exp3_2over30"].info.run_id, "figures/exp3")
     assert {Path(artifact.path).name for artifact in artifacts} == {"exp3.png", "exp3.svg", "table.csv"}
+
+
+def test_a_figure_of_toys_needs_no_data(reproduced: tuple[Path, Done]) -> None:
+    toys = run(reproduced[0], "dvc", "repro", "--dry", "--force", "figure@example1")
+    toy = "example1_2over39"
+    assert stages_run(toys) == {"check", f"train_toy@{toy}", f"diagnose_toy@{toy}", "figure@example1"}
+    networks = run(reproduced[0], "dvc", "repro", "--dry", "--force", "figure@exp3")
+    assert "data" in stages_run(networks)
+
+
+def test_every_run_says_what_it_was_trained_on(reproduced: tuple[Path, Done]) -> None:
+    folder, _ = reproduced
+    origins = {path.parent.name: json.loads(path.read_text("utf-8")) for path in folder.rglob("origin.json")}
+    data = {name: origin["data"] for name, origin in origins.items()}
+    assert data == dict.fromkeys(NETS, "photo-patches, N = 100") | dict.fromkeys(TOYS, "")
+    assert len({origin["fingerprint"] for origin in origins.values()}) == len(origins)
+    assert "photo-patches, N = 100" in (folder / "figures/exp3/exp3.svg").read_text("utf-8")
+    assert "photo-patches" not in (folder / "figures/example1/example1.svg").read_text("utf-8")
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
