@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eosrepro import __version__
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import EosreproError
+
+if TYPE_CHECKING:
+    from eosrepro.config import Config
 
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
 
@@ -53,28 +56,38 @@ def data() -> None:
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
 
 
+def _runs(config: Config, run: str | None, toys: bool) -> list[str]:
+    if (run is None) != toys:
+        raise click.UsageError("name one RUN, or say --toys")
+    return list(config.toys) if toys else [str(run)]
+
+
 @main.command()
-@click.argument("run")
-def train(run: str) -> None:
+@click.argument("run", required=False)
+@click.option("--toys", is_flag=True, help="All toys.")
+def train(run: str | None, toys: bool) -> None:
     """Train the experiment or toy RUN of params.yaml."""
     from eosrepro import config, pipeline
 
-    ended = pipeline.train(config.load(), run)
-    click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
+    loaded = config.load()
+    for name in _runs(loaded, run, toys):
+        ended = pipeline.train(loaded, name)
+        click.echo(f"{name}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@click.argument("run")
-def diagnose(run: str) -> None:
+@click.argument("run", required=False)
+@click.option("--toys", is_flag=True, help="All toys.")
+def diagnose(run: str | None, toys: bool) -> None:
     """Measure the sharpness on the snapshots of RUN."""
     from eosrepro import config, pipeline
 
-    table = pipeline.diagnose(config.load(), run)
-    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
-    largest = table["sharpness"].max()
-    click.echo(
-        f"{run}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products:.1f} Hessian products each"
-    )
+    loaded = config.load()
+    for name in _runs(loaded, run, toys):
+        table = pipeline.diagnose(loaded, name)
+        first, last, largest = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["sharpness"].max()
+        products = f"{table['products'].mean():.1f} Hessian products each"
+        click.echo(f"{name}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products}")
 
 
 @main.command()

@@ -223,12 +223,21 @@ _GIVEN = {"step_size"}  # keyword-only parameters that the run states itself, be
 def _keys_of(member: Callable[..., Any], name: str, common: type[_MemberKeys]) -> type[_MemberKeys]:
     """The model of what may be written for this member: the common keys and its own keyword-only parameters."""
     options: dict[str, Any] = {
-        parameter.name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-        for parameter in inspect.signature(member, eval_str=True).parameters.values()
+        parameter.name: (
+            _annotation(member, parameter),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(member).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN | set(common.model_fields)
     }
     own_name: Any = Literal[name]
     return create_model(name.replace("-", "_"), __base__=common, __module__=__name__, name=(own_name, ...), **options)
+
+
+def _annotation(member: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of one parameter; that of the result is not asked for, which in a figure would load matplotlib."""
+    written = parameter.annotation
+    return eval(written, inspect.unwrap(member).__globals__) if isinstance(written, str) else written
 
 
 @dataclass(frozen=True)
@@ -656,6 +665,8 @@ def _run_contradictions(config: Config) -> Iterator[Finding]:
     places = {f"{run.folder}/{name}": name for name, run in config.runs.items()}
     for name, run in config.runs.items():
         section = "toys" if isinstance(run, Toy) else "experiments"
+        if (run.folder.split("/")[0] == "toys") != isinstance(run, Toy):
+            yield (section, name, "folder"), f"found {run.folder!r}, but toys, and nothing else, lie below toys/"
         for place, other in places.items():
             if f"{run.folder}/".startswith(f"{place}/"):
                 yield (section, name, "folder"), f"found {run.folder!r}, which lies in the outputs of the run {other!r}"

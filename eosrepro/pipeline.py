@@ -71,7 +71,6 @@ def plot(config: Config, name: str) -> Path:
     folder = store.FIGURES / name
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
     store.save_table(folder / "table.csv", table)
-    _log_figure(config, name)
     return folder
 
 
@@ -81,14 +80,18 @@ def verify(config: Config) -> list[claims.Verdict]:
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
     store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
-    _log_verdicts(config, verdicts)
     return verdicts
 
 
 def sync(config: Config, name: str | None = None) -> bool:
-    """Bring MLflow up to date from the recorded files of one run, or of all; tell whether it now has everything."""
+    """Stage `track`: bring MLflow up to date from the recorded files of one run, or of all with figures and verdicts.
+
+    Returns:
+        Whether MLflow now has everything.
+    """
     names = [name] if name else [run for run in config.runs if _is_trained(config, run)]
-    done = [_sync(config, run, _data_of(config, run), measured=True) for run in names]
+    data = store.load_dataset(store.DATA) if config.experiments.keys() & names else None
+    done = [_sync(config, run, data if run in config.experiments else None, measured=True) for run in names]
     for figure, entry in config.figures.items():
         if (store.FIGURES / figure).exists() and set(entry.runs) <= set(names):
             done.append(_log_figure(config, figure))

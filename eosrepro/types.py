@@ -19,6 +19,19 @@ Toy = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class AtLeast:
+    """What params.yaml may give a number of a member: `width: Annotated[int, AtLeast(1)]`.
+
+    Pydantic asks the annotation itself, so that members need not import it.
+    """
+
+    least: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "ge": self.least}
+
+
+@dataclass(frozen=True)
 class RawImages:
     """What a data source delivers, before preprocessing."""
 

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from io import BytesIO, StringIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from eosrepro import store
+
+if TYPE_CHECKING:  # validating params.yaml looks at the figures, and need not load matplotlib
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 COLUMN = 3.3  # inches, one column of a two-column paper
 PAGE = 6.9  # inches, both columns
@@ -54,12 +54,23 @@ _STYLE: Mapping[str, Any] = {
 @contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib's defaults plus the style of this project; a figure is made, and saved, inside."""
+    import matplotlib.style
+
     with matplotlib.style.context([dict(_STYLE)], after_reset=True):
         yield
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def colours(names: Iterable[str]) -> dict[str, Colour]:
     """A colour for each run, by its place in the figure."""
+    from matplotlib.colors import to_rgb
+
     return {name: to_rgb(colour) for name, colour in zip(names, cycle(_COLOURS), strict=False)}
 
 

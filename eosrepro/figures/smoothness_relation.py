@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from eosrepro.figures import _style
 from eosrepro.statistics import relation_error
 from eosrepro.store import Record
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def smoothness_relation(
@@ -37,7 +40,7 @@ def smoothness_relation(
     colours = _style.colours(runs)
     tables = {name: _table(by_name[name]) for name in runs}
     with _style.styled():
-        figure = Figure(figsize=(min(_style.PAGE, _style.COLUMN * len(runs)), 2.9), layout="constrained")
+        figure = _style.new_figure(min(_style.PAGE, _style.COLUMN * len(runs)), 2.9)
         axes = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
         for axis, (name, heading) in zip(axes, runs.items(), strict=True):
             error = relation_error(by_name[name].trajectory, float(by_name[name].step_size))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from eosrepro.figures import _style
 from eosrepro.statistics import series
 from eosrepro.store import Record
 from eosrepro.types import Toy
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Coordinate = Literal["theta_1", "theta_2"]
 Limits = dict[Coordinate, tuple[float, float]]
@@ -56,7 +58,7 @@ def toy_paths(
     by_name = {record.name: record for record in records}
     paths = {name: _path(by_name[name], steps) for name in runs}
     with _style.styled():
-        figure = Figure(figsize=(min(_style.PAGE, _style.COLUMN * len(runs)), 2.7), layout="constrained")
+        figure = _style.new_figure(min(_style.PAGE, _style.COLUMN * len(runs)), 2.7)
         axes = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
         for axis, (name, heading) in zip(axes, runs.items(), strict=True):
             _draw_contours(axis, functions[name], limits)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.statistics import series
 from eosrepro.store import Record
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Panel = Literal["loss", "relative_progress", "directional_smoothness", "sharpness", "accuracy"]
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
@@ -73,7 +74,7 @@ def trajectories(
     tables = [_table(by_name[name], panel, published) for panel in panels for name in runs]
     table = pd.concat(tables, ignore_index=True)
     with _style.styled():
-        figure = Figure(figsize=(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels)), layout="constrained")
+        figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
         axes = figure.subplots(len(panels), len(groups), sharex="col", squeeze=False)
         for panel, row in zip(panels, axes, strict=True):
             for axis, names in zip(row, groups.values(), strict=True):
@@ -158,6 +159,8 @@ def _diverged(record: Record) -> bool:
 def _legend(
     table: pd.DataFrame, records: Mapping[str, Record], runs: Mapping[str, str], colours: Mapping[str, _style.Colour]
 ) -> dict[str, Artist]:
+    from matplotlib.lines import Line2D
+
     entries: dict[str, Artist] = {
         label: Line2D([], [], color=colours[name], linewidth=1.4) for name, label in runs.items()
     }

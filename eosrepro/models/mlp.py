@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
 from torch import nn
+
+from eosrepro.types import AtLeast
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity, "elu": nn.ELU, "softplus": nn.Softplus}
 
@@ -15,8 +16,8 @@ def mlp(
     input_shape: tuple[int, ...],
     n_outputs: int,
     *,
-    width: Annotated[int, Gt(0)] = 200,
-    depth: Annotated[int, Ge(0)] = 2,
+    width: Annotated[int, AtLeast(1)] = 200,
+    depth: Annotated[int, AtLeast(0)] = 2,
     activation: Literal["tanh", "relu", "linear", "elu", "softplus"] = "tanh",
 ) -> nn.Module:
     """`depth` hidden layers of `width` units with biases, PyTorch's default `nn.Linear` initialisation.
