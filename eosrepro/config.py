@@ -333,6 +333,8 @@ class Profile(Section):
     preprocessing: Preprocessing
     max_steps: Positive
     """Caps stop.max_steps of every experiment, not of toys."""
+    snapshot_every: Positive
+    """Least distance of snapshots of every experiment, not of toys: a snapshot takes 4 bytes a parameter of disk."""
     published: bool
     """Lay the published curves under ours, and judge claims about the paper's own data and length."""
 
@@ -540,10 +542,16 @@ class Config(Section):
     def _capped(self, max_steps: int) -> int:
         return min(max_steps, self.active.max_steps)
 
+    def snapshot_every(self, name: str) -> int:
+        """Iterations from one snapshot of that run to the next; the profile has a least for experiments."""
+        run = self.run(name)
+        return run.snapshot_every if isinstance(run, Toy) else max(run.snapshot_every, self.active.snapshot_every)
+
     def resolved(self, name: str) -> dict[str, Any]:
         """Everything in params.yaml that determines that run, ready for JSON; not where its files go."""
         run = self.run(name)
-        facts = run.model_dump(mode="json", exclude={"folder"}) | {"name": name, "stop": asdict(self.stop(name))}
+        facts = run.model_dump(mode="json", exclude={"folder"})
+        facts |= {"name": name, "stop": asdict(self.stop(name)), "snapshot_every": self.snapshot_every(name)}
         if isinstance(run, Toy):
             return facts
         profile = self.active.model_dump(mode="json", include={"data", "preprocessing"})

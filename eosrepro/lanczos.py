@@ -23,9 +23,9 @@ class NotConvergedError(EosreproError):
 
 
 def top_eigenpairs(
-    matvec: Matvec, start: Tensor, *, k: int = 1, rtol: float, max_products: int = 200
+    matvec: Matvec, start: Tensor, *, k: int = 1, rtol: float, max_products: int = 200, extra: int = 0
 ) -> list[EigenPair]:
-    """The k algebraically largest eigenpairs, the largest first.
+    """The k algebraically largest eigenpairs, the largest first, and up to `extra` approximate ones after them.
 
     The Krylov space of `start` is extended until the residual of each of the k largest Ritz values λ is at most
     rtol·|λ|. An eigenvalue then lies within rtol·|λ| of it. The error is smaller still, by the factor residual/gap for
@@ -38,6 +38,8 @@ def top_eigenpairs(
         k: how many pairs, at most P.
         rtol: largest residual, as a share of the eigenvalue.
         max_products: products allowed.
+        extra: how many Ritz pairs to add, as far as there are any. They are not waited for, and their residuals say how
+            good they are; they make a good start for a matrix that differs a little.
 
     Raises:
         NotConvergedError: rtol was not reached within max_products.
@@ -67,7 +69,7 @@ def top_eigenpairs(
         if m >= k and (exhausted or bool((residuals[-k:] <= rtol * values[-k:].abs()).all())):
             return [
                 EigenPair(values[-i].item(), _ritz_vector(vectors[:, -i], basis[:m]), residuals[-i].item(), m)
-                for i in range(1, k + 1)
+                for i in range(1, min(k + extra, m) + 1)
             ]
         if exhausted or m == limit:
             break

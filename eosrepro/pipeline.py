@@ -152,13 +152,13 @@ def train_into(
     observe: Callable[[Row], None] = lambda _row: None,
 ) -> Outcome:
     """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
-    run, stop = config.run(name), config.stop(name)
+    run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
     objective, theta = problem(config, name, data)
     optimizer = _member("optimizers", run.optimizer)(step_size=float(run.step_size))
     shutil.rmtree(folder / "snapshots", ignore_errors=True)
 
     def snapshot(step: int, iterate: Tensor) -> None:
-        if step % run.snapshot_every == 0:
+        if step % snapshot_every == 0:
             store.save_snapshot(folder / "snapshots", step, iterate)
 
     rows: list[Row] = []

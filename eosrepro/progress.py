@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isnan, nan
 from typing import Protocol
 
 REDRAW_SECONDS = 0.1  # between two drawings of the bar
@@ -68,7 +69,7 @@ class _Display:
     def _show_latest(self) -> None:
         assert self._latest is not None
         step, values = self._latest
-        names = [name for name in self._quantities or values if name in values]
+        names = [name for name in self._quantities or values if not isnan(values.get(name, nan))]
         self._show(step, "  ".join(f"{name} {values[name]:.4g}" for name in names))
         self._shown_step, self._shown_at = step, time.monotonic()
 

@@ -38,7 +38,7 @@ def small_params() -> dict[str, Any]:
     params = all_params()
     del params["templates"]
     params["profiles"]["quick"]["data"]["n_examples"] = 100
-    params["profiles"]["quick"]["max_steps"] = 10
+    params["profiles"]["quick"] |= {"max_steps": 10, "snapshot_every": 5}
     params["compute"] |= {"device": "cpu", "threads": 1}
     for section, names in {"experiments": EXPERIMENTS, "toys": TOYS, "figures": FIGURES}.items():
         params[section] = {name: params[section][name] for name in names}

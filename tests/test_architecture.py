@@ -225,6 +225,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("profiles.quick.data.n_examples", 90, {"data"}),
     ("profiles.quick.preprocessing.scale", "symmetric", {"data"}),
     ("profiles.quick.max_steps", 11, TRAININGS),
+    ("profiles.quick.snapshot_every", 2, TRAININGS),
     ("profiles.quick.published", True, FIGURES | {"verify"}),
     ("profiles.paper.max_steps", 11, set()),
     ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),

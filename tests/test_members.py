@@ -23,7 +23,7 @@ def test_a_member_is_a_documented_function_of_its_files_name(kind: str, name: st
 @pytest.mark.parametrize(("kind", "name"), MEMBERS)
 def test_options_are_keyword_only_annotated_and_every_other_parameter_is_given(kind: str, name: str) -> None:
     given = {"models": 2, "diagnostics": 2, "figures": None}.get(kind, 0)  # figures take what they name
-    parameters = inspect.signature(catalog.find(kind, name), eval_str=True).parameters.values()
+    parameters = inspect.signature(catalog.find(kind, name)).parameters.values()
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in positional)
     assert given is None or len(positional) == given

@@ -13,6 +13,13 @@ from eosrepro.lanczos import top_eigenpairs
 from eosrepro.objective import Objective
 from eosrepro.types import EigenPair
 
+# How a solve starts: the top eigenvectors of the one before, this many of its approximate ones, the gradient, and a
+# random direction. Without the approximate ones, one solve in forty past the edge missed the largest eigenvalue.
+N_COMPANIONS = 5
+WEIGHT_OF_COMPANION = 0.5
+WEIGHT_OF_GRADIENT = 0.5
+WEIGHT_OF_RANDOM = 0.1
+
 
 def sharpness(
     objective: Objective,
@@ -26,7 +33,8 @@ def sharpness(
 ) -> Iterator[dict[str, Any]]:
     """The k largest eigenvalues of ∇²f at each snapshot, one row a snapshot.
 
-    Each solve starts from the eigenvectors of the snapshot before, mixed with the gradient and a random direction.
+    Each solve starts from the eigenvectors of the snapshot before, the k largest and the next few, mixed with the
+    gradient and a random direction.
     Every `audit_every`-th snapshot is solved a second time, from a random vector alone and 10 times as accurately:
     where a new direction has overtaken the old one unseen, `sharpness` would fall short of `audit_sharpness`.
 
@@ -39,14 +47,14 @@ def sharpness(
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
         random = torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta)
-        pairs = top_eigenpairs(
-            hvp, _warm_start(previous, hvp.grad, random), k=min(k, theta.numel()), rtol=rtol, max_products=max_products
-        )
+        n_pairs = min(k, theta.numel())
+        start = _warm_start(previous, n_pairs, hvp.grad, random)
+        previous = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, extra=N_COMPANIONS)
+        pairs = previous[:n_pairs]
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
         row |= {"residual": max(pair.residual for pair in pairs), "products": pairs[0].products}
         yield row | _audit(hvp, random, audited=index % audit_every == 0, rtol=rtol / 10, max_products=max_products)
-        previous = pairs
 
 
 def _audit(hvp: Any, random: Tensor, *, audited: bool, rtol: float, max_products: int) -> dict[str, Any]:
@@ -58,12 +66,12 @@ def _audit(hvp: Any, random: Tensor, *, audited: bool, rtol: float, max_products
     }
 
 
-def _warm_start(previous: list[EigenPair], grad: Tensor, random: Tensor) -> Tensor:
-    # Past the edge the gradient leans towards the directions that oscillate, so it soon finds an overtaking one. The
-    # old eigenvector alone would be a fixed point of Lanczos: right about an eigenpair, wrong about the largest.
-    start = _unit(grad) * 0.3 + _unit(random) * 0.1
-    for pair in previous:
-        start = start + pair.vector
+def _warm_start(previous: list[EigenPair], n_pairs: int, grad: Tensor, random: Tensor) -> Tensor:
+    # The old eigenvector alone would be a fixed point of Lanczos: right about an eigenpair, wrong about the largest.
+    # What overtakes it was often among the next ones, and past the edge the gradient leans towards what oscillates.
+    start = _unit(grad) * WEIGHT_OF_GRADIENT + _unit(random) * WEIGHT_OF_RANDOM
+    for index, pair in enumerate(previous):
+        start = start + pair.vector * (1 if index < n_pairs else WEIGHT_OF_COMPANION)
     return start
 
 

@@ -77,7 +77,7 @@ def test_every_figure_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", catalog.names("figures"))
 def test_parameters_are_what_the_plot_command_can_give(name: str) -> None:
-    parameters = inspect.signature(catalog.find("figures", name), eval_str=True).parameters.values()
+    parameters = inspect.signature(catalog.find("figures", name)).parameters.values()
     given = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     assert given[0] == "records"
