@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,38 +58,46 @@ def data() -> None:
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
 
 
-def _runs(config: Config, run: str | None, toys: bool) -> list[str]:
-    if (run is None) != toys:
-        raise click.UsageError("name one RUN, or say --toys")
-    return list(config.toys) if toys else [str(run)]
+def _for_each_run(command: Callable[[Config, str], None]) -> Callable[..., None]:
+    """A command on one RUN of params.yaml, or on all toys in one process."""
+
+    @click.argument("run", required=False)
+    @click.option("--toys", is_flag=True, help="All toys.")
+    @functools.wraps(command)
+    def on_runs(run: str | None, *, toys: bool) -> None:
+        if (run is None) != toys:
+            raise click.UsageError("name one RUN, or say --toys")
+        from eosrepro import config
+
+        loaded = config.load()
+        for name in loaded.toys if run is None else [run]:
+            command(loaded, name)
+
+    return on_runs
 
 
 @main.command()
-@click.argument("run", required=False)
-@click.option("--toys", is_flag=True, help="All toys.")
-def train(run: str | None, toys: bool) -> None:
+@_for_each_run
+def train(config: Config, run: str) -> None:
     """Train the experiment or toy RUN of params.yaml."""
-    from eosrepro import config, pipeline
+    from eosrepro import pipeline
 
-    loaded = config.load()
-    for name in _runs(loaded, run, toys):
-        ended = pipeline.train(loaded, name)
-        click.echo(f"{name}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
+    ended = pipeline.train(config, run)
+    click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@click.argument("run", required=False)
-@click.option("--toys", is_flag=True, help="All toys.")
-def diagnose(run: str | None, toys: bool) -> None:
+@_for_each_run
+def diagnose(config: Config, run: str) -> None:
     """Measure the sharpness on the snapshots of RUN."""
-    from eosrepro import config, pipeline
+    from eosrepro import pipeline
 
-    loaded = config.load()
-    for name in _runs(loaded, run, toys):
-        table = pipeline.diagnose(loaded, name)
-        first, last, largest = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["sharpness"].max()
-        products = f"{table['products'].mean():.1f} Hessian products each"
-        click.echo(f"{name}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products}")
+    table = pipeline.diagnose(config, run)
+    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
+    largest = table["sharpness"].max()
+    click.echo(
+        f"{run}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products:.1f} Hessian products each"
+    )
 
 
 @main.command()

@@ -14,7 +14,7 @@ from eosrepro.objective import Objective
 from eosrepro.types import EigenPair
 
 # How a solve starts: the top eigenvectors of the one before, this many of its approximate ones, the gradient, and a
-# random direction. Without the approximate ones, one solve in forty past the edge missed the largest eigenvalue.
+# random direction. Without the approximate ones, solves past the edge now and then missed the largest eigenvalue.
 N_COMPANIONS = 5
 WEIGHT_OF_COMPANION = 0.5
 WEIGHT_OF_GRADIENT = 0.5
