@@ -55,21 +55,27 @@ def top_eigenpairs(
     basis = start.new_empty(min(limit, 16), size)  # (m, P), rows are Krylov vectors
     basis[0] = start / norm
     tridiagonal = torch.zeros(limit + 1, limit + 1, dtype=torch.float64)  # T = Q A Qᵀ
+    beta = 0.0
     for m in range(1, limit + 1):
         current = basis[m - 1]
         product = matvec(current)
-        tridiagonal[m - 1, m - 1] = torch.dot(current, product)
-        remainder = _orthogonalise(product, basis[:m])
-        beta = torch.linalg.vector_norm(remainder).item()
+        alpha = torch.dot(current, product).item()
+        tridiagonal[m - 1, m - 1] = alpha
+        remainder = product - alpha * current
+        if m > 1:
+            remainder -= beta * basis[m - 2]
+        remainder, beta = _orthogonalise(remainder, basis[:m])
         values, vectors = torch.linalg.eigh(tridiagonal[:m, :m])
         residuals = beta * vectors[-1].abs()  # of all Ritz pairs
         scale = values.abs().max().item()
         # Nothing is left to add: the space is invariant.
         exhausted = beta <= 10 * torch.finfo(start.dtype).eps * scale or m == size
         if m >= k and (exhausted or bool((residuals[-k:] <= rtol * values[-k:].abs()).all())):
+            top = torch.arange(m - 1, m - 1 - min(k + extra, m), -1)
+            ritz_vectors = torch.nn.functional.normalize(vectors[:, top].T.to(basis) @ basis[:m])
             return [
-                EigenPair(values[-i].item(), _ritz_vector(vectors[:, -i], basis[:m]), residuals[-i].item(), m)
-                for i in range(1, min(k + extra, m) + 1)
+                EigenPair(values[i].item(), vector, residuals[i].item(), m)
+                for i, vector in zip(top.tolist(), ritz_vectors, strict=True)
             ]
         if exhausted or m == limit:
             break
@@ -83,12 +89,16 @@ def top_eigenpairs(
     )
 
 
-def _orthogonalise(vector: Tensor, basis: Tensor) -> Tensor:
-    for _ in range(2):  # twice is enough (Kahan & Parlett)
-        vector = vector - basis.T @ (basis @ vector)
-    return vector
+def _orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, float]:
+    """The part of `vector` that is orthogonal to the rows of `basis`, and its norm.
 
-
-def _ritz_vector(coefficients: Tensor, basis: Tensor) -> Tensor:
-    vector = basis.T @ coefficients.to(basis)
-    return vector.div(torch.linalg.vector_norm(vector))
+    One pass suffices unless it takes much of the vector away: then rounding errors are as large as what remains, and a
+    second pass removes them (Daniel, Gragg, Kaufman, Stewart 1976; twice is enough, Kahan & Parlett).
+    """
+    norm = torch.linalg.vector_norm(vector).item()
+    for _ in range(2):
+        vector = vector - (basis @ vector) @ basis
+        before, norm = norm, torch.linalg.vector_norm(vector).item()
+        if norm > 0.7 * before:
+            break
+    return vector, norm

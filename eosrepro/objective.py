@@ -36,12 +36,14 @@ class Objective:
     def value_and_grad(self, theta: Tensor) -> Evaluation:
         """f(θ), ∇f(θ) and the accuracy, from one pass over the examples."""
         leaf = theta.detach().requires_grad_()
-        loss, correct, grad = 0.0, 0.0, torch.zeros_like(theta)
+        loss, correct, grad = 0.0, 0.0, None
         for part in self.parts:
             value, hits = part(leaf)
-            grad += torch.autograd.grad(value, leaf)[0]
+            piece = torch.autograd.grad(value, leaf)[0]
+            grad = piece if grad is None else grad + piece
             loss += value.item()
             correct += hits.item()
+        assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, correct / self.n_examples)
 
     def hvp(self, theta: Tensor) -> HessianProduct:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import isfinite, nan, sqrt
 
-import torch
 from torch import Tensor
 
 from eosrepro.errors import DataError
@@ -30,23 +29,25 @@ def minimise(
         DataError: the loss is not finite at the start, so there is nothing to minimise.
     """
     here = objective.value_and_grad(theta)
-    if not _finite(here):
-        raise DataError(f"the loss at initialisation is {here.loss}: look for NaN or huge values in the training data")
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime.
     grad = here.grad.double()
+    grad_norm = sqrt(grad.dot(grad).item())
+    if not (isfinite(here.loss) and isfinite(grad_norm)):
+        raise DataError(f"the loss at initialisation is {here.loss}: look for NaN or huge values in the training data")
     state, step = optimizer.init(theta), 0
     on_iterate(step, theta)
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
         update, state = optimizer.update(here.grad, state)
         next_theta = theta - update
         following = objective.value_and_grad(next_theta)
-        if not _finite(following):
-            break
         next_grad = following.grad.double()
-        yield _row(step, here, following, grad, next_grad, update.double())
-        theta, here, grad, step = next_theta, following, next_grad, step + 1
+        next_grad_norm = sqrt(next_grad.dot(next_grad).item())
+        if not (isfinite(following.loss) and isfinite(next_grad_norm)):
+            break
+        yield _row(step, here, following, grad_norm, grad, next_grad, update.double())
+        theta, here, grad, grad_norm, step = next_theta, following, next_grad, next_grad_norm, step + 1
         on_iterate(step, theta)
-    yield Row(step, here.loss, here.accuracy, sqrt(grad.dot(grad).item()), nan, nan, nan, nan, nan)
+    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan)
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -60,7 +61,15 @@ def outcome(last: Row, stop: Stop) -> Outcome:
     return Outcome(reason, last.step, last.loss, last.accuracy)
 
 
-def _row(step: int, here: Evaluation, following: Evaluation, grad: Tensor, next_grad: Tensor, update: Tensor) -> Row:
+def _row(
+    step: int,
+    here: Evaluation,
+    following: Evaluation,
+    grad_norm: float,
+    grad: Tensor,
+    next_grad: Tensor,
+    update: Tensor,
+) -> Row:
     update_dot_grad = update.dot(grad).item()
     update_dot_next_grad = update.dot(next_grad).item()
     update_sq_norm = update.dot(update).item()
@@ -68,7 +77,7 @@ def _row(step: int, here: Evaluation, following: Evaluation, grad: Tensor, next_
         step=step,
         loss=here.loss,
         accuracy=here.accuracy,
-        grad_norm=sqrt(grad.dot(grad).item()),
+        grad_norm=grad_norm,
         update_dot_grad=update_dot_grad,
         update_dot_next_grad=update_dot_next_grad,
         update_sq_norm=update_sq_norm,
@@ -83,10 +92,6 @@ def _reached(accuracy: float, stop: Stop) -> bool:
 
 def _exceeded(loss: float, stop: Stop) -> bool:
     return stop.loss_above is not None and loss > stop.loss_above
-
-
-def _finite(evaluation: Evaluation) -> bool:
-    return isfinite(evaluation.loss) and bool(torch.isfinite(evaluation.grad).all())
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -116,7 +116,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("scale of width 0", edited("scale: unit", "scale: {zero: 1, one: 1}"), ["preprocessing.scale: zero and one are both 1"]),
     ("standardise", edited("standardise: none", "standardise: per_chanel"), ["preprocessing.standardise", "did you mean 'per_channel'"]),
     ("statistics", edited("statistics: subset", "statistics: all"), ["preprocessing.statistics", "'all'", "'subset' or 'source'"]),
-    ("cap of 0", edited("max_steps: 450 ", "max_steps: 0 "), ["profiles.quick.max_steps", "found 0", "greater than 0"]),
+    ("cap of 0", edited("max_steps: 600 ", "max_steps: 0 "), ["profiles.quick.max_steps", "found 0", "greater than 0"]),
     ("published as text", edited("published: false", "published: no"), ["profiles.quick.published", "'no'", "valid boolean"]),
     ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
     # compute, sharpness, mlflow
@@ -377,7 +377,7 @@ def test_an_options_schema_is_that_of_the_member_in_the_catalogue(
 
 
 def test_the_profile_caps_experiments_and_not_toys(project: Callable[[str], Path]) -> None:
-    read = load(project(edited("max_steps: 450 ", "max_steps: 7 ")))
+    read = load(project(edited("max_steps: 600 ", "max_steps: 7 ")))
     assert read.stop("exp3_2over30") == Stop(max_steps=7, accuracy=0.95, loss_above=100)
     assert read.stop("example1_2over39") == Stop(max_steps=100)
     paper = load(project(edited("profile: quick", "profile: paper")))
@@ -396,7 +396,7 @@ def test_resolved_is_json_and_holds_what_determines_the_run(committed: Config) -
     assert json.loads(json.dumps(resolved)) == resolved
     assert resolved["step_size"] == "2/30"
     assert resolved["model"] == {"name": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
-    assert resolved["stop"] == {"max_steps": 450, "accuracy": 0.95, "loss_above": 100}
+    assert resolved["stop"] == {"max_steps": 600, "accuracy": 0.95, "loss_above": 100}
     assert resolved["data"] == {"name": "photo-patches", "n_examples": 200, "seed": 0}
     assert resolved["compute"]["dtype"] == "float32"
     assert json.loads(json.dumps(committed.resolved("example3_tanh")))["start"] == [13.0, 0.01]

@@ -46,7 +46,7 @@ def sharpness(
     previous: list[EigenPair] = []
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
-        random = torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta)
+        random = torch.randn(theta.shape, generator=generator).to(theta)
         n_pairs = min(k, theta.numel())
         start = _warm_start(previous, n_pairs, hvp.grad, random)
         previous = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, extra=N_COMPANIONS)
