@@ -23,17 +23,20 @@ def minimise(
     """Iterate from `theta` until `stop`, and yield one row an iteration.
 
     `on_iterate(step, θ)` sees every recorded iterate: snapshots are made there. A run that diverges ends at its last
-    iterate with a finite loss and gradient; `outcome` tells from the last row how a run ended.
+    iterate with a finite loss and gradient norm; `outcome` tells from the last row how a run ended.
 
     Raises:
-        DataError: the loss is not finite at the start, so there is nothing to minimise.
+        DataError: loss or gradient norm is not finite at the start, so there is nothing to minimise.
     """
     here = objective.value_and_grad(theta)
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime.
     grad = here.grad.double()
     grad_norm = sqrt(grad.dot(grad).item())
     if not (isfinite(here.loss) and isfinite(grad_norm)):
-        raise DataError(f"the loss at initialisation is {here.loss}: look for NaN or huge values in the training data")
+        raise DataError(
+            f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
+            "look for NaN or huge values in the training data"
+        )
     state, step = optimizer.init(theta), 0
     on_iterate(step, theta)
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
