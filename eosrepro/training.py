@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import isfinite, nan, sqrt
 
+import torch
 from torch import Tensor
 
 from eosrepro.errors import DataError
@@ -23,16 +24,16 @@ def minimise(
     """Iterate from `theta` until `stop`, and yield one row an iteration.
 
     `on_iterate(step, θ)` sees every recorded iterate: snapshots are made there. A run that diverges ends at its last
-    iterate with a finite loss and gradient norm; `outcome` tells from the last row how a run ended.
+    iterate with a finite loss and gradient; `outcome` tells from the last row how a run ended.
 
     Raises:
-        DataError: loss or gradient norm is not finite at the start, so there is nothing to minimise.
+        DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
     """
     here = objective.value_and_grad(theta)
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime.
     grad = here.grad.double()
     grad_norm = sqrt(grad.dot(grad).item())
-    if not (isfinite(here.loss) and isfinite(grad_norm)):
+    if not _finite(here, grad_norm):
         raise DataError(
             f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
             "look for NaN or huge values in the training data"
@@ -45,7 +46,7 @@ def minimise(
         following = objective.value_and_grad(next_theta)
         next_grad = following.grad.double()
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
-        if not (isfinite(following.loss) and isfinite(next_grad_norm)):
+        if not _finite(following, next_grad_norm):
             break
         yield _row(step, here, following, grad_norm, grad, next_grad, update.double())
         theta, here, grad, grad_norm, step = next_theta, following, next_grad, next_grad_norm, step + 1
@@ -95,6 +96,11 @@ def _reached(accuracy: float, stop: Stop) -> bool:
 
 def _exceeded(loss: float, stop: Stop) -> bool:
     return stop.loss_above is not None and loss > stop.loss_above
+
+
+def _finite(evaluation: Evaluation, grad_norm: float) -> bool:
+    # A finite norm shows it without another pass over the gradient; the norm alone may overflow.
+    return isfinite(evaluation.loss) and (isfinite(grad_norm) or bool(torch.isfinite(evaluation.grad).all()))
 
 
 def _ratio(numerator: float, denominator: float) -> float:
