@@ -30,8 +30,10 @@ def minimise(
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
     """
     here = objective.value_and_grad(theta)
-    # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime.
-    grad = here.grad.double()
+    # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
+    # vectors are allocated once, since room for a new one takes longer to find than to fill.
+    grad, next_grad, wide_update = (torch.empty_like(theta, dtype=torch.float64) for _ in range(3))
+    grad.copy_(here.grad)
     grad_norm = sqrt(grad.dot(grad).item())
     if not _finite(here, grad_norm):
         raise DataError(
@@ -44,12 +46,13 @@ def minimise(
         update, state = optimizer.update(here.grad, state)
         next_theta = theta - update
         following = objective.value_and_grad(next_theta)
-        next_grad = following.grad.double()
+        next_grad.copy_(following.grad)
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(step, here, following, grad_norm, grad, next_grad, update.double())
-        theta, here, grad, grad_norm, step = next_theta, following, next_grad, next_grad_norm, step + 1
+        yield _row(step, here, following, grad_norm, grad, next_grad, wide_update.copy_(update))
+        theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
+        grad, next_grad = next_grad, grad
         on_iterate(step, theta)
     yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan)
 

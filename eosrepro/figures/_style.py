@@ -69,9 +69,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 def colours(names: Iterable[str]) -> dict[str, Colour]:
     """A colour for each run, by its place in the figure."""
-    from matplotlib.colors import to_rgb
+    return {name: _rgb(colour) for name, colour in zip(names, cycle(_COLOURS), strict=False)}
 
-    return {name: to_rgb(colour) for name, colour in zip(names, cycle(_COLOURS), strict=False)}
+
+def _rgb(colour: str) -> Colour:
+    red, green, blue = (component / 255 for component in bytes.fromhex(colour.removeprefix("#")))
+    return red, green, blue
 
 
 def lighter(colour: Colour, share: float = 0.6) -> Colour:
