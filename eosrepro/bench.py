@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from eosrepro import markdown
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.objective import network_problem
@@ -99,17 +100,19 @@ def as_records(ratios: list[Ratio]) -> list[dict[str, object]]:
 
 def as_markdown(ratios: list[Ratio]) -> str:
     """A Markdown table, below a line that names the hardware."""
-    lines = [
-        hardware(),
-        "",
-        "| what | ms | against | ms | ratio | target | met |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    rows = [
+        [
+            r.name,
+            f"{r.milliseconds:.1f}",
+            r.baseline,
+            f"{r.baseline_milliseconds:.1f}",
+            f"{r.ratio:.2f}",
+            f"{r.target:.2f}",
+            "yes" if r.met else "**no**",
+        ]
+        for r in ratios
     ]
-    for r in ratios:
-        met = "yes" if r.met else "**no**"
-        times = f"{r.milliseconds:.1f} | {r.baseline} | {r.baseline_milliseconds:.1f}"
-        lines.append(f"| {r.name} | {times} | {r.ratio:.2f} | {r.target:.2f} | {met} |")
-    return "\n".join(lines)
+    return f"{hardware()}\n\n{markdown.table(['what', 'ms', 'against', 'ms', 'ratio', 'target', 'met'], rows)}"
 
 
 def hardware() -> str:

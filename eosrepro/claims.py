@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from eosrepro import markdown
 from eosrepro.errors import ConfigError
 from eosrepro.statistics import UndefinedError, WindowLike, measure
 from eosrepro.store import Record
@@ -150,16 +151,15 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
             verdict.claim,
             verdict.source,
             f"`{verdict.run}`",
-            _number(verdict.measured),
+            markdown.number(verdict.measured),
             _bound(verdict),
-            _number(verdict.published),
+            markdown.number(verdict.published),
             "" if verdict.difference is None else f"{verdict.difference:+.1%}",
             verdict.reason,
         ]
         for verdict in verdicts
     ]
-    lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-    return "\n".join([f"# Claims: {summary}", "", *lines, ""])
+    return f"# Claims: {summary}\n\n{markdown.table(head, rows)}\n"
 
 
 def _within(value: float, bound: BoundLike) -> bool:
@@ -178,14 +178,5 @@ def counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
 
 def _bound(verdict: Verdict) -> str:
     if verdict.low is not None and verdict.high is not None:
-        return f"{_number(verdict.low)} to {_number(verdict.high)}"
-    return f"≥ {_number(verdict.low)}" if verdict.high is None else f"≤ {_number(verdict.high)}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    # A bar or a line break inside a cell would end it.
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+        return f"{markdown.number(verdict.low)} to {markdown.number(verdict.high)}"
+    return f"≥ {markdown.number(verdict.low)}" if verdict.high is None else f"≤ {markdown.number(verdict.high)}"

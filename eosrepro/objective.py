@@ -67,7 +67,7 @@ class _KeptGraph:
     def __call__(self, vector: Tensor) -> Tensor:
         if not self._grad.requires_grad:  # f is affine in θ
             return torch.zeros_like(vector)
-        # The gradient of ⟨∇f, v⟩. Handing v over as `grad_outputs` gives the same, but loads a symbolic algebra package.
+        # The gradient of ⟨∇f, v⟩. Handing v over as `grad_outputs` gives the same, but loads a whole algebra system.
         slope = torch.dot(self._grad, vector)
         return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
 

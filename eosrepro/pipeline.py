@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from eosrepro import catalog, claims, store, tracking
+from eosrepro import catalog, claims, comparison, store, tracking
 from eosrepro.config import Config, Figure, Member, Profile, Toy
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
@@ -75,11 +75,15 @@ def plot(config: Config, name: str) -> Path:
 
 
 def verify(config: Config) -> list[claims.Verdict]:
-    """Stage `verify`: a verdict on every declared claim, as Markdown and JSON."""
+    """Stage `verify`: a verdict on every declared claim, and what characterises the runs of networks."""
     verdicts = _verdicts(config, config.runs)
+    trained = [_record(config, name) for name in config.experiments if _is_trained(config, name)]
+    compared = comparison.table(trained, _published_runs(config))
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
     store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
+    store.save_table(store.VERIFY / "runs.csv", compared)
+    store.save_text(store.VERIFY / "runs.md", comparison.as_markdown(compared))
     return verdicts
 
 
@@ -233,6 +237,22 @@ def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFra
     return {
         panel: {run: store.load_table(store.REFERENCE / f"{curve}.csv") for run, curve in curves.items()}
         for panel, curves in figure.reference.items()
+    }
+
+
+def _published_runs(config: Config) -> dict[str, store.Record]:
+    """The curves that figures lay under the runs of networks, by run."""
+    curves: dict[str, dict[str, str]] = {}
+    for figure in config.figures.values():
+        for quantity, files in (figure.reference if config.active.published else {}).items():
+            for name, file in files.items():
+                curves.setdefault(name, {})[quantity] = file
+    return {
+        name: store.load_published(
+            name, run.step_size, curves[name], reason="max_steps" if run.stop.accuracy is None else "accuracy"
+        )
+        for name, run in config.experiments.items()
+        if name in curves
     }
 
 

@@ -147,6 +147,21 @@ def measure(
     return Measurement(float(beyond.iloc[0]), _span(rows))
 
 
+def value(
+    record: store.Record,
+    quantity: str,
+    statistic: str,
+    *,
+    window: WindowLike | None = None,
+    relative_to: str | None = None,
+) -> float:
+    """As `measure`, but NaN where the run does not define the number or the quantity was not recorded."""
+    try:
+        return measure(record, quantity, statistic, window=window, relative_to=relative_to).value
+    except (UndefinedError, ConfigError, StoreError):
+        return np.nan
+
+
 def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
     """Relative error of RP ≈ -1 + (η/2) L, eq. 4.3 of Ahn et al. 2022, root mean square over the iterations.
 
@@ -160,6 +175,8 @@ def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
 
 
 def _onset(record: store.Record) -> Measurement:
+    if "relative_progress" not in record.trajectory:  # published curves
+        raise UndefinedError(f"no relative progress is known of {record.name}")
     step = onset(record.trajectory)
     if step is None:
         raise UndefinedError(f"no onset: relative progress stays at or below -0.5 up to step {_last_step(record)}")

@@ -3,7 +3,7 @@
     stages/data/                             dataset.safetensors, provenance.json
     stages/train/<folder>/<run>/             trajectory.csv, summary.json, origin.json, snapshots/<step>.safetensors
     stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json
-    stages/verify/                           claims.json, claims.md, summary.json
+    stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
 
 Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,31 @@ def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured:
         origin=load_json(trained / "origin.json"),
         snapshots=trained / "snapshots",
     )
+
+
+def load_published(
+    name: str, step_size: Fraction, curves: Mapping[str, str], *, reason: str, folder: Path = REFERENCE
+) -> Record:
+    """Published curves as if they had been recorded: quantity → <file>.csv in `folder`.
+
+    Args:
+        reason: what ended the run, as in `types.Outcome`. Its length is the number of points of its loss (or of the
+            longest curve): abscissae are good to a few iterations, but every iteration is a point.
+
+    Raises:
+        StoreError: a curve is not there.
+    """
+    tables = {
+        quantity: load_table(folder / f"{file}.csv")
+        .set_axis(["step", quantity], axis=1)
+        .assign(step=lambda curve: curve["step"].round().astype(int))
+        for quantity, file in curves.items()
+    }
+    steps = len(tables.get("loss", max(tables.values(), key=len))) - 1
+    series = {quantity: table.drop_duplicates("step", ignore_index=True) for quantity, table in tables.items()}
+    sharpness = series.pop("sharpness", None)
+    trajectory = reduce(lambda left, right: left.merge(right, on="step", how="outer"), series.values())
+    return Record(name, step_size, trajectory, sharpness, {"reason": reason, "steps": steps}, {}, Path())
 
 
 def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data: str, fingerprint: str) -> None:

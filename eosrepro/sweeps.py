@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eosrepro import config, pipeline, statistics, store, tracking
+from eosrepro import config, markdown, pipeline, statistics, store, tracking
 from eosrepro.catalog import did_you_mean
 from eosrepro.config import Config, Profile, Section, StepSize, Window
 from eosrepro.errors import ConfigError
@@ -128,17 +128,15 @@ def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
         part = table[(table[fixed] == list(names)).all(axis=1)] if fixed else table
         theirs = part[part["source"] == "published"]
         head = [*(candidates or [""]), *sweep.measures, *(["misfit"] if len(theirs) else [])]
-        lines = [_line(head), _line(["---"] * len(head))]
+        rows = []
         if len(theirs):
-            lines.append(
-                _line(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in sweep.measures), ""])
-            )
+            rows.append(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in sweep.measures), ""])
         ours = part[part["source"] == "ours"]
         for key, group in ours.groupby(candidates, sort=False) if candidates else [(("ours",), ours)]:
             misfit = [f"{_misfit(sweep, group, theirs):.2f}"] if len(theirs) else []
-            lines.append(_line([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit]))
+            rows.append([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit])
         title = ", ".join(f"{key} {name}" for key, name in zip(fixed, names, strict=True))
-        blocks.append("\n".join([*([f"**{title}**", ""] if title else []), *lines, ""]))
+        blocks.append((f"**{title}**\n\n" if title else "") + markdown.table(head, rows) + "\n")
     return "\n".join(blocks)
 
 
@@ -193,35 +191,14 @@ def _needs_sharpness(sweep: Sweep) -> bool:
 
 
 def _reference(published: Published) -> store.Record:
-    """Published curves as if they were a run."""
-    curves = {
-        quantity: store.load_table(store.REFERENCE / f"{name}.csv").set_axis(["step", quantity], axis=1)
-        for quantity, name in published.curves.items()
-    }
-    for curve in curves.values():
-        curve["step"] = curve["step"].round().astype(int)
-    sharpness = curves.pop("sharpness", None)
-    trajectory = pd.DataFrame({"step": sorted({step for curve in curves.values() for step in curve["step"]})})
-    for curve in curves.values():
-        trajectory = trajectory.merge(curve.drop_duplicates("step"), on="step", how="left")
-    ended = {"reason": "accuracy", "steps": int(trajectory["step"].max())}
-    return store.Record("published", published.step_size, trajectory, sharpness, ended, {}, Path())
+    return store.load_published("published", published.step_size, published.curves, reason="accuracy")
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
-    return {name: _value(measure, record) for name, measure in sweep.measures.items()}
-
-
-def _value(measure: Measure, record: store.Record) -> float:
-    known = measure.quantity in record.trajectory or (record.sharpness is not None and measure.quantity == "sharpness")
-    if not known:
-        return np.nan
-    try:
-        return statistics.measure(
-            record, measure.quantity, measure.statistic, window=measure.window, relative_to=measure.relative_to
-        ).value
-    except statistics.UndefinedError:
-        return np.nan
+    return {
+        name: statistics.value(record, of.quantity, of.statistic, window=of.window, relative_to=of.relative_to)
+        for name, of in sweep.measures.items()
+    }
 
 
 def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
@@ -238,7 +215,3 @@ def _cell(values: pd.Series) -> str:
         return "–"
     missing = f" ({values.isna().sum()} of {len(values)} never)" if values.isna().any() else ""
     return (f"{mean:.4g}" if low == high else f"{mean:.3g} ({low:.3g}–{high:.3g})") + missing
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

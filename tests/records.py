@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,7 @@ def record(
 
 def published_record(name: str, threshold: int, **curves: str) -> Record:
     """The paper's own run, as far as its plots show it: quantity=file of `reference/`."""
-    tables = {quantity: _rounded(curve(file), quantity) for quantity, file in curves.items()}
-    sharpness = tables.pop("sharpness", None)
-    trajectory = reduce(lambda left, right: left.merge(right, on="step", how="outer"), tables.values())
-    # Abscissae are good to a few iterations, but every iteration is one point, so the points count the steps.
-    steps = len(curve(curves["loss"])) - 1
-    run = record(trajectory, name=name, step_size=f"2/{threshold}", sharpness=sharpness)
-    return dataclasses.replace(run, summary={"reason": "accuracy", "steps": steps})
+    return store.load_published(name, Fraction(2, threshold), curves, reason="accuracy", folder=REFERENCE)
 
 
 def unstable(threshold: int) -> Record:
@@ -94,8 +87,3 @@ def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: st
     ended = outcome(rows[-1], stop)
     table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
     return record(table, name=snapshots.name, step_size=step_size, reason=ended.reason, snapshots=snapshots), f
-
-
-def _rounded(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    table = pd.DataFrame({"step": points["x"].round().astype(int), quantity: points["y"]})
-    return table.drop_duplicates("step", ignore_index=True)

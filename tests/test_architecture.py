@@ -33,7 +33,7 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "train": ("training", "objective"),
     "diagnose": ("diagnostics.sharpness", "objective"),
     "plot": ("figures._style",),
-    "verify": ("claims",),
+    "verify": ("claims", "comparison"),
     "sync": (),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -230,7 +230,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("profiles.paper.max_steps", 11, set()),
     ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),
     ("mlflow.window", 10, {"track"}),
-    ("figures.exp3.title", "Another", {"figure@exp3"}),
+    ("figures.exp3.title", "Another", {"figure@exp3", "verify"}),  # figures name the published curves
     ("claims.exp3_2over30_loss_falls.bound.max", 2, {"verify"}),
 ]
 

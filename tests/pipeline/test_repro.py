@@ -111,7 +111,8 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
     folder, done = reproduced
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(stages_run(done)) == sorted(STAGES)
-    expected = {"stages/valid", *(f"stages/verify/{name}" for name in ("claims.json", "claims.md", "summary.json"))}
+    verified = ("claims.json", "claims.md", "runs.csv", "runs.md", "summary.json")
+    expected = {"stages/valid", *(f"stages/verify/{name}" for name in verified)}
     expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
     for name, place in (NETS | TOYS).items():
         expected |= {
