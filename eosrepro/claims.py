@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from eosrepro import markdown
-from eosrepro.errors import ConfigError
+from eosrepro.errors import ConfigError, StoreError
 from eosrepro.statistics import UndefinedError, WindowLike, measure
 from eosrepro.store import Record
 
@@ -86,6 +86,7 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
 
     A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
     the window or before its accuracy) is "not applicable" where the run is smaller than the paper's; else it fails.
+    One that was not measured yet is "not applicable", with the command that measures it.
 
     Args:
         name: key of the claim in params.yaml.
@@ -96,7 +97,6 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
 
     Raises:
         ConfigError: no such quantity or statistic.
-        StoreError: the quantity was not measured.
     """
 
     def verdict(judgement: Judgement, reason: str, measured: float | None = None) -> Verdict:
@@ -127,6 +127,8 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
             relative_to=claim.relative_to,
             level=claim.level,
         )
+    except StoreError as missing:
+        return verdict("not applicable", str(missing))
     except UndefinedError as missing:
         return verdict("fails" if at_paper_scale else "not applicable", str(missing))
     except ConfigError as error:

@@ -98,6 +98,14 @@ def diagnose(config: Config, run: str) -> None:
     click.echo(
         f"{run}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products:.1f} Hessian products each"
     )
+    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - config.sharpness.rtol)]
+    if len(missed):
+        steps = ", ".join(map(str, missed["step"]))
+        click.echo(
+            f"Warning: the sharpness of {run} falls short of its audit by more than sharpness.rtol at step {steps}: "
+            "lower rtol",
+            err=True,
+        )
 
 
 @main.command()

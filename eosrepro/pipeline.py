@@ -46,7 +46,7 @@ def train(config: Config, name: str) -> Outcome:
     folder = store.train_folder(run.folder, name)
     with tracking.open_run(name, resolved, provenance, **_view(config)) as live:
         ended = train_into(folder, config, name, data, fingerprint=made_by, observe=live.observe)
-    _sync(config, name, data, measured=False)
+    _sync(config, name, data)
     return ended
 
 
@@ -55,7 +55,7 @@ def diagnose(config: Config, name: str) -> pd.DataFrame:
     run, data = config.run(name), _data_of(config, name)
     snapshots = store.train_folder(run.folder, name) / "snapshots"
     table = measure_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data)
-    _sync(config, name, data, measured=True)
+    _sync(config, name, data)
     return table
 
 
@@ -95,7 +95,7 @@ def sync(config: Config, name: str | None = None) -> bool:
     """
     names = [name] if name else [run for run in config.runs if _is_trained(config, run)]
     data = store.load_dataset(store.DATA) if config.experiments.keys() & names else None
-    done = [_sync(config, run, data if run in config.experiments else None, measured=True) for run in names]
+    done = [_sync(config, run, data if run in config.experiments else None) for run in names]
     for figure, entry in config.figures.items():
         if (store.FIGURES / figure).exists() and set(entry.runs) <= set(names):
             done.append(_log_figure(config, figure))
@@ -181,15 +181,16 @@ def train_into(
 def measure_into(folder: Path, snapshots: Path, config: Config, name: str, data: Dataset | None) -> pd.DataFrame:
     """Measure the sharpness on a folder of snapshots and write sharpness.csv and summary.json to `folder`."""
     objective, start = problem(config, name, data)
+    settings = config.sharpness.model_dump()
     points = ((step, theta.to(start)) for step, theta in store.load_snapshots(snapshots))
     last = int(store.snapshot_paths(snapshots)[-1].stem)
     rows = []
     with progress(f"diagnose {name}", last, threshold=stability_threshold(config.run(name).step_size)) as report:
-        for row in sharpness(objective, points, **config.sharpness.model_dump()):
+        for row in sharpness(objective, points, **settings):
             rows.append(row)
             report(row["step"], sharpness=row["sharpness"], products=row["products"])
     table = pd.DataFrame(rows)
-    store.save_sharpness(folder, table)
+    store.save_sharpness(folder, table, snapshots, settings)
     return table
 
 
@@ -247,13 +248,7 @@ def _published_runs(config: Config) -> dict[str, store.Record]:
         for quantity, files in (figure.reference if config.active.published else {}).items():
             for name, file in files.items():
                 curves.setdefault(name, {})[quantity] = file
-    return {
-        name: store.load_published(
-            name, run.step_size, curves[name], reason="max_steps" if run.stop.accuracy is None else "accuracy"
-        )
-        for name, run in config.experiments.items()
-        if name in curves
-    }
+    return {name: store.load_published(name, files) for name, files in curves.items() if name in config.experiments}
 
 
 def _view(config: Config) -> dict[str, Any]:
@@ -287,10 +282,9 @@ def _log_figure(config: Config, name: str) -> bool:
     return tracking.log_figure(store.FIGURES / name, drawn, experiment=config.mlflow.experiment)
 
 
-def _sync(config: Config, name: str, data: Dataset | None, *, measured: bool) -> bool:
+def _sync(config: Config, name: str, data: Dataset | None) -> bool:
     resolved, record = config.resolved(name), _record(config, name)
     if record.origin["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
         print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
         return False
-    settings = config.sharpness.model_dump() if measured else None
-    return tracking.sync_run(name, resolved, _provenance(data), record, sharpness=settings, **_view(config))
+    return tracking.sync_run(name, resolved, _provenance(data), record, **_view(config))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isnan, nan
+from math import isnan
 from typing import Protocol
 
 REDRAW_SECONDS = 0.1  # between two drawings of the bar
@@ -23,15 +23,12 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(
-    description: str, total: int, quantities: Sequence[str] = (), *, threshold: float | None = None
-) -> Iterator[Report]:
+def progress(description: str, total: int, *, threshold: float | None = None) -> Iterator[Report]:
     """Report the steps of a computation that takes at most `total` of them.
 
     Args:
         description: what runs.
         total: the step at which it ends at the latest.
-        quantities: names of the values to show, in this order; none: all that are reported.
         threshold: 2/η, shown beside them where it is given.
 
     Yields:
@@ -39,7 +36,7 @@ def progress(
     """
     label = description if threshold is None else f"{description} (2/η = {threshold:g})"
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    display = (_Bar if on_terminal else _Lines)(label, total, quantities)
+    display = (_Bar if on_terminal else _Lines)(label, total)
     try:
         yield display.report
     finally:
@@ -49,10 +46,9 @@ def progress(
 class _Display:
     """Keeps the latest step and shows it when the subclass finds it due; the first and the last step always are."""
 
-    def __init__(self, label: str, total: int, quantities: Sequence[str]) -> None:
+    def __init__(self, label: str, total: int) -> None:
         self._label = label
         self._total = total
-        self._quantities = quantities
         self._latest: tuple[int, dict[str, float]] | None = None
         self._shown_step: int | None = None
         self._shown_at = 0.0
@@ -69,8 +65,7 @@ class _Display:
     def _show_latest(self) -> None:
         assert self._latest is not None
         step, values = self._latest
-        names = [name for name in self._quantities or values if not isnan(values.get(name, nan))]
-        self._show(step, "  ".join(f"{name} {values[name]:.4g}" for name in names))
+        self._show(step, "  ".join(f"{name} {value:.4g}" for name, value in values.items() if not isnan(value)))
         self._shown_step, self._shown_at = step, time.monotonic()
 
     def _due(self, steps: int, seconds: float) -> bool:
@@ -81,11 +76,11 @@ class _Display:
 
 
 class _Bar(_Display):
-    def __init__(self, label: str, total: int, quantities: Sequence[str]) -> None:
+    def __init__(self, label: str, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().__init__(label, total, quantities)
+        super().__init__(label, total)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -112,8 +107,8 @@ class _Bar(_Display):
 
 
 class _Lines(_Display):
-    def __init__(self, label: str, total: int, quantities: Sequence[str]) -> None:
-        super().__init__(label, total, quantities)
+    def __init__(self, label: str, total: int) -> None:
+        super().__init__(label, total)
         self._start: tuple[int, float] | None = None
 
     def _due(self, steps: int, seconds: float) -> bool:

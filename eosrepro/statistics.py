@@ -72,7 +72,10 @@ def series(record: store.Record, quantity: str) -> pd.DataFrame:
     elif record.sharpness is not None and quantity in record.sharpness:
         table = _as_series(record.sharpness, quantity)
     elif record.sharpness is None and re.fullmatch(r"sharpness|eigenvalue_\d+", quantity):
-        raise StoreError(f"{quantity} of {record.name} has not been measured: run `eosrepro diagnose {record.name}`")
+        name = record.name
+        raise StoreError(
+            f"{quantity} of {name} has not been measured since it was trained: run `eosrepro diagnose {name}`"
+        )
     else:
         known = [*record.trajectory, *([] if record.sharpness is None else record.sharpness), "theta_1", "abs_theta_1"]
         raise ConfigError(f"no quantity {quantity!r}{did_you_mean(quantity, known)} (there are: {', '.join(known)})")
@@ -155,10 +158,13 @@ def value(
     window: WindowLike | None = None,
     relative_to: str | None = None,
 ) -> float:
-    """As `measure`, but NaN where the run does not define the number or the quantity was not recorded."""
+    """As `measure`, but NaN where the run does not define the number or has no such quantity: not all is published."""
+    known = {*record.trajectory, *(() if record.sharpness is None else record.sharpness)}
+    if statistic not in _OF_RUN and quantity not in known:
+        return np.nan
     try:
         return measure(record, quantity, statistic, window=window, relative_to=relative_to).value
-    except (UndefinedError, ConfigError, StoreError):
+    except UndefinedError:
         return np.nan
 
 

@@ -2,7 +2,8 @@
 
     stages/data/                             dataset.safetensors, provenance.json
     stages/train/<folder>/<run>/             trajectory.csv, summary.json, origin.json, snapshots/<step>.safetensors
-    stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json
+    stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json, origin.json
+    reference/                               <curve>.csv, index.json
     stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
 
@@ -20,7 +21,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eosrepro.catalog import did_you_mean
 from eosrepro.errors import StoreError
 from eosrepro.types import Dataset, Outcome, Row, stability_threshold
 
@@ -53,10 +54,13 @@ class Record:
     name: str
     step_size: Fraction
     trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
-    sharpness: pd.DataFrame | None  # one row a snapshot: step, sharpness, residual, products, ...; None if not measured
+    sharpness: pd.DataFrame | None  # a row a snapshot: step, sharpness, residual, ...; None: not measured since trained
     summary: Mapping[str, Any]  # as `types.Outcome`
     origin: Mapping[str, Any]  # data: names the training data, "" for a toy; fingerprint: of all that made the run
     snapshots: Path  # for `load_snapshots`
+    sharpness_settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # that `sharpness` was measured with
 
     @property
     def threshold(self) -> float:
@@ -87,41 +91,55 @@ def load_record(name: str, folder: str, step_size: Fraction) -> Record:
 
 def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
     """As `load_record`, from the two folders themselves."""
-    sharpness = measured / "sharpness.csv"
+    evidence = load_json(measured / "origin.json") if (measured / "origin.json").exists() else {}
+    # A sweep keeps no snapshots: its sharpness lies with the run that it was measured on.
+    is_of_this_run = bool(evidence) and last_snapshot(trained / "snapshots") in (evidence["last_snapshot"], None)
     return Record(
         name=name,
         step_size=step_size,
         trajectory=load_table(trained / "trajectory.csv"),
-        sharpness=load_table(sharpness) if sharpness.exists() else None,
+        sharpness=load_table(measured / "sharpness.csv") if is_of_this_run else None,
         summary=load_json(trained / "summary.json"),
         origin=load_json(trained / "origin.json"),
         snapshots=trained / "snapshots",
+        sharpness_settings=evidence["settings"] if is_of_this_run else {},
     )
 
 
-def load_published(
-    name: str, step_size: Fraction, curves: Mapping[str, str], *, reason: str, folder: Path = REFERENCE
-) -> Record:
-    """Published curves as if they had been recorded: quantity → <file>.csv in `folder`.
+def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENCE) -> Record:
+    """Published curves of one run as if they had been recorded: quantity → <file>.csv in `folder`.
 
-    Args:
-        reason: what ended the run, as in `types.Outcome`. Its length is the number of points of its loss (or of the
-            longest curve): abscissae are good to a few iterations, but every iteration is a point.
+    Step size and end are those of the published run, from index.json beside the curves. Its length is the number of
+    points of its loss: abscissae are good to a few iterations, but every iteration is a point.
 
     Raises:
-        StoreError: a curve is not there.
+        StoreError: a curve is not there, or the curves are of runs with different step sizes.
     """
-    tables = {
-        quantity: load_table(folder / f"{file}.csv")
-        .set_axis(["step", quantity], axis=1)
-        .assign(step=lambda curve: curve["step"].round().astype(int))
-        for quantity, file in curves.items()
-    }
-    steps = len(tables.get("loss", max(tables.values(), key=len))) - 1
-    series = {quantity: table.drop_duplicates("step", ignore_index=True) for quantity, table in tables.items()}
+    index = load_json(folder / "index.json")
+    if unknown := sorted(set(curves.values()) - index.keys()):
+        hint = did_you_mean(unknown[0], list(index))
+        raise StoreError(f"{folder / 'index.json'} does not list {unknown[0]!r}{hint}")
+    step_sizes = {Fraction(index[file]["step_size"]) for file in curves.values()}
+    if len(step_sizes) > 1:
+        raise StoreError(
+            f"the published curves of {name} have different step sizes: {', '.join(sorted(curves.values()))}"
+        )
+    series = {}
+    for quantity, file in curves.items():
+        curve = load_table(folder / f"{file}.csv").set_axis(["step", quantity], axis=1)
+        series[quantity] = curve.assign(step=curve["step"].round().astype(int)).drop_duplicates(
+            "step", ignore_index=True
+        )
+    # Without a loss nobody knows how long the run was, and `ended_by` is left open.
+    summary = {"reason": "", "steps": max(int(curve["step"].max()) for curve in series.values())}
+    if "loss" in curves:
+        n_points = len(load_table(folder / f"{curves['loss']}.csv"))
+        summary = {"reason": index[curves["loss"]]["ended_by"], "steps": n_points - 1}
     sharpness = series.pop("sharpness", None)
-    trajectory = reduce(lambda left, right: left.merge(right, on="step", how="outer"), series.values())
-    return Record(name, step_size, trajectory, sharpness, {"reason": reason, "steps": steps}, {}, Path())
+    trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
+    for curve in series.values():
+        trajectory = trajectory.merge(curve, on="step", how="outer")
+    return Record(name, step_sizes.pop(), trajectory, sharpness, summary, {}, Path())
 
 
 def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data: str, fingerprint: str) -> None:
@@ -131,9 +149,10 @@ def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data
     save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint})
 
 
-def save_sharpness(folder: Path, table: pd.DataFrame) -> None:
-    """Write sharpness.csv and summary.json of one run."""
+def save_sharpness(folder: Path, table: pd.DataFrame, snapshots: Path, settings: Mapping[str, Any]) -> None:
+    """Write sharpness.csv, summary.json and origin.json of one run: measured on `snapshots` with `settings`."""
     save_table(folder / "sharpness.csv", table)
+    save_json(folder / "origin.json", {"last_snapshot": last_snapshot(snapshots), "settings": settings})
     audited = table.dropna(subset="audit_sharpness")
     shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]
     summary = {
@@ -170,6 +189,12 @@ def snapshot_paths(folder: Path) -> list[Path]:
     if not paths:
         raise StoreError(f"{folder} holds no snapshots: run `eosrepro train` for this experiment first")
     return paths
+
+
+def last_snapshot(folder: Path) -> str | None:
+    """SHA-256 of the last snapshot, by which a training is known again; None where there are no snapshots."""
+    paths = sorted(folder.glob("*.safetensors"))
+    return sha256(paths[-1]) if paths else None
 
 
 def save_dataset(folder: Path, dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from functools import lru_cache
@@ -23,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from eosrepro import config, markdown, pipeline, statistics, store, tracking
 from eosrepro.catalog import did_you_mean
-from eosrepro.config import Config, Profile, Section, StepSize, Window
+from eosrepro.config import Config, Profile, Section, Window
 from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
@@ -59,7 +60,6 @@ class Published(Section):
     """The published curves that some of the variants can be laid over."""
 
     where: dict[str, str]  # axis → name of its value
-    step_size: StepSize
     curves: dict[str, str]  # quantity → reference/<file>.csv
 
 
@@ -99,7 +99,8 @@ def run(file: Path) -> Path:
     sweep = config.parse(Sweep, config.read(file), file)
     params = config.read(config.PARAMS)
     folder = SWEEPS / file.stem
-    # All variants are read before the first is run: a mistake in the last is not found hours later.
+    # All is read before the first variant is run: a mistake in the last is not found hours later.
+    theirs = [(published.where, store.load_published("published", published.curves)) for published in sweep.published]
     combinations = itertools.product(*(axis.values for axis in sweep.vary.values()))
     variants = {names: _variant(sweep, params, names, file) for names in combinations}
     rows = []
@@ -107,8 +108,7 @@ def run(file: Path) -> Path:
         record = _record(variant, sweep.run, folder / "runs", measure=_needs_sharpness(sweep))
         facts = {"source": "ours", "steps": record.summary["steps"]}
         rows.append(dict(zip(sweep.vary, names, strict=True)) | facts | _measured(sweep, record))
-    for published in sweep.published:
-        rows.append(published.where | {"source": "published"} | _measured(sweep, _reference(published)))
+    rows += [where | {"source": "published"} | _measured(sweep, record) for where, record in theirs]
     table = pd.DataFrame(rows)
     store.save_table(folder / "table.csv", table)
     store.save_text(folder / "table.md", as_markdown(sweep, table))
@@ -145,7 +145,8 @@ def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], fi
     chosen = {axis.path: axis.values[name] for axis, name in zip(sweep.vary.values(), names, strict=True)}
     place = Path(f"{file} ({', '.join(names)})")
     variant = config.validate(_with(params, sweep.set | chosen), place, reference=store.REFERENCE)
-    known = variant.quantities(sweep.run)
+    # Coordinates of θ are read from snapshots, and a sweep keeps none.
+    known = [quantity for quantity in variant.quantities(sweep.run) if "theta_" not in quantity]
     for name, measure in sweep.measures.items():
         if measure.quantity not in known:
             hint = did_you_mean(measure.quantity, known)
@@ -167,13 +168,13 @@ def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store.Record:
-    # Of settings and code: the data are made from the settings, here and now, and have no file with a checksum.
-    made_by = tracking.fingerprint(variant.resolved(name), None)
-    key = json.dumps([made_by, variant.sharpness.model_dump()], sort_keys=True)
+    resolved, data = variant.resolved(name), _dataset(variant.active.model_dump_json())
+    made_by = tracking.fingerprint(resolved, {"sha256": _checksum(data)})
+    measured_by = [variant.sharpness.model_dump(), tracking.code_version({}, tracking.MEASURING_SOURCES)]
+    key = json.dumps([made_by, measured_by], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     done = place / ("measured/summary.json" if measure else "summary.json")
     if not done.exists():
-        data = _dataset(variant.active.model_dump_json())
         pipeline.train_into(place, variant, name, data, fingerprint=made_by)
         if measure:
             pipeline.measure_into(place / "measured", place / "snapshots", variant, name, data)
@@ -186,12 +187,12 @@ def _dataset(profile: str) -> Dataset:
     return pipeline.dataset(Profile.model_validate_json(profile))
 
 
+def _checksum(data: Dataset) -> str:
+    return hashlib.sha256(data.inputs.numpy().tobytes() + data.targets.numpy().tobytes()).hexdigest()
+
+
 def _needs_sharpness(sweep: Sweep) -> bool:
-    return any(measure.quantity == "sharpness" for measure in sweep.measures.values())
-
-
-def _reference(published: Published) -> store.Record:
-    return store.load_published("published", published.step_size, published.curves, reason="accuracy")
+    return any(re.match("sharpness|eigenvalue_", measure.quantity) for measure in sweep.measures.values())
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:

@@ -59,6 +59,7 @@ WINDOWED = ("loss", "relative_progress", "directional_smoothness")
 
 # What a training depends on, as the stage `train` in dvc.yaml declares it.
 TRAINING_SOURCES = ("training.py", "objective.py")
+MEASURING_SOURCES = ("diagnostics/sharpness.py", "lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
 
 GIT_COMMIT = "mlflow.source.git.commit"  # the name under which the MLflow UI shows it
@@ -123,14 +124,14 @@ def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] 
     return _digest([settings, data_provenance["sha256"], code_version(resolved)])
 
 
-def code_version(resolved: Mapping[str, Any]) -> str:
+def code_version(resolved: Mapping[str, Any], core: Iterable[str] = TRAINING_SOURCES) -> str:
     """SHA-256 of the sources that a run depends on: the core and the members it names, as dvc.yaml has it.
 
     A new model or an edited loss that this run does not use leaves it as it is.
     """
     package = Path(__file__).parent
     members = [f"{folder}/{resolved[key]['name']}.py" for key, folder in MEMBER_FOLDERS.items() if key in resolved]
-    return _digest([[source, (package / source).read_text("utf-8")] for source in (*TRAINING_SOURCES, *members)])
+    return _digest([[source, (package / source).read_text("utf-8")] for source in (*core, *members)])
 
 
 # --- live, while a run trains -----------------------------------------------------------------------------------------
@@ -160,27 +161,17 @@ class LiveRun:
         if time.monotonic() >= self._next_flush:
             self._flush()
 
-    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Log what is pending and mark the run as finished; `summary` is a `types.Outcome` as a mapping."""
-        self._end("FINISHED", _outcome_tags(summary or {}))
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._end("FINISHED", {})
-        else:
-            self._end("FAILED" if issubclass(kind, Exception) else "KILLED", {})
-
-    def _end(self, status: str, tags: Mapping[str, str]) -> None:
+        status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
         self._flush()
         store, self._store = self._store, None
         if store:
             with _CarryingOn():
-                _set_tags(store, self._run_id, tags)
                 store.client.set_terminated(self._run_id, status)
 
     def _flush(self) -> None:
@@ -251,7 +242,6 @@ def sync_run(
     experiment: str,
     window: int,
     profile: str,
-    sharpness: Mapping[str, Any] | None = None,
 ) -> bool:
     """Make the MLflow run of a recorded run equal to the record; see the head of this file.
 
@@ -263,18 +253,16 @@ def sync_run(
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.
-        sharpness: the settings that `record.sharpness` was measured with. None leaves the sharpness alone: at the end
-            of a training, what is on disk may have been measured on the training before.
 
     Returns:
         Whether MLflow has it all.
     """
-    measured = record.sharpness if sharpness is not None else None
+    measured = record.sharpness is not None
     with _CarryingOn():
         store = _open(experiment)
-        params = _params(resolved, data_provenance, window, sharpness if measured is not None else None)
+        params = _params(resolved, data_provenance, window, record.sharpness_settings if measured else None)
         points = list(_trajectory_points(record, window))
-        if measured is not None:
+        if measured:
             points += _sharpness_points(record)
         tags = _tags(resolved, data_provenance, profile) | _outcome_tags(record.summary)
         synced = {"synced": _digest([params, points])}  # set last: an interrupted sync does not count
@@ -282,7 +270,7 @@ def sync_run(
             run = _find(store, tags["fingerprint"])
             if run and run.info.status == "FINISHED" and synced.items() <= run.data.tags.items():
                 return True
-            missing = _missing(store, run, params, points, with_sharpness=measured is not None) if run else None
+            missing = _missing(store, run, params, points, with_sharpness=measured) if run else None
             if run and missing is None:
                 store.client.delete_run(run.info.run_id)
                 tags = {key: value for key, value in run.data.tags.items() if _of_machine(key)} | tags
@@ -492,7 +480,7 @@ def _machine(resolved: Mapping[str, Any]) -> dict[str, str]:
     tags = {
         "machine.device": torch.cuda.get_device_name() if on_gpu else _cpu_name(),
         "machine.torch": torch.__version__,
-        "machine.threads": str(torch.get_num_threads()),
+        "machine.threads": str(resolved.get("compute", {}).get("threads", torch.get_num_threads())),
     }
     return tags | _git_commit()
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import re
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from math import nan
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,7 +23,9 @@ from eosrepro import store
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
 from eosrepro.preprocessing import preprocess
-from eosrepro.types import Dataset
+from eosrepro.store import Record
+from eosrepro.types import Dataset, Outcome, Row
+from tests.records import REFERENCE
 
 
 @pytest.fixture
@@ -130,6 +137,70 @@ def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Pa
     (tmp_path / "new" / "dataset.safetensors").replace(tmp_path / "old" / "dataset.safetensors")
     with pytest.raises(StoreError, match="has changed since"):
         store.load_dataset(tmp_path / "old")
+
+
+def trained(folder: Path, last: float) -> None:
+    """A run of two snapshots below `folder`, the second at `last`."""
+    row = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5)
+    store.save_trajectory(folder, [row], Outcome("max_steps", 0, 1.0, nan), data="", fingerprint="f")
+    for step, value in enumerate((0.0, last)):
+        store.save_snapshot(folder / "snapshots", step, torch.tensor([value]))
+
+
+def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: Path) -> None:
+    table = pd.DataFrame({"step": [0, 1], "sharpness": [3.0, 4.0], "products": [5, 5], "audit_sharpness": [3.0, nan]})
+
+    def load() -> Record:
+        return store.load_record_from("run", Fraction(1, 2), trained=tmp_path / "run", measured=tmp_path / "measured")
+
+    trained(tmp_path / "run", 1.0)
+    assert load().sharpness is None
+    store.save_sharpness(tmp_path / "measured", table, tmp_path / "run/snapshots", {"k": 1})
+    loaded = load()
+    assert loaded.sharpness is not None
+    pd.testing.assert_frame_equal(loaded.sharpness, table)
+    assert loaded.sharpness_settings == {"k": 1}
+
+    trained(tmp_path / "run", 2.0)
+    assert load().sharpness is None
+    assert load().sharpness_settings == {}
+
+    trained(tmp_path / "run", 1.0)  # the same training again
+    assert load().sharpness is not None
+    shutil.rmtree(tmp_path / "run/snapshots")  # as a sweep does
+    assert load().sharpness is not None
+
+
+def test_published_curves_have_the_step_size_and_the_end_of_the_published_run() -> None:
+    curves = {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over60", "relative_progress": "exp3_rp_2over60"}
+    record = store.load_published("mine", curves, REFERENCE)
+    assert record.threshold == 60
+    assert record.summary == {"reason": "accuracy", "steps": 1313}
+    assert list(record.trajectory) == ["step", "loss", "relative_progress"]
+    assert record.sharpness is not None
+    assert record.sharpness["step"].is_monotonic_increasing
+    assert store.load_published("linear", {"loss": "exp1_loss_linear"}, REFERENCE).summary["reason"] == "diverged"
+
+
+def test_without_its_loss_the_length_of_a_published_run_is_open() -> None:
+    record = store.load_published("mine", {"sharpness": "exp3_sharp_2over60"}, REFERENCE)
+    assert record.summary["reason"] == ""
+    assert len(record.trajectory) == 0
+
+
+def test_published_curves_of_two_runs_or_of_none_are_refused() -> None:
+    with pytest.raises(StoreError, match="the published curves of mine have different step sizes: exp3_loss_2over60, "):
+        store.load_published("mine", {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over90"}, REFERENCE)
+    with pytest.raises(StoreError, match=r"index\.json does not list 'exp9'"):
+        store.load_published("mine", {"loss": "exp9"}, REFERENCE)
+
+
+def test_the_index_lists_every_published_curve_with_the_step_size_in_its_name() -> None:
+    index = store.load_json(REFERENCE / "index.json")
+    assert index.keys() == {path.stem for path in REFERENCE.glob("*.csv")}
+    named = {name: match[1] for name in index if (match := re.search(r"2over(\d+)", name))}
+    assert {name: index[name]["step_size"] for name in named} == {name: f"2/{end}" for name, end in named.items()}
+    assert {entry["ended_by"] for entry in index.values()} == {"accuracy", "max_steps", "diverged"}
 
 
 def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ SWEEP: dict[str, Any] = {
     "published": [
         {
             "where": {"step size": "2/30"},
-            "step_size": "2/30",
             "curves": {"loss": "exp3_loss_2over30", "relative_progress": "exp3_rp_2over30", "sharpness": "exp3_sharp_2over30"},
         }
     ],
@@ -188,7 +187,7 @@ def test_a_new_setting_is_a_new_run(folder: Path) -> None:
 def test_edited_code_is_a_new_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
     sweeps.run(write(sweep))
-    monkeypatch.setattr(tracking, "code_version", lambda _resolved: "edited")
+    monkeypatch.setattr(tracking, "code_version", lambda *_: "edited")
     sweeps.run(write(sweep))
     assert len(list((folder / "stages/sweeps/grid/runs").iterdir())) == 4
 
@@ -246,5 +245,5 @@ def test_a_missing_file_and_a_missing_curve_are_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         sweeps.run(Path("nowhere.yaml"))
     sweep = changed(published=[SWEEP["published"][0] | {"curves": {"loss": "exp3_los"}}])
-    with pytest.raises(StoreError, match=r"exp3_los\.csv does not exist"):
+    with pytest.raises(StoreError, match=r"index\.json does not list 'exp3_los'; did you mean 'exp3_loss_2over"):
         sweeps.run(write(sweep))

@@ -54,16 +54,16 @@ def sharpness(
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
         row |= {"residual": max(pair.residual for pair in pairs), "products": pairs[0].products}
-        yield row | _audit(hvp, random, audited=index % audit_every == 0, rtol=rtol / 10, max_products=max_products)
+        # The audit has a random vector of its own: the one above has had its say in the warm start.
+        another = torch.randn(theta.shape, generator=generator).to(theta)
+        yield row | _audit(hvp, another, audited=index % audit_every == 0, rtol=rtol / 10, max_products=max_products)
 
 
 def _audit(hvp: Any, random: Tensor, *, audited: bool, rtol: float, max_products: int) -> dict[str, Any]:
-    cold = top_eigenpairs(hvp, random, rtol=rtol, max_products=max_products)[0] if audited else None
-    return {
-        "audit_sharpness": cold.value if cold else nan,
-        "audit_residual": cold.residual if cold else nan,
-        "audit_products": cold.products if cold else 0,
-    }
+    if not audited:
+        return {"audit_sharpness": nan, "audit_residual": nan, "audit_products": nan}
+    cold = top_eigenpairs(hvp, random, rtol=rtol, max_products=max_products)[0]
+    return {"audit_sharpness": cold.value, "audit_residual": cold.residual, "audit_products": cold.products}
 
 
 def _warm_start(previous: list[EigenPair], n_pairs: int, grad: Tensor, random: Tensor) -> Tensor:
