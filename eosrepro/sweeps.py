@@ -215,4 +215,8 @@ def _cell(values: pd.Series) -> str:
     if np.isnan(mean):
         return "–"
     missing = f" ({values.isna().sum()} of {len(values)} never)" if values.isna().any() else ""
-    return (f"{mean:.4g}" if low == high else f"{mean:.3g} ({low:.3g}–{high:.3g})") + missing
+    return (markdown.number(mean) if low == high else f"{_three(mean)} ({_three(low)}–{_three(high)})") + missing
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
