@@ -11,7 +11,9 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+
+from eosrepro.errors import ConfigError
 
 KINDS = ("models", "losses", "data", "optimizers", "toys", "diagnostics", "figures")
 
@@ -28,13 +30,16 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
     Raises:
         LookupError: no such member; the message names the nearest one and lists all.
+        ConfigError: the file of that name has no function of that name.
     """
     known = names(kind)
     if name not in known:
         raise LookupError(f"no {name!r} in eosrepro/{kind}{did_you_mean(name, known)} (there are: {', '.join(known)})")
     identifier = name.replace("-", "_")
-    member: Callable[..., Any] = getattr(importlib.import_module(f"eosrepro.{kind}.{identifier}"), identifier)
-    return member
+    module = importlib.import_module(f"eosrepro.{kind}.{identifier}")
+    if not callable(member := getattr(module, identifier, None)):
+        raise ConfigError(f"eosrepro/{kind}/{identifier}.py defines no function {identifier}, and that is its member")
+    return cast(Callable[..., Any], member)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

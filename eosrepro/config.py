@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -43,7 +44,8 @@ from ruamel.yaml.nodes import ScalarNode
 from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import ConfigError
-from eosrepro.types import Row, Stop
+from eosrepro.lanczos import lowest_rtol
+from eosrepro.types import DTYPES, Row, Stop
 
 PARAMS = Path("params.yaml")
 
@@ -153,8 +155,9 @@ def _step_size(raw: object) -> Fraction:
     """Read `2/60`, `0.04` or 0.04 exactly as it is written."""
     text = raw if isinstance(raw, str) else repr(raw)
     if _STEP_SIZE.fullmatch(text):
-        with suppress(ZeroDivisionError):
-            if (step_size := Fraction(text)) > 0:
+        with suppress(ZeroDivisionError, OverflowError):
+            step_size = Fraction(text)
+            if float(step_size) > 0 and float(2 / step_size) > 0:
                 return step_size
     raise _complaint(
         f"found {_shown(raw)}, should be a positive fraction such as 2/60 or a positive number such as 0.04"
@@ -236,8 +239,14 @@ def _keys_of(member: Callable[..., Any], name: str, common: type[_MemberKeys]) -
 
 def _annotation(member: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """The type of one parameter; that of the result is not asked for, which in a figure would load matplotlib."""
-    written = parameter.annotation
-    return eval(written, inspect.unwrap(member).__globals__) if isinstance(written, str) else written
+    written, function = parameter.annotation, inspect.unwrap(member)
+    place = f"{function.__module__}: the parameter {parameter.name} of {function.__name__}"
+    if written is parameter.empty:
+        raise ConfigError(f"{place} has no type: write one, such as {parameter.name}: int")
+    try:
+        return eval(written, function.__globals__) if isinstance(written, str) else written
+    except NameError as error:
+        raise ConfigError(f"{place} has the type {written}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -259,8 +268,12 @@ class _Of:
     def _read(self, raw: Any) -> Member:
         model = _keys_of(self._find(raw), raw["name"], self.common)
         try:
+            written = json.dumps(raw, default=str)
+        except (ValueError, RecursionError):
+            raise _complaint("contains itself, by an alias: write it out") from None
+        try:
             # As JSON, a list may stand for a tuple and text for a path, and nothing else is let through.
-            read = model.model_validate_json(json.dumps(raw, default=str))
+            read = model.model_validate_json(written)
         except ValidationError as error:
             raise _reworded(error, _keys(model)) from None
         values = dict(read)
@@ -344,7 +357,7 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "float64"]
-    threads: Positive
+    threads: Annotated[int, Field(gt=0, le=1024)]
     """Past the edge, float32 trajectories depend on it."""
     chunk_size: Positive
     """Examples in memory at once."""
@@ -358,6 +371,12 @@ class Sharpness(Section):
     max_products: Positive
     audit_every: Positive
     seed: Seed
+
+    @model_validator(mode="after")
+    def _is_within_reach(self) -> Sharpness:
+        if self.k > self.max_products:
+            raise _complaint(f"asks for k = {self.k} eigenvalues in max_products = {self.max_products} products")
+        return self
 
 
 class Mlflow(Section):
@@ -434,6 +453,8 @@ class Window(Section):
     def _one_form(self) -> Window:
         if (self.last is None) == (self.from_ is None and self.to is None):
             raise _complaint("should hold either from and/or to, or last")
+        if isinstance(self.from_, int) and isinstance(self.to, int) and self.from_ > self.to:
+            raise _complaint(f"holds no step: from {self.from_} is after to {self.to}")
         return self
 
 
@@ -452,13 +473,12 @@ class Bound(Section):
         return self
 
 
-class Claim(Section):
-    """A published statement as a statistic of one run and the bound that decides it."""
+FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged")  # whatever quantity and window
 
-    claim: Text
-    source: Text
-    """Figure, experiment or theorem of the paper."""
-    run: str
+
+class Measure(Section):
+    """One statistic of one quantity of a run: see `statistics.py`."""
+
     quantity: str
     """See `quantities`."""
     statistic: Literal[
@@ -483,20 +503,33 @@ class Claim(Section):
     """Of first_above and first_outside."""
     window: Window | None = None
     """None: the whole run."""
-    bound: Bound
-    published: float | None = None
-    needs: Literal["published"] | None = None
-    """Only meaningful on the paper's data and length."""
 
     @model_validator(mode="after")
-    def _levels(self) -> Claim:
+    def _has_what_the_statistic_takes(self) -> Measure:
         if self.level is not None and self.statistic not in ("first_above", "first_outside"):
             raise _complaint(f"holds a level, which is for first_above and first_outside, not for {self.statistic}")
         if self.level is None and self.statistic == "first_outside":
             raise _complaint("holds no level, and first_outside needs one")
         if self.level is None and self.statistic == "first_above" and self.relative_to is None:
             raise _complaint("holds neither level nor relative_to: threshold, and first_above needs one of them")
+        if self.window is not None and self.statistic in FACTS_OF_A_RUN:
+            raise _complaint(f"holds a window, and {self.statistic} is of the whole run")
+        if self.relative_to is not None and self.statistic in (*FACTS_OF_A_RUN, "relation_error"):
+            raise _complaint(f"holds relative_to, and {self.statistic} has no unit")
         return self
+
+
+class Claim(Measure):
+    """A published statement as a statistic of one run and the bound that decides it."""
+
+    claim: Text
+    source: Text
+    """Figure, experiment or theorem of the paper."""
+    run: str
+    bound: Bound
+    published: float | None = None
+    needs: Literal["published"] | None = None
+    """Only meaningful on the paper's data and length."""
 
 
 class Config(Section):
@@ -558,9 +591,10 @@ class Config(Section):
         return facts | profile | {"compute": self.compute.model_dump(mode="json")}
 
     def quantities(self, name: str) -> list[str]:
-        """What a claim about that run may be about: columns of its tables, and θ_i of a toy."""
+        """What a claim about that run may be about: see `statistics.series`."""
         run = self.run(name)
-        columns = [column.name for column in fields(Row)] + ["sharpness"]
+        columns = [column.name for column in fields(Row) if not (isinstance(run, Toy) and column.name == "accuracy")]
+        columns += ["relative_progress_by_next_gradient", "sharpness"]
         columns += [f"eigenvalue_{i}" for i in range(2, self.sharpness.k + 1)]
         n_thetas = len(run.start) if isinstance(run, Toy) else 0
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
@@ -623,7 +657,10 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except MarkedYAMLError as error:
         raise ConfigError(f"{path}{_place(error)}: not valid YAML: {error.problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
+        words = "a whole number has more digits than can be read" if "digits" in str(error) else str(error)
+        raise ConfigError(f"{path}: not valid YAML: {words}") from None
+    except (YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         raise ConfigError(f"{path} is empty: it should hold {', '.join(_keys(Config))}")
@@ -657,6 +694,11 @@ def _place(error: MarkedYAMLError) -> str:
 def _contradictions(config: Config) -> Iterator[Finding]:
     if config.profile not in config.profiles:
         yield ("profile",), f"there is no profile {_unknown(config.profile, config.profiles)}"
+    # Audits are ten times as accurate as the solves, and the residuals of both are estimates: see `lanczos.py`.
+    least = 10 * lowest_rtol(DTYPES[config.compute.dtype])
+    if config.sharpness.rtol < least:
+        found = f"found {config.sharpness.rtol:g}, should be at least {least:.2g} in {config.compute.dtype}"
+        yield ("sharpness", "rtol"), found
     yield from _run_contradictions(config)
     for name, figure in config.figures.items():
         yield from _figure_contradictions(config, name, figure)
@@ -675,9 +717,21 @@ def _run_contradictions(config: Config) -> Iterator[Finding]:
         section = "toys" if isinstance(run, Toy) else "experiments"
         if (run.folder.split("/")[0] == "toys") != isinstance(run, Toy):
             yield (section, name, "folder"), f"found {run.folder!r}, but toys, and nothing else, lie below toys/"
+        if isinstance(run, Toy) and (complaint := _refused(run)):
+            yield (section, name, "start"), complaint
         for place, other in places.items():
             if f"{run.folder}/".startswith(f"{place}/"):
                 yield (section, name, "folder"), f"found {run.folder!r}, which lies in the outputs of the run {other!r}"
+
+
+def _refused(toy: Toy) -> str | None:
+    """Why the function of the toy does not take its start, if it does not."""
+    f = catalog.find("toys", toy.toy.name)(**toy.toy.options)
+    try:
+        value = f(torch.tensor(toy.start, dtype=torch.float64))
+    except (RuntimeError, ValueError, IndexError) as error:
+        return f"{toy.toy.name} cannot be evaluated at the {len(toy.start)} numbers of start: {error}"
+    return None if value.ndim == 0 else f"{toy.toy.name} has {value.numel()} values there, and a toy has one"
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:
@@ -691,6 +745,16 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
         for run in set(column) - figure.runs.keys():
             yield ("figures", name, "columns", heading), f"the figure has no run {_unknown(run, figure.runs)}"
     panels = figure.options.get("panels", ())
+    for what, names in (("panels", list(panels)), ("runs", list(figure.runs.values()))):
+        if twice := {each for each in names if names.count(each) > 1}:
+            yield ("figures", name, what), f"{', '.join(sorted(twice))!r} stands there twice"
+    if "accuracy" in panels and (toys := figure.runs.keys() & config.toys.keys()):
+        yield ("figures", name, "panels"), f"accuracy: the toy {min(toys)!r} has none"
+    for key, (low, high) in (figure.options.get("limits") or {}).items():
+        if not low < high:
+            yield ("figures", name, "limits", key), f"found [{low:g}, {high:g}], should be the lower and the higher end"
+        if panels and key not in panels:
+            yield ("figures", name, "limits", key), f"the figure has no panel {_unknown(key, panels)}"
     for panel, curves in figure.reference.items():
         if panel not in panels:
             yield ("figures", name, "reference", panel), f"the figure has no panel {_unknown(panel, panels)}"

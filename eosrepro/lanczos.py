@@ -2,7 +2,8 @@
 
 Lanczos' method with full reorthogonalisation. "Largest" means algebraically largest: the most positive, not the largest
 in magnitude. All products count, and every eigenvalue is returned with its residual ‖A v − λ v‖, which bounds the
-distance from λ to the nearest eigenvalue.
+distance from λ to the nearest eigenvalue. It is the residual that Lanczos' recurrence gives: rounding errors drown it
+where it comes near the precision of the numbers, and so far down `rtol` may not go.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from eosrepro.errors import EosreproError
 from eosrepro.types import EigenPair
 
 Matvec = Callable[[Tensor], Tensor]
+
+
+def lowest_rtol(dtype: torch.dtype) -> float:
+    """The smallest `rtol` at which the residual that the recurrence gives can be told from its rounding errors."""
+    return 30 * torch.finfo(dtype).eps
 
 
 class NotConvergedError(EosreproError):
@@ -43,11 +49,13 @@ def top_eigenpairs(
 
     Raises:
         NotConvergedError: rtol was not reached within max_products.
-        ValueError: k is larger than P, or start is zero.
+        ValueError: k is larger than P, start is zero, or rtol is below `lowest_rtol`.
     """
     size = start.numel()
     if not 1 <= k <= size:
         raise ValueError(f"k = {k} eigenpairs of a matrix of order {size}")
+    if rtol < lowest_rtol(start.dtype):
+        raise ValueError(f"rtol = {rtol:g} is out of the reach of {start.dtype}")
     norm = torch.linalg.vector_norm(start)
     if not norm > 0:
         raise ValueError("the start vector is zero")

@@ -37,6 +37,25 @@ class WindowLike(Protocol):
     def last(self) -> float | None: ...  # the last share of the series instead, in 0..1
 
 
+class MeasureLike(Protocol):
+    """One statistic of one quantity, as `measure` takes it."""
+
+    @property
+    def quantity(self) -> str: ...
+
+    @property
+    def statistic(self) -> str: ...
+
+    @property
+    def window(self) -> WindowLike | None: ...
+
+    @property
+    def relative_to(self) -> str | None: ...
+
+    @property
+    def level(self) -> float | None: ...
+
+
 class Measurement(NamedTuple):
     """A number and what it was taken from, in words."""
 
@@ -56,15 +75,18 @@ def onset(trajectory: pd.DataFrame, level: float = -0.5) -> int | None:
 def series(record: store.Record, quantity: str) -> pd.DataFrame:
     """One recorded quantity as columns `step` and `value`, without the steps at which it is not defined.
 
-    `quantity` is a column of the trajectory or of the sharpness table (which has its own, fewer steps), or `theta_1`,
-    `abs_theta_1`, ...: a coordinate of θ, or its size, from the snapshots.
+    `quantity` is a column of the trajectory or of the sharpness table (which has its own, fewer steps); `theta_1`,
+    `abs_theta_1`, ...: a coordinate of θ, or its size, from the snapshots; or `relative_progress_by_next_gradient`:
+    [f(θ_{t+1}) - f(θ_t)] / (η‖∇f(θ_{t+1})‖²), which is what the paper plots as RP in Experiment 3.
 
     Raises:
         ConfigError: there is no such quantity.
         StoreError: it is one that was not measured on this run.
     """
     coordinate = re.fullmatch(r"(abs_)?theta_([1-9]\d*)", quantity)
-    if coordinate:
+    if quantity == "relative_progress_by_next_gradient":
+        table = _as_series(record.trajectory.assign(**{quantity: _by_next_gradient(record)}), quantity)
+    elif coordinate:
         table = _coordinate(record, int(coordinate[2]))
         table = table.abs() if coordinate[1] else table
     elif quantity in record.trajectory:
@@ -128,6 +150,8 @@ def measure(
     if statistic in _OF_RUN:
         return _OF_RUN[statistic](record)
     if statistic == "relation_error":
+        if not {"relative_progress", "directional_smoothness"} <= {*record.trajectory}:  # published curves
+            raise UndefinedError(f"RP and L are not both known of {record.name}")
         rows = select(record.trajectory.dropna(subset=["relative_progress", "directional_smoothness"]), record, window)
         return Measurement(_finite(relation_error(rows, float(record.step_size))), _span(rows))
     if statistic not in STATISTICS:
@@ -150,22 +174,13 @@ def measure(
     return Measurement(float(beyond.iloc[0]), _span(rows))
 
 
-def value(
-    record: store.Record,
-    quantity: str,
-    statistic: str,
-    *,
-    window: WindowLike | None = None,
-    relative_to: str | None = None,
-) -> float:
+def value(record: store.Record, of: MeasureLike) -> float:
     """As `measure`, but NaN where the run does not define the number or has no such quantity: not all is published."""
-    known = {*record.trajectory, *(() if record.sharpness is None else record.sharpness)}
-    if statistic not in _OF_RUN and quantity not in known:
-        return np.nan
     try:
-        return measure(record, quantity, statistic, window=window, relative_to=relative_to).value
-    except UndefinedError:
+        found = measure(record, of.quantity, of.statistic, window=of.window, relative_to=of.relative_to, level=of.level)
+    except (UndefinedError, ConfigError, StoreError):
         return np.nan
+    return found.value
 
 
 def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
@@ -237,6 +252,12 @@ def _edge(edge: int | str, record: store.Record) -> float:
     if float(edge) > _last_step(record):
         raise UndefinedError(f"the window reaches to step {edge}, the run ends at step {_last_step(record)}")
     return float(edge)
+
+
+def _by_next_gradient(record: store.Record) -> pd.Series:
+    table = record.trajectory
+    change = table["loss"].shift(-1) - table["loss"]
+    return change / (float(record.step_size) * table["grad_norm"].shift(-1) ** 2)
 
 
 def _as_series(table: pd.DataFrame, quantity: str) -> pd.DataFrame:

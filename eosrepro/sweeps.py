@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from eosrepro import config, markdown, pipeline, statistics, store, tracking
 from eosrepro.catalog import did_you_mean
-from eosrepro.config import Config, Profile, Section, Window
+from eosrepro.config import Config, Measure, Profile, Section
 from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
@@ -37,23 +37,6 @@ class Axis(Section):
 
     path: str  # key path in params.yaml
     values: Annotated[dict[str, Any], Field(min_length=1)]  # name in the table → value set at `path`
-
-
-class Measure(Section):
-    """One column of the table: as in a claim."""
-
-    quantity: str
-    statistic: str
-    relative_to: Literal["threshold"] | None = None
-    window: Window | None = None
-
-    @model_validator(mode="after")
-    def _statistic_is_known(self) -> Measure:
-        if self.statistic not in statistics.STATISTICS:
-            known = list(statistics.STATISTICS)
-            words = f"no statistic {self.statistic!r}{did_you_mean(self.statistic, known)}"
-            raise PydanticCustomError("complaint", f"{words} (there are: {', '.join(known)})")
-        return self
 
 
 class Published(Section):
@@ -196,10 +179,7 @@ def _needs_sharpness(sweep: Sweep) -> bool:
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
-    return {
-        name: statistics.value(record, of.quantity, of.statistic, window=of.window, relative_to=of.relative_to)
-        for name, of in sweep.measures.items()
-    }
+    return {name: statistics.value(record, of) for name, of in sweep.measures.items()}
 
 
 def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:

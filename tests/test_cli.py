@@ -295,6 +295,45 @@ def test_a_run_that_diverges_is_a_result(folder: Path, small: dict[str, Any]) ->
     assert record.trajectory["loss"].iloc[-1] > 1e100
 
 
+def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Path, small: dict[str, Any]) -> None:
+    name = "example1_2over39"
+    bound = {"claim": "It is 40", "source": "Example 1", "run": name, "quantity": "sharpness", "statistic": "final"}
+    small["claims"] |= {"sharpness_of_example1": bound | {"bound": {"min": 39, "max": 41}}}
+    write_params(folder, small)
+
+    def verdict() -> Any:
+        assert run("verify").exit_code == 0
+        return store.load_json(folder / "stages/verify/claims.json")["sharpness_of_example1"]
+
+    run("train", name)
+    assert verdict()["reason"] == f"sharpness of {name} has not been measured since it was trained: " + (
+        f"run `eosrepro diagnose {name}`"
+    )
+    run("diagnose", name)
+    assert verdict()["verdict"] == "holds"
+    small["toys"][name]["stop"]["max_steps"] = 7
+    write_params(folder, small)
+    run("train", name)
+    assert verdict()["verdict"] == "not applicable"
+    assert "has not been measured since it was trained" in verdict()["reason"]
+    run("diagnose", name)
+    assert verdict()["verdict"] == "holds"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("train", "example1_2over39")
+    short = [
+        {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
+        for step, audit in ((0, 40.0), (1, 44.0), (2, float("nan")), (3, 41.0))
+    ]
+    monkeypatch.setattr(pipeline, "sharpness", lambda *_args, **_settings: iter(short))
+    done = run("diagnose", "example1_2over39")
+    assert done.exit_code == 0
+    assert "Warning: the sharpness of example1_2over39 falls short of its audit" in done.stderr
+    assert "at step 1, 3: lower rtol" in done.stderr
+
+
 @pytest.mark.usefixtures("small")
 def test_a_stage_tells_what_it_made(folder: Path) -> None:
     done = run("data")
@@ -319,7 +358,7 @@ def test_config_schema_prints_the_committed_file() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
-    assert run("config", "check").stdout == "params.yaml is valid: 4 runs, 2 figures, 20 claims\n"
+    assert run("config", "check").stdout == "params.yaml is valid: 4 runs, 2 figures, 21 claims\n"
     assert contents(folder) == {}
     assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
     # The same content whatever params.yaml says: DVC runs nothing anew because of it.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from eosrepro.lanczos import NotConvergedError, top_eigenpairs
+from eosrepro.lanczos import NotConvergedError, lowest_rtol, top_eigenpairs
 from eosrepro.objective import Objective
 from tests.conftest import dense_hessian, small_problem
 
@@ -151,3 +151,30 @@ def test_a_start_in_an_invariant_subspace_ends_early_with_residual_zero() -> Non
 def test_impossible_counts_are_refused(k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         top_eigenpairs(torch.eye(5).mv, torch.ones(5), k=k, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"),
+    [
+        (torch.float32, 3e-3),
+        (torch.float32, 3e-4),
+        (torch.float64, 1e-10),
+        (torch.float64, 1e-12),
+    ],
+)
+def test_the_residual_is_that_of_the_pair(
+    matrix_with: Callable[[list[float]], Tensor], dtype: torch.dtype, rtol: float
+) -> None:
+    matrix = matrix_with([*np.linspace(-1, 20, 298).tolist(), 30.0, 31.0])
+    pair = top_eigenpairs(matrix.to(dtype).mv, start_vector(300).to(dtype), rtol=rtol)[0]
+    vector = pair.vector.double()
+    true = torch.linalg.vector_norm(matrix @ vector - pair.value * vector).item()
+
+    assert pair.residual == pytest.approx(true, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_accuracy_out_of_the_reach_of_the_precision_is_refused(dtype: torch.dtype) -> None:
+    matrix = torch.eye(3, dtype=dtype)
+    with pytest.raises(ValueError, match="out of the reach"):
+        top_eigenpairs(matrix.mv, matrix[0], rtol=lowest_rtol(dtype) / 2)

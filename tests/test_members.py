@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from pathlib import Path
 
 import pytest
 
-from eosrepro import catalog
+import eosrepro.losses
+from eosrepro import catalog, config
+from eosrepro.errors import ConfigError
 
 MEMBERS = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
 
@@ -49,3 +53,24 @@ def test_a_name_that_is_no_member_reaches_no_file(name: str) -> None:
     for kind in catalog.KINDS:
         with pytest.raises(LookupError):
             catalog.find(kind, name)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def another(): ...", r"eosrepro/losses/slip\.py defines no function slip"),
+        ("slip = 3", r"eosrepro/losses/slip\.py defines no function slip"),
+        ("def slip(*, power=2): ...", r"eosrepro\.losses\.slip: the parameter power of slip has no type"),
+        ("def slip(*, power: 'Exponent' = 2): ...", r"parameter power of slip has the type Exponent: name 'Exponent'"),
+    ],
+)
+def test_a_slip_in_a_new_member_is_named(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slip.py").write_text(source)
+    monkeypatch.setattr(eosrepro.losses, "__path__", [*eosrepro.losses.__path__, str(tmp_path)])
+    try:
+        with pytest.raises(ConfigError, match=message):
+            config._keys_of(catalog.find("losses", "slip"), "slip", config._MemberKeys)
+    finally:
+        sys.modules.pop("eosrepro.losses.slip", None)

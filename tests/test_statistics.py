@@ -118,6 +118,13 @@ def test_eq_4_3_is_exact_on_a_quadratic(tmp_path: Path) -> None:
     assert value(run, "relative_progress", "relation_error") < 1e-9
 
 
+def test_the_rp_of_experiment_3_is_divided_by_the_norm_of_the_next_gradient() -> None:
+    run = record({"loss": [2.0, 1.0, 1.5], "grad_norm": [1.0, 2.0, 3.0]}, step_size="1/4")
+    points = series(run, "relative_progress_by_next_gradient")
+    assert points["step"].tolist() == [0, 1]
+    assert points["value"].tolist() == [-1 / (4 / 4), 0.5 / (9 / 4)]
+
+
 # --- each statistic, by hand ------------------------------------------------------------------------------------------
 
 SERIES = [4.0, -1.0, 3.0, 3.0, -2.0, 8.0]
@@ -183,7 +190,7 @@ def test_sharpness_has_its_own_steps() -> None:
         ("onset", {}, "no onset"),
         ("mean", {"window": {"from": 3, "to": 9}}, "reaches to step 9, the run ends at step 4"),
         ("mean", {"window": {"from": 7}}, "the run ends at step 4"),
-        ("mean", {"window": {"from": 3, "to": 2}}, "no value between steps 3 and 2"),
+        ("mean", {"window": {"from": "end", "to": 2}}, "no value between steps 4 and 2"),
         ("first_above", {"level": 9.0}, "does not pass 9"),
         ("run_length", {}, r"step 4 \(max_steps\) before it reached its accuracy"),
         ("run_length_times_step_size", {}, "before it reached its accuracy"),

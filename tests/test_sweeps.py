@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from math import log, nan
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,41 @@ def test_the_committed_studies_are_valid(folder: Path) -> None:
         assert sweep.run in sweeps._variant(sweep, sweeps.config.read(Path("params.yaml")), first, file).runs
 
 
+def test_a_level_and_a_second_eigenvalue_are_measured() -> None:
+    measures = {
+        "passes 2": {"quantity": "loss", "statistic": "first_above", "level": 2},
+        "second": {"quantity": "eigenvalue_2", "statistic": "max"},
+    }
+    settings = SWEEP["set"] | {"sharpness.k": 2}
+    made = table(changed(set=settings, measures=measures, vary={"seed": SWEEP["vary"]["seed"]}, published=[]))
+    assert made["passes 2"].tolist() == [0, 0]
+    assert (made["second"] > 0).all()
+
+
+def test_a_sweep_keeps_no_coordinates() -> None:
+    measures = {"x": {"quantity": "abs_theta_1", "statistic": "final"}}
+    vary = {"start": {"path": "toys.example1_2over39.start", "values": {"a": [0.1, 0.1]}}}
+    sweep = {"run": "example1_2over39", "vary": vary, "pooled": [], "measures": measures}
+    with pytest.raises(ConfigError, match=r"measures\.x\.quantity: example1_2over39 has no 'abs_theta_1'"):
+        sweeps.run(write(sweep))
+
+
+def test_other_images_or_another_eigensolver_are_new_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
+    runs = folder / "stages/sweeps/grid/runs"
+    sweeps.run(write(sweep))
+    dataset = pipeline.dataset
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "dataset", lambda profile: replace(dataset(profile), inputs=-dataset(profile).inputs))
+        sweeps._dataset.cache_clear()
+        sweeps.run(write(sweep))
+        assert len(list(runs.iterdir())) == 4
+    sweeps._dataset.cache_clear()
+    monkeypatch.setattr(tracking, "MEASURING_SOURCES", ("lanczos.py", "errors.py"))
+    sweeps.run(write(sweep))
+    assert len(list(runs.iterdir())) == 6
+
+
 LOSS = {"quantity": "loss", "statistic": "final"}
 
 REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
@@ -226,6 +262,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("unknown published axis", {"published": [SWEEP["published"][0] | {"where": {"step": "2/30"}}]}, ["grid.yaml", "nothing varies by the name of step"]),
     ("unknown published value", {"published": [SWEEP["published"][0] | {"where": {"step size": "2/31"}}]}, ["nothing varies by the name of 2/31"]),
     ("published apart", {"published": [SWEEP["published"][0], SWEEP["published"][0] | {"where": {"seed": "0"}}]}, ["grid.yaml", "the same axes"]),
+    ("no level", {"measures": {"x": LOSS | {"statistic": "first_above"}}}, ["measures.x", "neither level nor relative_to"]),
     ("unknown statistic", {"measures": {"x": LOSS | {"statistic": "meen"}}}, ["measures.x", "did you mean 'mean'"]),
     ("unknown quantity", {"measures": {"x": LOSS | {"quantity": "los"}}}, ["measures.x.quantity", "did you mean 'loss'"]),
     ("relative to", {"measures": {"x": LOSS | {"relative_to": "treshold"}}}, ["measures.x.relative_to", "'threshold'"]),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from annotated_types import MinLen
 
 from eosrepro.figures import _style
 from eosrepro.statistics import series
 from eosrepro.store import Record
-from eosrepro.types import Toy
+from eosrepro.types import AtLeast, Toy
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Coordinate = Literal["theta_1", "theta_2"]
-Limits = dict[Coordinate, tuple[float, float]]
+Limits = Annotated[dict[Coordinate, tuple[float, float]], MinLen(2)]  # of both coordinates
 
 _RESOLUTION = 201  # grid points a side
 _LEVELS = np.linspace(0.04, 0.96, 12)  # shares of the frame that lie below each contour
@@ -34,7 +35,7 @@ def toy_paths(
     title: str,
     runs: dict[str, str],
     limits: Limits,
-    steps: int | None = None,
+    steps: Annotated[int, AtLeast(1)] | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
     """One panel a run: the iterates θ_t, joined, over contours of the function, start and last two iterates marked.
 

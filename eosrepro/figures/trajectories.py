@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import MinLen
 
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
@@ -41,8 +42,8 @@ def trajectories(
     *,
     title: str,
     runs: dict[str, str],
-    panels: list[Panel],
-    columns: dict[str, list[str]] | None = None,
+    panels: Annotated[list[Panel], MinLen(1)],
+    columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
     limits: dict[Panel, tuple[float, float]] | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
@@ -79,7 +80,7 @@ def trajectories(
         for panel, row in zip(panels, axes, strict=True):
             for axis, names in zip(row, groups.values(), strict=True):
                 shown = table[(table["panel"] == panel) & table["run"].isin(names)]
-                _draw(axis, shown, [by_name[name] for name in names], colours, (limits or {}).get(panel))
+                _draw(axis, panel, shown, [by_name[name] for name in names], colours, (limits or {}).get(panel))
             row[0].set_ylabel(_LABELS[panel])
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
@@ -110,13 +111,13 @@ def _table(record: Record, panel: str, published: Published) -> pd.DataFrame:
 
 def _draw(
     axis: Axes,
+    panel: str,
     table: pd.DataFrame,
     records: Sequence[Record],
     colours: Mapping[str, _style.Colour],
     limits: tuple[float, float] | None,
 ) -> None:
-    panel = table["panel"].iloc[0]
-    low, high = limits or _limits(table, records)
+    low, high = limits or _limits(panel, table, records)
     axis.set_ylim(low, high)
     thresholds = Counter(record.threshold for record in records)
     for record in records:
@@ -134,14 +135,16 @@ def _draw(
         axis.axhline(0, color="black", linestyle=_style.DASHES, zorder=4)
 
 
-def _limits(table: pd.DataFrame, records: Sequence[Record]) -> tuple[float, float]:
+def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record]) -> tuple[float, float]:
     """The range of the values of all runs, but only the calm part of one that diverged, which has no top."""
     shown: list[float] = []
     for record in records:
         part = [0.1, 0.6] if _diverged(record) else [0, 1]
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
-        shown += [record.threshold] * (table["panel"].iloc[0] in _COMPARED_WITH_THRESHOLD)
+        shown += [record.threshold] * (panel in _COMPARED_WITH_THRESHOLD)
+    if np.isnan(shown).all():  # a run that took no step has no RP
+        return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin

@@ -144,3 +144,9 @@ def test_a_column_of_an_unknown_run() -> None:
 def test_sharpness_that_was_not_measured() -> None:
     with pytest.raises(StoreError, match="has not been measured"):
         draw(record({"loss": LOSS}), panels=["sharpness"])
+
+
+def test_a_run_that_took_no_step_has_an_empty_panel() -> None:
+    axis = draw(record({"relative_progress": [float("nan")], "loss": [2.0]}), panels=["relative_progress"]).axes[0]
+    assert curves(axis) == []
+    assert list(levels(axis)) == [0]
