@@ -233,11 +233,9 @@ def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> di
 
 
 def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:
-    if not config.active.published:
-        return {}
     return {
-        panel: {run: store.load_table(store.REFERENCE / f"{curve}.csv") for run, curve in curves.items()}
-        for panel, curves in figure.reference.items()
+        panel: {run: store.load_table(store.REFERENCE / f"{file}.csv") for run, file in files.items()}
+        for panel, files in _published_files(config, figure).items()
     }
 
 
@@ -245,10 +243,20 @@ def _published_runs(config: Config) -> dict[str, store.Record]:
     """The curves that figures lay under the runs of networks, by run."""
     curves: dict[str, dict[str, str]] = {}
     for figure in config.figures.values():
-        for quantity, files in (figure.reference if config.active.published else {}).items():
+        for quantity, files in _published_files(config, figure).items():
             for name, file in files.items():
                 curves.setdefault(name, {})[quantity] = file
     return {name: store.load_published(name, files) for name, files in curves.items() if name in config.experiments}
+
+
+def _published_files(config: Config, figure: Figure) -> dict[str, dict[str, str]]:
+    """Panel → run → published curve; none where the run has another step size than the published one."""
+    return {
+        panel: {
+            run: file for run, file in files.items() if store.published_run(file).step_size == config.run(run).step_size
+        }
+        for panel, files in (figure.reference if config.active.published else {}).items()
+    }
 
 
 def _view(config: Config) -> dict[str, Any]:

@@ -47,6 +47,13 @@ class Snapshot(NamedTuple):
     theta: Tensor  # (P,)
 
 
+class PublishedRun(NamedTuple):
+    """What reference/index.json says of the run that a published curve is of."""
+
+    step_size: Fraction
+    ended_by: str  # as `types.Outcome.reason`
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """All that is on disk about one run, for figures and claims."""
@@ -106,6 +113,18 @@ def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured:
     )
 
 
+def published_run(file: str, folder: Path = REFERENCE) -> PublishedRun:
+    """The run that the published curve <file>.csv is of, from index.json beside it.
+
+    Raises:
+        StoreError: it is not listed there.
+    """
+    index = load_json(folder / "index.json")
+    if file not in index:
+        raise StoreError(f"{folder / 'index.json'} does not list {file!r}{did_you_mean(file, list(index))}")
+    return PublishedRun(Fraction(index[file]["step_size"]), index[file]["ended_by"])
+
+
 def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENCE) -> Record:
     """Published curves of one run as if they had been recorded: quantity → <file>.csv in `folder`.
 
@@ -115,15 +134,10 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     Raises:
         StoreError: a curve is not there, or the curves are of runs with different step sizes.
     """
-    index = load_json(folder / "index.json")
-    if unknown := sorted(set(curves.values()) - index.keys()):
-        hint = did_you_mean(unknown[0], list(index))
-        raise StoreError(f"{folder / 'index.json'} does not list {unknown[0]!r}{hint}")
-    step_sizes = {Fraction(index[file]["step_size"]) for file in curves.values()}
+    runs = {file: published_run(file, folder) for file in curves.values()}
+    step_sizes = {run.step_size for run in runs.values()}
     if len(step_sizes) > 1:
-        raise StoreError(
-            f"the published curves of {name} have different step sizes: {', '.join(sorted(curves.values()))}"
-        )
+        raise StoreError(f"the published curves of {name} have different step sizes: {', '.join(sorted(runs))}")
     series = {}
     for quantity, file in curves.items():
         curve = load_table(folder / f"{file}.csv").set_axis(["step", quantity], axis=1)
@@ -134,7 +148,7 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     summary = {"reason": "", "steps": max(int(curve["step"].max()) for curve in series.values())}
     if "loss" in curves:
         n_points = len(load_table(folder / f"{curves['loss']}.csv"))
-        summary = {"reason": index[curves["loss"]]["ended_by"], "steps": n_points - 1}
+        summary = {"reason": runs[curves["loss"]].ended_by, "steps": n_points - 1}
     sharpness = series.pop("sharpness", None)
     trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
     for curve in series.values():

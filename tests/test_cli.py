@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from eosrepro import pipeline, store, tracking
 from eosrepro.cli import main
 from eosrepro.config import load
-from tests.project import ROOT, environment, small_params, write_params
+from tests.project import ROOT, all_params, environment, small_params, write_params
 from tests.test_config import BROKEN, edited
 
 CLOSED_PORT = "http://127.0.0.1:9"  # an MLflow that is away
@@ -318,6 +318,26 @@ def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Pa
     assert "has not been measured since it was trained" in verdict()["reason"]
     run("diagnose", name)
     assert verdict()["verdict"] == "holds"
+
+
+def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Path) -> None:
+    params = all_params()
+    run_ = params["experiments"]["exp3_2over60"]
+    run_ |= {"model": run_["model"] | {"width": 3}, "stop": {"max_steps": 3}}
+    params["profiles"]["quick"] |= {"published": True, "data": {"name": "digits", "n_examples": 20}}
+
+    def rows() -> list[list[Any]]:
+        write_params(folder, params)
+        assert [run(*command.split()).exit_code for command in ("data", "train exp3_2over60", "verify")] == [0, 0, 0]
+        made = store.load_table(folder / "stages/verify/runs.csv")
+        return made[["run", "source", "sharpness passes 2/η at"]].fillna("").to_numpy().tolist()
+
+    assert rows() == [["exp3_2over60", "ours", ""], ["exp3_2over60", "published", 159]]
+    figure = load().figures["exp3"]
+    assert "exp3_2over60" in pipeline._published(load(), figure)["loss"]
+    run_["step_size"] = "2/45"
+    assert rows() == [["exp3_2over60", "ours", ""]]
+    assert pipeline._published(load(), figure)["loss"].keys() == {"exp3_2over30", "exp3_2over90"}
 
 
 @pytest.mark.usefixtures("small")
