@@ -6,8 +6,10 @@ Everything below takes what it uses; here the settings of params.yaml are handed
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,8 @@ from eosrepro.preprocessing import preprocess
 from eosrepro.progress import progress
 from eosrepro.training import minimise, outcome
 from eosrepro.types import DTYPES, Dataset, Outcome, Row, stability_threshold
+
+SHORT = 10.0  # seconds
 
 # --- stages -----------------------------------------------------------------------------------------------------------
 
@@ -52,10 +56,13 @@ def train(config: Config, name: str) -> Outcome:
 
 def diagnose(config: Config, name: str) -> pd.DataFrame:
     """Stage `diagnose`: the sharpness on the snapshots of a run, as a table."""
+    started = time.monotonic()
     run, data = config.run(name), _data_of(config, name)
     snapshots = store.train_folder(run.folder, name) / "snapshots"
     table = measure_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data)
-    _sync(config, name, data)
+    # To load MLflow takes seconds. Where DVC runs the pipeline, short measurements leave it to the last stage, `track`.
+    if "DVC_STAGE" not in os.environ or time.monotonic() - started > SHORT:
+        _sync(config, name, data)
     return table
 
 
