@@ -84,7 +84,7 @@ def series(record: store.Record, quantity: str) -> pd.DataFrame:
         StoreError: it is one that was not measured on this run.
     """
     coordinate = re.fullmatch(r"(abs_)?theta_([1-9]\d*)", quantity)
-    if quantity == "relative_progress_by_next_gradient":
+    if quantity == "relative_progress_by_next_gradient" and "grad_norm" in record.trajectory:
         table = _as_series(record.trajectory.assign(**{quantity: _by_next_gradient(record)}), quantity)
     elif coordinate:
         table = _coordinate(record, int(coordinate[2]))

@@ -123,6 +123,8 @@ def test_the_rp_of_experiment_3_is_divided_by_the_norm_of_the_next_gradient() ->
     points = series(run, "relative_progress_by_next_gradient")
     assert points["step"].tolist() == [0, 1]
     assert points["value"].tolist() == [-1 / (4 / 4), 0.5 / (9 / 4)]
+    with pytest.raises(ConfigError, match="no quantity 'relative_progress_by_next_gradient'"):
+        series(unstable(30), "relative_progress_by_next_gradient")  # no gradient is published
 
 
 # --- each statistic, by hand ------------------------------------------------------------------------------------------
