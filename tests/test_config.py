@@ -377,7 +377,7 @@ def test_figures_hold_their_own_options_apart_from_the_common_keys(committed: Co
     assert (figure.name, figure.source) == ("trajectories", "exp1")
     assert list(figure.runs) == ["exp1_tanh", "exp1_relu", "exp1_linear"]
     assert figure.reference["sharpness"] == {"exp1_tanh": "exp1_sharp_tanh", "exp1_relu": "exp1_sharp_relu"}
-    assert figure.options["limits"] == {"loss": (0.0, 4.0)}
+    assert figure.options["limits"] == {"loss": (0.0, 4.0), "sharpness": (0.0, 160.0)}
     assert not {"name", "source", "runs", "reference"} & figure.options.keys()
 
 

@@ -42,7 +42,7 @@ def sharpness(
         step; sharpness and eigenvalue_2 ... eigenvalue_k; residual and products of the solve; audit_sharpness,
         audit_residual and audit_products, NaN where no audit was made.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     previous: list[EigenPair] = []
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
@@ -54,16 +54,14 @@ def sharpness(
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
         row |= {"residual": max(pair.residual for pair in pairs), "products": pairs[0].products}
-        # The audit has a random vector of its own: the one above has had its say in the warm start.
-        another = torch.randn(theta.shape, generator=generator).to(theta)
-        yield row | _audit(hvp, another, audited=index % audit_every == 0, rtol=rtol / 10, max_products=max_products)
-
-
-def _audit(hvp: Any, random: Tensor, *, audited: bool, rtol: float, max_products: int) -> dict[str, Any]:
-    if not audited:
-        return {"audit_sharpness": nan, "audit_residual": nan, "audit_products": nan}
-    cold = top_eigenpairs(hvp, random, rtol=rtol, max_products=max_products)[0]
-    return {"audit_sharpness": cold.value, "audit_residual": cold.residual, "audit_products": cold.products}
+        if index % audit_every:
+            yield row | {"audit_sharpness": nan, "audit_residual": nan, "audit_products": nan}
+        else:
+            # A random vector of its own: the one above has had its say in the warm start.
+            another = torch.randn(theta.shape, generator=of_audits).to(theta)
+            cold = top_eigenpairs(hvp, another, rtol=rtol / 10, max_products=max_products)[0]
+            audit = {"audit_sharpness": cold.value, "audit_residual": cold.residual, "audit_products": cold.products}
+            yield row | audit
 
 
 def _warm_start(previous: list[EigenPair], n_pairs: int, grad: Tensor, random: Tensor) -> Tensor:
