@@ -176,7 +176,8 @@ def test_a_figure_of_toys_needs_no_data(reproduced: tuple[Path, Done]) -> None:
 
 def test_every_run_says_what_it_was_trained_on(reproduced: tuple[Path, Done]) -> None:
     folder, _ = reproduced
-    origins = {path.parent.name: json.loads(path.read_text("utf-8")) for path in folder.glob("stages/train/**/origin.json")}
+    paths = folder.glob("stages/train/**/origin.json")
+    origins = {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths}
     data = {name: origin["data"] for name, origin in origins.items()}
     assert data == dict.fromkeys(NETS, "photo-patches, N = 100") | dict.fromkeys(TOYS, "")
     assert len({origin["fingerprint"] for origin in origins.values()}) == len(origins)
