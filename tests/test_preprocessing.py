@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from fractions import Fraction
+from math import sqrt
 from typing import get_args
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_moments_are_exact(values: list[list[int]], per_channel: bool) -> None:
         variance = sum((value - exact) ** 2 for value in column) / len(column)
 
         assert got_mean == float(exact)
-        assert got_deviation == float(variance) ** 0.5
+        assert got_deviation == sqrt(float(variance))
 
 
 def test_moments_of_many_images_neither_drift_nor_overflow() -> None:
