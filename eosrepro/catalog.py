@@ -11,7 +11,8 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_args, get_type_hints
 
 from eosrepro.errors import ConfigError
 
@@ -40,6 +41,15 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     if not callable(member := getattr(module, identifier, None)):
         raise ConfigError(f"eosrepro/{kind}/{identifier}.py defines no function {identifier}, and that is its member")
     return cast(Callable[..., Any], member)
+
+
+def quantities(diagnostic: str) -> list[str]:
+    """What a diagnostic measures: the fields of the rows that it yields, without the step.
+
+    None are known of one that yields mappings, whose keys depend on its options.
+    """
+    (row,) = get_args(get_type_hints(find("diagnostics", diagnostic))["return"])
+    return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

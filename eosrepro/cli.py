@@ -58,20 +58,20 @@ def data() -> None:
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
 
 
-def _for_each_run(command: Callable[[Config, str], None]) -> Callable[..., None]:
+def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
     """A command on one RUN of params.yaml, or on all toys in one process."""
 
     @click.argument("run", required=False)
     @click.option("--toys", is_flag=True, help="All toys.")
     @functools.wraps(command)
-    def on_runs(run: str | None, *, toys: bool) -> None:
+    def on_runs(run: str | None, *, toys: bool, **options: Any) -> None:
         if (run is None) != toys:
             raise click.UsageError("name one RUN, or say --toys")
         from eosrepro import config
 
         loaded = config.load()
         for name in loaded.toys if run is None else [run]:
-            command(loaded, name)
+            command(loaded, name, **options)
 
     return on_runs
 
@@ -86,13 +86,19 @@ def train(config: Config, run: str) -> None:
     click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
+_jobs = click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the snapshots."
+)
+
+
 @main.command()
+@_jobs
 @_for_each_run
-def diagnose(config: Config, run: str) -> None:
+def diagnose(config: Config, run: str, jobs: int) -> None:
     """Measure the sharpness on the snapshots of RUN."""
     from eosrepro import pipeline
 
-    table = pipeline.diagnose(config, run)
+    table = pipeline.diagnose(config, run, jobs=jobs)
     first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
     largest = table["sharpness"].max()
     click.echo(
@@ -106,6 +112,19 @@ def diagnose(config: Config, run: str) -> None:
             "lower rtol",
             err=True,
         )
+
+
+@main.command()
+@click.argument("measurement")
+@_jobs
+def measure(measurement: str, jobs: int) -> None:
+    """Make the MEASUREMENT of params.yaml on the snapshots of its run."""
+    from eosrepro import config, pipeline
+
+    loaded = config.load()
+    table = pipeline.measure(loaded, measurement, jobs=jobs)
+    declared = loaded.measurement(measurement)
+    click.echo(f"{measurement}: {declared.diagnostic.name} of {declared.run} at {len(table)} snapshots")
 
 
 @main.command()
@@ -165,9 +184,9 @@ def sweep(file: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(examples: int, rounds: int, threads: int, device: str, as_json: bool) -> None:
     """Measure speed as ratios against baselines in this process."""
-    from eosrepro import bench, pipeline
+    from eosrepro import bench, problems
 
-    ratios = bench.bench(n_examples=examples, rounds=rounds, threads=threads, device=pipeline.device(device))
+    ratios = bench.bench(n_examples=examples, rounds=rounds, threads=threads, device=problems.device(device))
     click.echo(json.dumps(bench.as_records(ratios), indent=2) if as_json else bench.as_markdown(ratios))
 
 

@@ -219,7 +219,7 @@ class _FigureKeys(_MemberKeys):
     """Panel → run → published curve, a file in reference/ without .csv."""
 
 
-_GIVEN = {"step_size"}  # keyword-only parameters that the run states itself, beside its optimizer
+_GIVEN = {"step_size", "minibatches"}  # keyword-only parameters that come from the run itself
 
 
 @cache
@@ -304,6 +304,7 @@ LossMember = Annotated[Member, _Of("losses")]
 OptimizerMember = Annotated[Member, _Of("optimizers")]
 ToyMember = Annotated[Member, _Of("toys")]
 DataMember = Annotated[Member, _Of("data")]
+DiagnosticMember = Annotated[Member, _Of("diagnostics")]
 FigureMember = Annotated[Figure, _Of("figures", _FigureKeys, Figure)]
 
 
@@ -346,8 +347,12 @@ class Profile(Section):
     preprocessing: Preprocessing
     max_steps: Positive
     """Caps stop.max_steps of every experiment, not of toys."""
+    max_epochs: Positive
+    """The same for an optimizer whose iterations are epochs."""
     snapshot_every: Positive
     """Least distance of snapshots of every experiment, not of toys: a snapshot takes 4 bytes a parameter of disk."""
+    snapshot_every_epochs: Positive
+    """The same for an optimizer whose iterations are epochs."""
     published: bool
     """Lay the published curves under ours, and judge claims about the paper's own data and length."""
 
@@ -377,6 +382,17 @@ class Sharpness(Section):
         if self.k > self.max_products:
             raise _complaint(f"asks for k = {self.k} eigenvalues in max_products = {self.max_products} products")
         return self
+
+
+class Measurement(Section):
+    """A diagnostic on snapshots of an experiment, beside the sharpness, which is measured on all."""
+
+    run: str
+    source: Folder
+    """The folder of that run."""
+    diagnostic: DiagnosticMember
+    every: Positive
+    """Iterations; it is measured at the snapshots of those that this divides."""
 
 
 class Mlflow(Section):
@@ -543,6 +559,7 @@ class Config(Section):
     templates: dict[str, Any] = Field(default_factory=dict, exclude=True)  # anchors for `<<:`
     experiments: dict[Name, Experiment]
     toys: dict[Name, Toy]
+    measurements: dict[Name, Measurement]
     figures: dict[Name, FigureMember]
     claims: dict[Name, Claim]
 
@@ -566,19 +583,33 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {_unknown(name, self.runs)}")
         return self.runs[name]
 
+    def measurement(self, name: str) -> Measurement:
+        """The measurement of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.measurements:
+            raise ConfigError(f"params.yaml has no measurement {_unknown(name, self.measurements)}")
+        return self.measurements[name]
+
     def stop(self, name: str) -> Stop:
         """When that run ends; experiments are capped by the profile."""
         run = self.run(name)
         stop = Stop(**run.stop.model_dump())
-        return stop if isinstance(run, Toy) else Stop(**asdict(stop) | {"max_steps": self._capped(stop.max_steps)})
-
-    def _capped(self, max_steps: int) -> int:
-        return min(max_steps, self.active.max_steps)
+        if isinstance(run, Toy):
+            return stop
+        cap = self.active.max_epochs if counts_epochs(run) else self.active.max_steps
+        return Stop(**asdict(stop) | {"max_steps": min(stop.max_steps, cap)})
 
     def snapshot_every(self, name: str) -> int:
         """Iterations from one snapshot of that run to the next; the profile has a least for experiments."""
         run = self.run(name)
-        return run.snapshot_every if isinstance(run, Toy) else max(run.snapshot_every, self.active.snapshot_every)
+        if isinstance(run, Toy):
+            return run.snapshot_every
+        profile = self.active
+        least = profile.snapshot_every_epochs if counts_epochs(run) else profile.snapshot_every
+        return max(run.snapshot_every, least)
 
     def resolved(self, name: str) -> dict[str, Any]:
         """Everything in params.yaml that determines that run, ready for JSON; not where its files go."""
@@ -596,8 +627,16 @@ class Config(Section):
         columns = [column.name for column in fields(Row) if not (isinstance(run, Toy) and column.name == "accuracy")]
         columns += ["relative_progress_by_next_gradient", "sharpness"]
         columns += [f"eigenvalue_{i}" for i in range(2, self.sharpness.k + 1)]
+        measured = [each.diagnostic.name for each in self.measurements.values() if each.run == name]
+        columns += [quantity for diagnostic in measured for quantity in catalog.quantities(diagnostic)]
         n_thetas = len(run.start) if isinstance(run, Toy) else 0
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
+
+
+def counts_epochs(run: Experiment | Toy) -> bool:
+    """Whether the iterations of the run are epochs, as those of an optimizer that takes minibatches are."""
+    optimizer = catalog.find("optimizers", run.optimizer.name)(step_size=float(run.step_size), **run.optimizer.options)
+    return optimizer.minibatches is not None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -700,6 +739,7 @@ def _contradictions(config: Config) -> Iterator[Finding]:
         found = f"found {config.sharpness.rtol:g}, should be at least {least:.2g} in {config.compute.dtype}"
         yield ("sharpness", "rtol"), found
     yield from _run_contradictions(config)
+    yield from _measurement_contradictions(config)
     for name, figure in config.figures.items():
         yield from _figure_contradictions(config, name, figure)
     for name, claim in config.claims.items():
@@ -719,6 +759,8 @@ def _run_contradictions(config: Config) -> Iterator[Finding]:
             yield (section, name, "folder"), f"found {run.folder!r}, but toys, and nothing else, lie below toys/"
         if isinstance(run, Toy) and (complaint := _refused(run)):
             yield (section, name, "start"), complaint
+        if isinstance(run, Toy) and counts_epochs(run):
+            yield (section, name, "optimizer"), f"{run.optimizer.name} takes minibatches, and a toy has no examples"
         for place, other in places.items():
             if f"{run.folder}/".startswith(f"{place}/"):
                 yield (section, name, "folder"), f"found {run.folder!r}, which lies in the outputs of the run {other!r}"
@@ -732,6 +774,28 @@ def _refused(toy: Toy) -> str | None:
     except (RuntimeError, ValueError, IndexError) as error:
         return f"{toy.toy.name} cannot be evaluated at the {len(toy.start)} numbers of start: {error}"
     return None if value.ndim == 0 else f"{toy.toy.name} has {value.numel()} values there, and a toy has one"
+
+
+def _measurement_contradictions(config: Config) -> Iterator[Finding]:
+    places: dict[tuple[str, str], str] = {}
+    for name, measurement in config.measurements.items():
+        run, diagnostic = measurement.run, measurement.diagnostic.name
+        if diagnostic == "sharpness":
+            found = "sharpness is measured on every run, as the section `sharpness` says: remove this"
+            yield ("measurements", name, "diagnostic", "name"), found
+        if run not in config.experiments:
+            yield ("measurements", name, "run"), f"there is no experiment {_unknown(run, config.experiments)}"
+            continue
+        experiment = config.experiments[run]
+        if measurement.source != experiment.folder:
+            found = f"found {measurement.source!r}, but the run {run!r} lies in {experiment.folder!r}"
+            yield ("measurements", name, "source"), found
+        takes = inspect.signature(catalog.find("diagnostics", diagnostic)).parameters
+        if "minibatches" in takes and not counts_epochs(experiment):
+            found = f"{diagnostic} is about minibatches, and {experiment.optimizer.name} of {run} takes none"
+            yield ("measurements", name, "diagnostic"), found
+        if (other := places.setdefault((run, diagnostic), name)) != name:
+            yield ("measurements", name), f"{other} measures {diagnostic} on {run} already"
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:

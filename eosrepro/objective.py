@@ -8,16 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import linear
 
+from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset, Evaluation, HessianProduct, Loss, Toy
 
 # θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
 Part = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class LinearFirst:
+    """A part whose network begins with a linear layer: the first entries of θ, W and b, enter by Z = X Wᵀ + b alone.
+
+    Along a straight line θ + t·d, Z is affine in t: whoever follows the line need not multiply by X at every point.
+    """
+
+    inputs: Tensor  # X: (n, n_inputs)
+    width: int  # columns of Z
+    rest: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (Z, the other entries of θ) → as a part
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rest(self.first(theta), self.others(theta))
+
+    def first(self, theta: Tensor) -> Tensor:
+        """Z for the layer in θ, or in a direction: (P,) → (n, width)."""
+        size = self.width * self.inputs.shape[1]
+        return linear(self.inputs, theta[:size].view(self.width, -1), theta[size : size + self.width])
+
+    def others(self, theta: Tensor) -> Tensor:
+        """The entries of θ, or of a direction, that belong to the layers after the first."""
+        return theta[self.width * (self.inputs.shape[1] + 1) :]
+
+    @cached_property
+    def inner_products(self) -> Tensor:
+        """X Xᵀ, (n, n), kept once it has been asked for."""
+        return self.inputs @ self.inputs.T
 
 
 @dataclass(frozen=True)
@@ -27,6 +59,17 @@ class Objective:
     n_params: int
     parts: Sequence[Part]
     n_examples: int
+    of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None for a toy
+
+    def batch(self, indices: Tensor) -> Objective:
+        """The mean of the loss over the examples with these indices, (n,).
+
+        Raises:
+            ConfigError: this is a toy, which has no examples.
+        """
+        if self.of_examples is None:
+            raise ConfigError("a toy has no examples to draw minibatches from: use another optimizer")
+        return self.of_examples(indices)
 
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
@@ -96,22 +139,52 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
         targets: (n,).
         chunk_size: examples that are in memory with their activations at one time.
     """
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    sizes = [shape.numel() for shape in shapes.values()]
     n_examples = len(targets)
 
+    def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        hits = (outputs.argmax(-1) == of_outputs).sum()
+        return loss(outputs.double(), of_outputs).sum() / n_examples, hits
+
     def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
-        def evaluate(theta: Tensor) -> tuple[Tensor, Tensor]:
-            pieces = torch.split(theta, sizes)
-            parameters = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-            outputs = functional_call(module, parameters, (chunk_inputs,))
-            hits = (outputs.argmax(-1) == chunk_targets).sum()
-            return loss(outputs.double(), chunk_targets).sum() / n_examples, hits
+        if leading is None:
+            return lambda theta: share(whole(chunk_inputs, theta), chunk_targets)
+        width, following = leading
+        flat = chunk_inputs.flatten(1)
+        return LinearFirst(flat, width, lambda first, others: share(following(first, others), chunk_targets))
 
-        return evaluate
+    def of_examples(indices: Tensor) -> Objective:
+        chosen = indices.to(targets.device)
+        return network_objective(module, loss, inputs[chosen], targets[chosen], chunk_size=chunk_size)
 
+    whole, leading = _as_function(module), _leading_layer(module)
     chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
-    return Objective(sum(sizes), [part(*chunk) for chunk in chunks], n_examples)
+    n_params = sum(parameter.numel() for parameter in module.parameters())
+    return Objective(n_params, [part(*chunk) for chunk in chunks], n_examples, of_examples)
+
+
+def _as_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """(inputs, flat parameters) → outputs."""
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def evaluate(inputs: Tensor, theta: Tensor) -> Tensor:
+        pieces = torch.split(theta, sizes)
+        parameters = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        outputs: Tensor = functional_call(module, parameters, (inputs,))
+        return outputs
+
+    return evaluate
+
+
+def _leading_layer(module: nn.Module) -> tuple[int, Callable[[Tensor, Tensor], Tensor]] | None:
+    """Width of a linear layer that a network of consecutive layers begins with, and the layers after it; else None."""
+    layers = list(module) if isinstance(module, nn.Sequential) else []
+    if len(layers) < 2 or not isinstance(layers[0], nn.Flatten) or (layers[0].start_dim, layers[0].end_dim) != (1, -1):
+        return None
+    first = layers[1]
+    if type(first) is not nn.Linear or first.bias is None:
+        return None
+    return first.out_features, _as_function(nn.Sequential(*layers[2:]))
 
 
 def network_problem(

@@ -11,23 +11,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from eosrepro import catalog, claims, comparison, store, tracking
-from eosrepro.config import Config, Figure, Member, Profile, Toy
-from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro import catalog, claims, comparison, measuring, store, tracking
+from eosrepro.config import Config, Figure, Member, Toy
 from eosrepro.errors import ConfigError
-from eosrepro.objective import Objective, network_problem, toy_problem
-from eosrepro.preprocessing import preprocess
+from eosrepro.problems import dataset, member, optimizer, problem
 from eosrepro.progress import progress
 from eosrepro.training import minimise, outcome
-from eosrepro.types import DTYPES, Dataset, Outcome, Row, stability_threshold
+from eosrepro.types import Dataset, Outcome, Row, stability_threshold
 
 SHORT = 10.0  # seconds
 
@@ -48,21 +45,40 @@ def train(config: Config, name: str) -> Outcome:
     resolved, provenance = config.resolved(name), _provenance(data)
     made_by = tracking.fingerprint(resolved, provenance)
     folder = store.train_folder(run.folder, name)
-    with tracking.open_run(name, resolved, provenance, **_view(config)) as live:
-        ended = train_into(folder, config, name, data, fingerprint=made_by, observe=live.observe)
-    _sync(config, name, data)
+    started = time.monotonic()
+    with ExitStack() as stack:
+
+        def open_run() -> tracking.LiveRun:
+            return stack.enter_context(tracking.open_run(name, resolved, provenance, **_view(config)))
+
+        ended = train_into(folder, config, name, data, fingerprint=made_by, observe=_live(open_run, started))
+    _sync_unless_short(config, name, data, started)
     return ended
 
 
-def diagnose(config: Config, name: str) -> pd.DataFrame:
+def diagnose(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     """Stage `diagnose`: the sharpness on the snapshots of a run, as a table."""
     started = time.monotonic()
     run, data = config.run(name), _data_of(config, name)
     snapshots = store.train_folder(run.folder, name) / "snapshots"
-    table = measure_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data)
-    # To load MLflow takes seconds. Where DVC runs the pipeline, short measurements leave it to the last stage, `track`.
-    if "DVC_STAGE" not in os.environ or time.monotonic() - started > SHORT:
-        _sync(config, name, data)
+    table = diagnose_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data, jobs=jobs)
+    _sync_unless_short(config, name, data, started)
+    return table
+
+
+def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
+    """Stage `measure`: a declared diagnostic on the snapshots of its run, as a table."""
+    started = time.monotonic()
+    measurement = config.measurement(name)
+    run, data = config.run(measurement.run), _data_of(config, measurement.run)
+    snapshots = store.train_folder(run.folder, measurement.run) / "snapshots"
+    chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
+    diagnostic = measurement.diagnostic
+    table = measuring.measure(config, measurement.run, diagnostic, chosen, data, jobs=jobs)
+    settings = {**diagnostic.options, "every": measurement.every}
+    folder = store.diagnostics_folder(run.folder, measurement.run)
+    store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
+    _sync_unless_short(config, measurement.run, data, started)
     return table
 
 
@@ -114,45 +130,6 @@ def sync(config: Config, name: str | None = None) -> bool:
 # --- what the stages, and sweeps, are made of -------------------------------------------------------------------------
 
 
-def dataset(profile: Profile) -> Dataset:
-    """The data of a profile, made afresh from its source."""
-    return preprocess(_member("data", profile.data)(), **profile.preprocessing.model_dump())
-
-
-def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
-    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data."""
-    run, compute = config.run(name), config.compute
-    torch.set_num_threads(compute.threads)
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    if isinstance(run, Toy):
-        return toy_problem(_member("toys", run.toy)(), run.start)
-    assert data is not None
-    return network_problem(
-        _member("models", run.model),
-        _member("losses", run.loss)(),
-        data,
-        seed=run.seed,
-        dtype=DTYPES[compute.dtype],
-        device=device(compute.device),
-        chunk_size=compute.chunk_size,
-    )
-
-
-def device(setting: str) -> str:
-    """`cpu` or `cuda`; `auto` means the GPU where there is one.
-
-    Raises:
-        ConfigError: `cuda` is asked for and there is none. Nothing else is taken in its place.
-    """
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if setting == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto")
-    return setting
-
-
 def train_into(
     folder: Path,
     config: Config,
@@ -165,7 +142,6 @@ def train_into(
     """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
     run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
     objective, theta = problem(config, name, data)
-    optimizer = _member("optimizers", run.optimizer)(step_size=float(run.step_size))
     shutil.rmtree(folder / "snapshots", ignore_errors=True)
 
     def snapshot(step: int, iterate: Tensor) -> None:
@@ -174,7 +150,7 @@ def train_into(
 
     rows: list[Row] = []
     with progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report:
-        for row in minimise(objective, theta, optimizer, stop=stop, on_iterate=snapshot):
+        for row in minimise(objective, theta, optimizer(run), stop=stop, on_iterate=snapshot):
             rows.append(row)
             observe(row)
             report(
@@ -185,27 +161,18 @@ def train_into(
     return ended
 
 
-def measure_into(folder: Path, snapshots: Path, config: Config, name: str, data: Dataset | None) -> pd.DataFrame:
-    """Measure the sharpness on a folder of snapshots and write sharpness.csv and summary.json to `folder`."""
-    objective, start = problem(config, name, data)
+def diagnose_into(
+    folder: Path, snapshots: Path, config: Config, name: str, data: Dataset | None, *, jobs: int = 1
+) -> pd.DataFrame:
+    """Measure the sharpness on a folder of snapshots and write what `store.save_sharpness` says to `folder`."""
     settings = config.sharpness.model_dump()
-    points = ((step, theta.to(start)) for step, theta in store.load_snapshots(snapshots))
-    last = int(store.snapshot_paths(snapshots)[-1].stem)
-    rows = []
-    with progress(f"diagnose {name}", last, threshold=stability_threshold(config.run(name).step_size)) as report:
-        for row in sharpness(objective, points, **settings):
-            rows.append(row)
-            report(row["step"], sharpness=row["sharpness"], products=row["products"])
-    table = pd.DataFrame(rows)
-    store.save_sharpness(folder, table, snapshots, settings)
+    diagnostic = Member("sharpness", settings)
+    table = measuring.measure(config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs=jobs)
+    store.save_sharpness(folder, store.Measured(table, settings), snapshots)
     return table
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def _member(kind: str, member: Member) -> Callable[..., Any]:
-    return partial(catalog.find(kind, member.name), **member.options)
 
 
 def _data_of(config: Config, name: str) -> Dataset | None:
@@ -233,7 +200,7 @@ def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> di
         "data_label": lambda: "; ".join(sorted({record.origin["data"] for record in records} - {""})),
         "published": lambda: _published(config, figure),
         "functions": lambda: {
-            name: _member("toys", run.toy)() for name, run in config.toys.items() if name in figure.runs
+            name: member("toys", run.toy)() for name, run in config.toys.items() if name in figure.runs
         },
     }
     return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
@@ -295,6 +262,33 @@ def _log_verdicts(config: Config, verdicts: list[claims.Verdict]) -> bool:
 def _log_figure(config: Config, name: str) -> bool:
     drawn = [_record(config, run).origin["fingerprint"] for run in config.figures[name].runs]
     return tracking.log_figure(store.FIGURES / name, drawn, experiment=config.mlflow.experiment)
+
+
+def _is_worth_mlflow(started: float) -> bool:
+    # To load MLflow takes seconds. Where DVC runs the pipeline, short stages leave it to the last one, `track`.
+    return "DVC_STAGE" not in os.environ or time.monotonic() - started > SHORT
+
+
+def _live(open_run: Callable[[], tracking.LiveRun], started: float) -> Callable[[Row], None]:
+    """Take the rows of a training, and hand them to its MLflow run as soon as that is worth opening."""
+    waiting: list[Row] = []
+    opened: list[tracking.LiveRun] = []
+
+    def observe(row: Row) -> None:
+        waiting.append(row)
+        if not opened and _is_worth_mlflow(started):
+            opened.append(open_run())
+        if opened:
+            for each in waiting:
+                opened[0].observe(each)
+            waiting.clear()
+
+    return observe
+
+
+def _sync_unless_short(config: Config, name: str, data: Dataset | None, started: float) -> None:
+    if _is_worth_mlflow(started):
+        _sync(config, name, data)
 
 
 def _sync(config: Config, name: str, data: Dataset | None) -> bool:

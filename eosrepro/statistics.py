@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from eosrepro import store
+from eosrepro import catalog, store
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import ConfigError, StoreError
 
@@ -75,9 +75,9 @@ def onset(trajectory: pd.DataFrame, level: float = -0.5) -> int | None:
 def series(record: store.Record, quantity: str) -> pd.DataFrame:
     """One recorded quantity as columns `step` and `value`, without the steps at which it is not defined.
 
-    `quantity` is a column of the trajectory or of the sharpness table (which has its own, fewer steps); `theta_1`,
-    `abs_theta_1`, ...: a coordinate of θ, or its size, from the snapshots; or `relative_progress_by_next_gradient`:
-    [f(θ_{t+1}) - f(θ_t)] / (η‖∇f(θ_{t+1})‖²), which is what the paper plots as RP in Experiment 3.
+    `quantity` is a column of the trajectory or of what a diagnostic measured (which has its own, fewer steps);
+    `theta_1`, `abs_theta_1`, ...: a coordinate of θ, or its size, from the snapshots; or
+    `relative_progress_by_next_gradient`: [f(θ_{t+1}) - f(θ_t)] / (η‖∇f(θ_{t+1})‖²), what the paper plots in Exp 3.
 
     Raises:
         ConfigError: there is no such quantity.
@@ -91,17 +91,24 @@ def series(record: store.Record, quantity: str) -> pd.DataFrame:
         table = table.abs() if coordinate[1] else table
     elif quantity in record.trajectory:
         table = _as_series(record.trajectory, quantity)
-    elif record.sharpness is not None and quantity in record.sharpness:
-        table = _as_series(record.sharpness, quantity)
-    elif record.sharpness is None and re.fullmatch(r"sharpness|eigenvalue_\d+", quantity):
-        name = record.name
-        raise StoreError(
-            f"{quantity} of {name} has not been measured since it was trained: run `eosrepro diagnose {name}`"
-        )
+    elif holding := [measured.table for measured in record.measured.values() if quantity in measured.table]:
+        table = _as_series(holding[0], quantity)
+    elif command := _measured_by(quantity, record):
+        raise StoreError(f"{quantity} of {record.name} has not been measured since it was trained: run `{command}`")
     else:
-        known = [*record.trajectory, *([] if record.sharpness is None else record.sharpness), "theta_1", "abs_theta_1"]
+        columns = [column for measured in record.measured.values() for column in measured.table]
+        known = [*record.trajectory, *columns, "theta_1", "abs_theta_1"]
         raise ConfigError(f"no quantity {quantity!r}{did_you_mean(quantity, known)} (there are: {', '.join(known)})")
     return table.dropna(ignore_index=True)
+
+
+def _measured_by(quantity: str, record: store.Record) -> str | None:
+    """The command that measures a quantity which the record lacks."""
+    if "sharpness" not in record.measured and re.fullmatch(r"sharpness|eigenvalue_\d+", quantity):
+        return f"eosrepro diagnose {record.name}"
+    absent = set(catalog.names("diagnostics")) - record.measured.keys()
+    measured = any(quantity in catalog.quantities(diagnostic) for diagnostic in absent)
+    return "dvc repro" if measured else None
 
 
 def select(table: pd.DataFrame, record: store.Record, window: WindowLike | None) -> pd.DataFrame:

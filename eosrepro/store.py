@@ -2,7 +2,8 @@
 
     stages/data/                             dataset.safetensors, provenance.json
     stages/train/<folder>/<run>/             trajectory.csv, summary.json, origin.json, snapshots/<step>.safetensors
-    stages/diagnostics/<folder>/<run>/       sharpness.csv, summary.json, origin.json
+    stages/diagnostics/<folder>/<run>/       sharpness.csv, sharpness.json, summary.json, and a .csv and .json of each
+                                             other diagnostic
     reference/                               <curve>.csv, index.json
     stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
@@ -54,6 +55,13 @@ class PublishedRun(NamedTuple):
     ended_by: str  # as `types.Outcome.reason`
 
 
+class Measured(NamedTuple):
+    """What a diagnostic found along a run."""
+
+    table: pd.DataFrame  # a row a snapshot: step and what the diagnostic yields
+    settings: Mapping[str, Any]  # that it was measured with
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """All that is on disk about one run, for figures and claims."""
@@ -61,18 +69,20 @@ class Record:
     name: str
     step_size: Fraction
     trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
-    sharpness: pd.DataFrame | None  # a row a snapshot: step, sharpness, residual, ...; None: not measured since trained
+    measured: Mapping[str, Measured]  # by diagnostic, of those that were measured since it was trained
     summary: Mapping[str, Any]  # as `types.Outcome`
     origin: Mapping[str, Any]  # data: names the training data, "" for a toy; fingerprint: of all that made the run
     snapshots: Path  # for `load_snapshots`
-    sharpness_settings: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # that `sharpness` was measured with
 
     @property
     def threshold(self) -> float:
         """2/η."""
         return stability_threshold(self.step_size)
+
+    @property
+    def sharpness(self) -> pd.DataFrame | None:
+        """A row a snapshot: step, sharpness, residual, ...; None where it was not measured."""
+        return self.measured["sharpness"].table if "sharpness" in self.measured else None
 
 
 def train_folder(folder: str, name: str) -> Path:
@@ -86,7 +96,7 @@ def diagnostics_folder(folder: str, name: str) -> Path:
 
 
 def load_record(name: str, folder: str, step_size: Fraction) -> Record:
-    """Trajectory and, where it was measured, sharpness of a run.
+    """Trajectory and measurements of a run.
 
     Raises:
         StoreError: the run has no trajectory on disk, or it cannot be read.
@@ -98,19 +108,25 @@ def load_record(name: str, folder: str, step_size: Fraction) -> Record:
 
 def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
     """As `load_record`, from the two folders themselves."""
-    evidence = load_json(measured / "origin.json") if (measured / "origin.json").exists() else {}
-    # A sweep keeps no snapshots: its sharpness lies with the run that it was measured on.
-    is_of_this_run = bool(evidence) and last_snapshot(trained / "snapshots") in (evidence["last_snapshot"], None)
     return Record(
         name=name,
         step_size=step_size,
         trajectory=load_table(trained / "trajectory.csv"),
-        sharpness=load_table(measured / "sharpness.csv") if is_of_this_run else None,
+        measured=_load_measured(measured, last_snapshot(trained / "snapshots")),
         summary=load_json(trained / "summary.json"),
         origin=load_json(trained / "origin.json"),
         snapshots=trained / "snapshots",
-        sharpness_settings=evidence["settings"] if is_of_this_run else {},
     )
+
+
+def _load_measured(folder: Path, of_snapshot: str | None) -> dict[str, Measured]:
+    found = {}
+    for table in sorted(folder.glob("*.csv")):
+        origin = load_json(table.with_suffix(".json"))
+        # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
+        if of_snapshot in (origin["last_snapshot"], None):
+            found[table.stem] = Measured(load_table(table), origin["settings"])
+    return found
 
 
 def published_run(file: str, folder: Path = REFERENCE) -> PublishedRun:
@@ -149,11 +165,11 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     if "loss" in curves:
         n_points = len(load_table(folder / f"{curves['loss']}.csv"))
         summary = {"reason": runs[curves["loss"]].ended_by, "steps": n_points - 1}
-    sharpness = series.pop("sharpness", None)
+    measured = {"sharpness": Measured(series.pop("sharpness"), {})} if "sharpness" in series else {}
     trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
     for curve in series.values():
         trajectory = trajectory.merge(curve, on="step", how="outer")
-    return Record(name, step_sizes.pop(), trajectory, sharpness, summary, {}, Path())
+    return Record(name, step_sizes.pop(), trajectory, measured, summary, {}, Path())
 
 
 def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data: str, fingerprint: str) -> None:
@@ -163,10 +179,17 @@ def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data
     save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint})
 
 
-def save_sharpness(folder: Path, table: pd.DataFrame, snapshots: Path, settings: Mapping[str, Any]) -> None:
-    """Write sharpness.csv, summary.json and origin.json of one run: measured on `snapshots` with `settings`."""
-    save_table(folder / "sharpness.csv", table)
-    save_json(folder / "origin.json", {"last_snapshot": last_snapshot(snapshots), "settings": settings})
+def save_measured(folder: Path, diagnostic: str, measured: Measured, snapshots: Path) -> None:
+    """Write <diagnostic>.csv and <diagnostic>.json of one run, measured on `snapshots`."""
+    save_table(folder / f"{diagnostic}.csv", measured.table)
+    origin = {"last_snapshot": last_snapshot(snapshots), "settings": measured.settings}
+    save_json(folder / f"{diagnostic}.json", origin)
+
+
+def save_sharpness(folder: Path, measured: Measured, snapshots: Path) -> None:
+    """Write sharpness.csv, sharpness.json and summary.json of one run, measured on `snapshots`."""
+    save_measured(folder, "sharpness", measured, snapshots)
+    table = measured.table
     audited = table.dropna(subset="audit_sharpness")
     shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]
     summary = {
@@ -190,11 +213,19 @@ def load_snapshots(folder: Path) -> Iterator[Snapshot]:
     Raises:
         StoreError: there are none, or one cannot be read.
     """
-    for path in snapshot_paths(folder):
-        tensors = _load_tensors(path)
-        if "theta" not in tensors or not path.stem.isdecimal():
-            raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
-        yield Snapshot(int(path.stem), tensors["theta"])
+    return map(load_snapshot, snapshot_paths(folder))
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """One snapshot.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    tensors = _load_tensors(path)
+    if "theta" not in tensors or not path.stem.isdecimal():
+        raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+    return Snapshot(int(path.stem), tensors["theta"])
 
 
 def snapshot_paths(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eosrepro import config, markdown, pipeline, statistics, store, tracking
+from eosrepro import config, markdown, pipeline, problems, statistics, store, tracking
 from eosrepro.catalog import did_you_mean
 from eosrepro.config import Config, Measure, Profile, Section
 from eosrepro.errors import ConfigError
@@ -160,14 +160,14 @@ def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store
     if not done.exists():
         pipeline.train_into(place, variant, name, data, fingerprint=made_by)
         if measure:
-            pipeline.measure_into(place / "measured", place / "snapshots", variant, name, data)
+            pipeline.diagnose_into(place / "measured", place / "snapshots", variant, name, data)
         shutil.rmtree(place / "snapshots")
     return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=place / "measured")
 
 
 @lru_cache(maxsize=1)
 def _dataset(profile: str) -> Dataset:
-    return pipeline.dataset(Profile.model_validate_json(profile))
+    return problems.dataset(Profile.model_validate_json(profile))
 
 
 def _checksum(data: Dataset) -> str:

@@ -29,7 +29,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
@@ -42,7 +42,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 
 from eosrepro.errors import EosreproError
-from eosrepro.store import Record
+from eosrepro.store import Measured, Record
 from eosrepro.types import Row, stability_threshold
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ WINDOWED = ("loss", "relative_progress", "directional_smoothness")
 
 # What a training depends on, as the stage `train` in dvc.yaml declares it.
 TRAINING_SOURCES = ("training.py", "objective.py")
-MEASURING_SOURCES = ("diagnostics/sharpness.py", "lanczos.py")
+MEASURING_SOURCES = ("measuring.py", "diagnostics/sharpness.py", "lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
 
 GIT_COMMIT = "mlflow.source.git.commit"  # the name under which the MLflow UI shows it
@@ -221,7 +221,7 @@ def open_run(
         with _locked(store.uri):
             run = _find(store, tags["fingerprint"])
             if run is None:
-                run = _create(store, name, tags, _params(resolved, data_provenance, window, None), data_provenance)
+                run = _create(store, name, tags, _params(resolved, data_provenance, window, {}), data_provenance)
             else:
                 _set_tags(store, run.info.run_id, tags)
                 store.client.update_run(run.info.run_id, status="RUNNING")
@@ -257,20 +257,17 @@ def sync_run(
     Returns:
         Whether MLflow has it all.
     """
-    measured = record.sharpness is not None
     with _CarryingOn():
         store = _open(experiment)
-        params = _params(resolved, data_provenance, window, record.sharpness_settings if measured else None)
-        points = list(_trajectory_points(record, window))
-        if measured:
-            points += _sharpness_points(record)
+        params = _params(resolved, data_provenance, window, record.measured)
+        points = [*_trajectory_points(record, window), *_measured_points(record)]
         tags = _tags(resolved, data_provenance, profile) | _outcome_tags(record.summary)
         synced = {"synced": _digest([params, points])}  # set last: an interrupted sync does not count
         with _locked(store.uri):
             run = _find(store, tags["fingerprint"])
             if run and run.info.status == "FINISHED" and synced.items() <= run.data.tags.items():
                 return True
-            missing = _missing(store, run, params, points, with_sharpness=measured) if run else None
+            missing = _missing(store, run, params, points, record.measured) if run else None
             if run and missing is None:
                 store.client.delete_run(run.info.run_id)
                 tags = {key: value for key, value in run.data.tags.items() if _of_machine(key)} | tags
@@ -386,14 +383,20 @@ def _trajectory_points(record: Record, window: int) -> Iterator[Point]:
     yield from series.rest()
 
 
-def _sharpness_points(record: Record) -> Iterator[Point]:
-    assert record.sharpness is not None
-    columns = ["sharpness", *(name for name in record.sharpness if str(name).startswith("eigenvalue_"))]
-    for values in record.sharpness[["step", *columns]].itertuples(index=False):
-        step, *eigenvalues = values
-        points = [Point(str(name), int(step), float(value)) for name, value in zip(columns, eigenvalues, strict=True)]
-        points.append(Point("sharpness_over_threshold", int(step), points[0].value / record.threshold))
-        yield from _finite(points)
+def _measured_points(record: Record) -> Iterator[Point]:
+    """The eigenvalues as they are; what other diagnostics found as <diagnostic>/<quantity>, a group in the UI each."""
+    for diagnostic, (table, _) in record.measured.items():
+        columns = [str(name) for name in table if name != "step"]
+        if diagnostic == "sharpness":
+            columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
+        prefix = "" if diagnostic == "sharpness" else f"{diagnostic}/"
+        for step, *values in table[["step", *columns]].itertuples(index=False):
+            points = [
+                Point(prefix + name, int(step), float(value)) for name, value in zip(columns, values, strict=True)
+            ]
+            if diagnostic == "sharpness":
+                points.append(Point("sharpness_over_threshold", int(step), points[0].value / record.threshold))
+            yield from _finite(points)
 
 
 def _finite(points: Iterable[Point]) -> Iterator[Point]:
@@ -401,18 +404,21 @@ def _finite(points: Iterable[Point]) -> Iterator[Point]:
     return (point for point in points if isfinite(point.value))
 
 
-def _of_sharpness(name: str) -> bool:
-    return name.startswith(("sharpness", "eigenvalue_"))
+def _is_recorded(name: str, measured: Container[str]) -> bool:
+    """Whether a metric is of what is on record: the trajectory, or a diagnostic that was measured."""
+    if name.startswith(("sharpness", "eigenvalue_")):
+        return "sharpness" in measured
+    group, slash, _ = name.partition("/")
+    return not slash or group == "windowed" or group in measured
 
 
 def _missing(
-    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], *, with_sharpness: bool
+    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Container[str]
 ) -> list[Point] | None:
     """The points that the run lacks; None where what it has is not a part of what is recorded."""
     names = {point.name for point in points}
     for name in run.data.metrics:
-        ours = not name.startswith("claim/") and (with_sharpness or not _of_sharpness(name))
-        if ours and name not in names:
+        if _is_recorded(name, measured) and name not in names:
             return None
     if any(run.data.params.get(key, value) != value for key, value in params.items()):
         return None
@@ -434,11 +440,12 @@ def _params(
     resolved: Mapping[str, Any],
     data_provenance: Mapping[str, Any] | None,
     window: int,
-    sharpness: Mapping[str, Any] | None,
+    measured: Mapping[str, Measured],
 ) -> dict[str, str]:
     step_size = _step_size(resolved)
     numbers = {"step_size_float": float(step_size), "stability_threshold": stability_threshold(step_size)}
-    facts = {**resolved, **numbers, "window": window, "dataset": data_provenance or {}, "sharpness": sharpness or {}}
+    settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
+    facts = {**resolved, **numbers, "window": window, "dataset": data_provenance or {}, **settings}
     return {key: _shortened(value) for key, value in _flat(facts)}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eosrepro.errors import DataError
 from eosrepro.objective import Objective
-from eosrepro.types import Evaluation, Optimizer, Outcome, Row, Stop
+from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Row, Stop
 
 
 def minimise(
@@ -43,7 +43,7 @@ def minimise(
     state, step = optimizer.init(theta), 0
     on_iterate(step, theta)
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
-        update, state = optimizer.update(here.grad, state)
+        update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
         next_theta = theta - update
         following = objective.value_and_grad(next_theta)
         next_grad.copy_(following.grad)

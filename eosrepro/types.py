@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
@@ -88,11 +88,36 @@ class EigenPair:
     products: int  # matrix-vector products spent on the whole computation
 
 
-class Optimizer(NamedTuple):
-    """A first-order method as a pair of pure functions."""
+class Examples(Protocol):
+    """What an optimizer may see of the objective beside ∇f(θ_t): the loss on some of its examples."""
 
-    init: Callable[[Tensor], Any]  # θ → state
-    update: Callable[[Tensor, Any], tuple[Tensor, Any]]  # (∇f(θ_t), state) → (u_t = θ_t − θ_{t+1}, state)
+    @property
+    def n_examples(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> HasGradient: ...
+
+
+class HasGradient(Protocol):
+    """The mean of the loss over some examples."""
+
+    def value_and_grad(self, theta: Tensor) -> Evaluation: ...
+
+
+class Iterate(NamedTuple):
+    """Where an optimizer stands."""
+
+    theta: Tensor  # θ_t, (P,)
+    grad: Tensor  # ∇f(θ_t), over all examples
+    examples: Examples
+
+
+class Optimizer(NamedTuple):
+    """A first-order method as pure functions. From one recorded iterate to the next it takes a step, or an epoch."""
+
+    init: Callable[[Tensor], Any]  # θ_0 → state
+    update: Callable[[Iterate, Any], tuple[Tensor, Any]]  # (θ_t, state) → (u_t = θ_t − θ_{t+1}, state)
+    # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
+    minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
 
 
 @dataclass(frozen=True)

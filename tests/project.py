@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 PARAMS = Path(__file__).parent / "params.yaml"  # a copy of the committed one: that one is there to be varied
-EXPERIMENTS = ("exp2_2over300", "exp3_2over10", "exp3_2over30")
+EXPERIMENTS = ("exp2_2over300", "exp3_2over10", "exp3_2over30", "exp8_2over50")
+MEASUREMENTS = {"exp5": "exp3_2over30", "exp8_2over50": "exp8_2over50"}  # name → run
 TOYS = ("example1_2over39",)
 FIGURES = ("example1", "exp3")
 
@@ -38,10 +39,11 @@ def small_params() -> dict[str, Any]:
     params = all_params()
     del params["templates"]
     params["profiles"]["quick"]["data"]["n_examples"] = 100
-    params["profiles"]["quick"] |= {"max_steps": 10, "snapshot_every": 5}
+    params["profiles"]["quick"] |= {"max_steps": 10, "snapshot_every": 5, "max_epochs": 10, "snapshot_every_epochs": 5}
     params["compute"] |= {"device": "cpu", "threads": 1}
     for section, names in {"experiments": EXPERIMENTS, "toys": TOYS, "figures": FIGURES}.items():
         params[section] = {name: params[section][name] for name in names}
+    params["measurements"] = {name: params["measurements"][name] | {"run": run} for name, run in MEASUREMENTS.items()}
     for experiment in params["experiments"].values():
         experiment["model"]["width"] = 8
     for figure in params["figures"].values():

@@ -39,7 +39,7 @@ def record(
     if "step" not in table:
         table.insert(0, "step", range(len(table)))
     summary = {"reason": reason, "steps": int(table["step"].iloc[-1])}
-    measured = None if sharpness is None else pd.DataFrame(sharpness)
+    measured = {} if sharpness is None else {"sharpness": store.Measured(pd.DataFrame(sharpness), {})}
     return Record(
         name, Fraction(step_size), table, measured, summary, {"data": "noise, N = 40", "fingerprint": "0"}, snapshots
     )

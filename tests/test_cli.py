@@ -16,7 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from eosrepro import pipeline, store, tracking
+from eosrepro import measuring, pipeline, problems, store, tracking
 from eosrepro.cli import main
 from eosrepro.config import load
 from tests.project import ROOT, all_params, environment, small_params, write_params
@@ -214,7 +214,7 @@ def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(
     (snapshots / "0000000.safetensors").write_text("of an earlier run")
     before = contents(folder)
 
-    monkeypatch.setattr(pipeline.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(problems.torch.cuda, "is_available", lambda: False)
     write_params(folder, small | {"compute": small["compute"] | {"device": "cuda"}})
     *warnings, error = message(run("train", "exp3_2over30"), exit_code=2).splitlines()
     assert error == "Error: compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto"
@@ -347,7 +347,7 @@ def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.M
         {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
         for step, audit in ((0, 40.0), (1, 44.0), (2, float("nan")), (3, 41.0))
     ]
-    monkeypatch.setattr(pipeline, "sharpness", lambda *_args, **_settings: iter(short))
+    monkeypatch.setattr(measuring, "member", lambda *_args: lambda *_args, **_settings: iter(short))
     done = run("diagnose", "example1_2over39")
     assert done.exit_code == 0
     assert "Warning: the sharpness of example1_2over39 falls short of its audit" in done.stderr
@@ -387,9 +387,9 @@ def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_bench_prints_json() -> None:
-    threads = pipeline.torch.get_num_threads()
+    threads = problems.torch.get_num_threads()
     done = run("bench", "--examples", "20", "--rounds", "1", "--threads", "1", "--device", "cpu", "--json")
-    pipeline.torch.set_num_threads(threads)
+    problems.torch.set_num_threads(threads)
     assert done.exit_code == 0
     assert [ratio["name"] for ratio in json.loads(done.stdout)] == ["gradient", "Hessian-vector product"]
 

@@ -155,15 +155,15 @@ def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: P
 
     trained(tmp_path / "run", 1.0)
     assert load().sharpness is None
-    store.save_sharpness(tmp_path / "measured", table, tmp_path / "run/snapshots", {"k": 1})
+    store.save_sharpness(tmp_path / "measured", store.Measured(table, {"k": 1}), tmp_path / "run/snapshots")
     loaded = load()
     assert loaded.sharpness is not None
     pd.testing.assert_frame_equal(loaded.sharpness, table)
-    assert loaded.sharpness_settings == {"k": 1}
+    assert loaded.measured["sharpness"].settings == {"k": 1}
 
     trained(tmp_path / "run", 2.0)
     assert load().sharpness is None
-    assert load().sharpness_settings == {}
+    assert not load().measured
 
     trained(tmp_path / "run", 1.0)  # the same training again
     assert load().sharpness is not None

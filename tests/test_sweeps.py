@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eosrepro import pipeline, store, sweeps, tracking
+from eosrepro import pipeline, problems, store, sweeps, tracking
 from eosrepro.config import load
 from eosrepro.errors import ConfigError, StoreError
 from tests.project import PARAMS, ROOT, small_params, write_params
@@ -106,9 +106,9 @@ def test_a_variant_is_the_run_that_params_yaml_with_its_settings_declares(folder
     written["experiments"][RUN] |= {"step_size": "2/60", "seed": 1, "stop": {"max_steps": 6}, "snapshot_every": 3}
     write_params(folder, written)
     config = load()
-    data = pipeline.dataset(config.active)
+    data = problems.dataset(config.active)
     pipeline.train_into(folder / "by_hand", config, RUN, data, fingerprint="by hand")
-    sharpness = pipeline.measure_into(folder / "measured", folder / "by_hand/snapshots", config, RUN, data)
+    sharpness = pipeline.diagnose_into(folder / "measured", folder / "by_hand/snapshots", config, RUN, data)
     trajectory = store.load_table(folder / "by_hand/trajectory.csv")
     assert made["loss at 0"] == trajectory["loss"].iloc[0]
     assert made["last loss"] == trajectory["loss"].iloc[6]
@@ -236,9 +236,9 @@ def test_other_images_or_another_eigensolver_are_new_runs(folder: Path, monkeypa
     sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
     runs = folder / "stages/sweeps/grid/runs"
     sweeps.run(write(sweep))
-    dataset = pipeline.dataset
+    dataset = problems.dataset
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "dataset", lambda profile: replace(dataset(profile), inputs=-dataset(profile).inputs))
+        patch.setattr(problems, "dataset", lambda profile: replace(dataset(profile), inputs=-dataset(profile).inputs))
         sweeps._dataset.cache_clear()
         sweeps.run(write(sweep))
         assert len(list(runs.iterdir())) == 4

@@ -99,8 +99,10 @@ def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = N
     place = store.train_folder("tanh", NAME)
     store.save_trajectory(place, trajectory, outcome, data="photo-patches, N = 1,000", fingerprint="of this training")
     record = store.load_record(NAME, "tanh", Fraction("2/60"))
-    table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())}) if sharpness else None
-    return replace(record, sharpness=table, sharpness_settings=SHARPNESS if sharpness else {})
+    if not sharpness:
+        return record
+    table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())})
+    return replace(record, measured={"sharpness": store.Measured(table, SHARPNESS)})
 
 
 def open_run(**changes: Any) -> tracking.LiveRun:
@@ -315,11 +317,8 @@ def test_other_sharpness_settings_replace_the_series() -> None:
     with open_run() as live:
         live.observe(row(0))
     machine = the_run().data.tags["machine.torch"]
-    first = replace(
-        recorded(rows(10)),
-        sharpness=pd.DataFrame({"step": [0, 5], "sharpness": [10.0, 66.0], "eigenvalue_2": [4.0, 30.0]}),
-        sharpness_settings={**SHARPNESS, "k": 2},
-    )
+    table = pd.DataFrame({"step": [0, 5], "sharpness": [10.0, 66.0], "eigenvalue_2": [4.0, 30.0]})
+    first = replace(recorded(rows(10)), measured={"sharpness": store.Measured(table, {**SHARPNESS, "k": 2})})
     assert sync(first)
     assert series("eigenvalue_2") == [(0, 4.0), (5, 30.0)]
     assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.types import Optimizer
+from eosrepro.types import Iterate, Optimizer
 
 
 def gd(*, step_size: float) -> Optimizer:
@@ -13,7 +13,7 @@ def gd(*, step_size: float) -> Optimizer:
     def init(_theta: Tensor) -> None:
         return None
 
-    def update(grad: Tensor, state: None) -> tuple[Tensor, None]:
-        return step_size * grad, state
+    def update(at: Iterate, state: None) -> tuple[Tensor, None]:
+        return step_size * at.grad, state
 
     return Optimizer(init, update)

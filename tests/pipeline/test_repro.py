@@ -118,7 +118,7 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
         expected |= {
             f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json", "origin.json")
         }
-        measured = ("sharpness.csv", "summary.json", "origin.json")
+        measured = ("sharpness.csv", "sharpness.json", "summary.json")
         expected |= {f"stages/diagnostics/{place}/{name}/{file}" for file in measured}
     for figure in ("example1", "exp3"):
         expected |= {f"figures/{figure}/{file}" for file in (f"{figure}.png", f"{figure}.svg", "table.csv")}

@@ -1,0 +1,80 @@
+"""Relative progress of a random minibatch step, and what eq. 5.1 says it is (Experiments 7-9 of Ahn et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from eosrepro.lines import minibatch_steps
+from eosrepro.objective import Objective
+from eosrepro.types import AtLeast
+
+
+@dataclass(frozen=True)
+class ExpectedProgress:
+    """Both sides of eq. 5.1 at one θ, f and ∇f being over all examples and g over a random minibatch."""
+
+    step: int
+    expected_relative_progress: float  # E[RP] = (E f(θ − ηg) − f(θ)) / (η‖∇f‖²)
+    expected_relative_progress_se: float  # standard error; 0 where every minibatch of the epoch was taken
+    predicted_expected_progress: float  # −1 + E⟨g, ∇f(θ) − ∇f(θ − ηg)⟩ / (2‖∇f‖²), the right side of eq. 5.1
+    predicted_expected_progress_se: float
+    gradient_noise: float  # E‖g − ∇f‖² / ‖∇f‖²
+    minibatches: int  # that the expectations were taken over
+
+
+def expected_progress(
+    objective: Objective,
+    snapshots: Iterable[tuple[int, Tensor]],
+    *,
+    step_size: float,
+    minibatches: Callable[[int, int], Sequence[Tensor]],
+    sample: Annotated[int, AtLeast(2)] | None = None,
+) -> Iterator[ExpectedProgress]:
+    """E over the minibatches of the epoch that starts at the snapshot, each weighted by its number of examples.
+
+    All of them are enumerated, so that E g = ∇f exactly; with `sample`, the first so many, which are a random sample
+    without replacement since the epoch is shuffled, and the standard errors are those of their means.
+
+    Args:
+        minibatches: (number of examples, epoch) → indices of its minibatches, from the optimizer.
+        sample: number of minibatches; None: all.
+    """
+    for step, theta in snapshots:
+        here = objective.value_and_grad(theta)
+        wide = here.grad.double()
+        sq_norm = wide.dot(wide).item()
+        batches = minibatches(objective.n_examples, step)
+        chosen = batches[:sample]
+        steps = list(minibatch_steps(objective, theta, here.grad, chosen, step_size=step_size))
+        weights = np.array([each.weight for each in steps])
+        progress = np.array([each.next_loss - here.loss for each in steps]) / (step_size * sq_norm)
+        bends = np.array([each.grad_dot_full - each.grad_dot_next_full for each in steps]) / (2 * sq_norm)
+        noise = np.array([each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps]) / sq_norm
+        share = len(chosen) / len(batches)
+        yield ExpectedProgress(
+            step=step,
+            expected_relative_progress=float(np.average(progress, weights=weights)),
+            expected_relative_progress_se=_standard_error(progress, weights, share),
+            predicted_expected_progress=float(np.average(bends, weights=weights)) - 1,
+            predicted_expected_progress_se=_standard_error(bends, weights, share),
+            gradient_noise=float(np.average(noise, weights=weights)),
+            minibatches=len(steps),
+        )
+
+
+def _standard_error(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """Of the weighted mean of a sample that is this share of a finite population; 0 for all of it.
+
+    (Cochran, Sampling Techniques, 3rd ed., eq. 6.13: the mean is a ratio of two sums.)
+    """
+    n = len(values)
+    if share == 1 or n < 2:
+        return 0.0
+    deviations = weights / weights.mean() * (values - np.average(values, weights=weights))
+    return sqrt((1 - share) * float((deviations**2).sum()) / (n * (n - 1)))

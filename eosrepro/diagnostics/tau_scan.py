@@ -1,0 +1,113 @@
+"""Directional smoothness L(θ; ητ∇f) along the gradient step, for τ in (0, 1] (Experiment 5 of Ahn et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.polynomial import Chebyshev
+from torch import Tensor
+
+from eosrepro.lines import along
+from eosrepro.objective import Objective
+from eosrepro.types import AtLeast
+
+NODES = (5, 9, 17, 33)  # of one interpolation after the other, each holding those before
+
+Values = np.ndarray  # (n,), float64
+
+
+@dataclass(frozen=True)
+class TauScan:
+    """L over the step from one θ."""
+
+    step: int
+    directional_smoothness_mean: float  # of L over τ = 1/n, 2/n, ..., 1
+    directional_smoothness_std: float
+    directional_smoothness_min: float
+    directional_smoothness_max: float
+    relative_progress_of_step: float  # RP(θ), from the loss at both ends of the step
+    relative_progress_by_integral: float  # −1 + η ∫₀¹ τ L(θ; ητ∇f) dτ, which by eq. 4.2 is RP(θ)
+    slopes: int  # points of the step at which the derivative of f was computed
+
+
+def tau_scan(
+    objective: Objective,
+    snapshots: Iterable[tuple[int, Tensor]],
+    *,
+    step_size: float,
+    n_taus: Annotated[int, AtLeast(2)],
+    rtol: Annotated[float, AtLeast(0)],
+) -> Iterator[TauScan]:
+    """Mean, spread and range of L(θ; ητ∇f) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.
+
+    With φ(t) = f(θ − t∇f), L(θ; t∇f) = (‖∇f‖² + φ'(t)) / (t‖∇f‖²): one derivative a τ. Where the activation is smooth,
+    so is L as a function of τ, and a polynomial through few Chebyshev points stands for all τ: see `_interpolant`.
+    Where it is not found smooth enough, every τ is computed.
+
+    Args:
+        rtol: largest error of an interpolated L, as a share of the largest |L|; 0: compute every τ.
+    """
+    taus = np.arange(1, n_taus + 1) / n_taus
+    for step, theta in snapshots:
+        here = objective.value_and_grad(theta)
+        wide = here.grad.double()
+        sq_norm = wide.dot(wide).item()
+        losses: dict[float, float] = {}
+
+        def smoothness(at: Values) -> Values:
+            points = along(objective, theta, here.grad, [-step_size * tau for tau in at])  # noqa: B023 (called at once)
+            losses.update({tau: point.loss for tau, point in zip(at.tolist(), points, strict=True)})  # noqa: B023
+            slopes = np.array([point.slope for point in points])
+            return (sq_norm - slopes) / (step_size * at * sq_norm)  # noqa: B023
+
+        polynomial = _interpolant(smoothness, low=1 / n_taus, rtol=rtol) if rtol else None
+        values = polynomial(taus) if polynomial else smoothness(taus)
+        yield TauScan(
+            step=step,
+            directional_smoothness_mean=float(values.mean()),
+            directional_smoothness_std=float(values.std()),
+            directional_smoothness_min=float(values.min()),
+            directional_smoothness_max=float(values.max()),
+            relative_progress_of_step=(losses[1.0] - here.loss) / (step_size * sq_norm),
+            relative_progress_by_integral=step_size * _first_moment(polynomial, taus, values) - 1,
+            slopes=len(losses),
+        )
+
+
+def _interpolant(f: Callable[[Values], Values], *, low: float, rtol: float) -> Chebyshev | None:
+    """The polynomial through the Chebyshev points of [low, 1] that the one before it foretold to within rtol·max|f|.
+
+    The points of one polynomial hold those of the one before, so nothing is computed twice. None: not even the largest
+    was foretold, as where f has kinks. (Trefethen, Approximation Theory and Approximation Practice, chapters 2 and 8.)
+    """
+    points = _points(NODES[0], low)
+    values = f(points)
+    for n in NODES[1:]:
+        before = Chebyshev.fit(points, values, len(points) - 1, domain=[low, 1])
+        finer = _points(n, low)
+        between = f(finer[1::2])
+        error = np.abs(before(finer[1::2]) - between).max()
+        merged = np.empty(n)
+        merged[::2], merged[1::2] = values, between
+        points, values = finer, merged
+        if error <= rtol * np.abs(values).max():
+            return Chebyshev.fit(points, values, n - 1, domain=[low, 1])
+    return None
+
+
+def _points(n: int, low: float) -> Values:
+    """n Chebyshev points of [low, 1], both ends among them."""
+    points: Values = (1 + low + (1 - low) * np.cos(np.pi * np.arange(n) / (n - 1))) / 2
+    points[0] = 1.0  # exactly: the loss at the end of the step is looked up by it
+    return points
+
+
+def _first_moment(polynomial: Chebyshev | None, taus: Values, values: Values) -> float:
+    """∫₀¹ τ L dτ: of the polynomial, or of L as linear between the τ."""
+    if polynomial is None:
+        return float(np.trapezoid(np.concatenate([[0.0], taus * values]), np.concatenate([[0.0], taus])))
+    primitive = (polynomial * Chebyshev.fit(polynomial.domain, polynomial.domain, 1, domain=polynomial.domain)).integ()
+    return float(primitive(1.0) - primitive(0.0))

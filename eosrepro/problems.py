@@ -1,0 +1,67 @@
+"""What the settings of params.yaml stand for: data, objectives and optimizers, ready to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eosrepro import catalog
+from eosrepro.config import Config, Experiment, Member, Profile, Toy
+from eosrepro.errors import ConfigError
+from eosrepro.objective import Objective, network_problem, toy_problem
+from eosrepro.preprocessing import preprocess
+from eosrepro.types import DTYPES, Dataset, Optimizer
+
+
+def dataset(profile: Profile) -> Dataset:
+    """The data of a profile, made afresh from its source."""
+    return preprocess(member("data", profile.data)(), **profile.preprocessing.model_dump())
+
+
+def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
+    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data."""
+    run, compute = config.run(name), config.compute
+    torch.set_num_threads(compute.threads)
+    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if isinstance(run, Toy):
+        return toy_problem(member("toys", run.toy)(), run.start)
+    assert data is not None
+    return network_problem(
+        member("models", run.model),
+        member("losses", run.loss)(),
+        data,
+        seed=run.seed,
+        dtype=DTYPES[compute.dtype],
+        device=device(compute.device),
+        chunk_size=compute.chunk_size,
+    )
+
+
+def device(setting: str) -> str:
+    """`cpu` or `cuda`; `auto` means the GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` is asked for and there is none. Nothing else is taken in its place.
+    """
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto")
+    return setting
+
+
+def optimizer(run: Experiment | Toy) -> Optimizer:
+    """The optimizer of a run, with its step size."""
+    made: Optimizer = member("optimizers", run.optimizer)(step_size=float(run.step_size))
+    return made
+
+
+def member(kind: str, chosen: Member) -> Callable[..., Any]:
+    """The function that a member stands for, with its options."""
+    return partial(catalog.find(kind, chosen.name), **chosen.options)
