@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from eosrepro import markdown
 from eosrepro.errors import ConfigError, StoreError
-from eosrepro.statistics import UndefinedError, WindowLike, measure
+from eosrepro.statistics import MeasureLike, UndefinedError, measured
 from eosrepro.store import Record
 
 Judgement = Literal["holds", "fails", "not applicable"]
@@ -27,7 +27,7 @@ class BoundLike(Protocol):
     def max(self) -> float | None: ...
 
 
-class ClaimLike(Protocol):
+class ClaimLike(MeasureLike, Protocol):
     """A claim as params.yaml declares it."""
 
     @property
@@ -38,21 +38,6 @@ class ClaimLike(Protocol):
 
     @property
     def run(self) -> str: ...
-
-    @property
-    def quantity(self) -> str: ...
-
-    @property
-    def statistic(self) -> str: ...
-
-    @property
-    def relative_to(self) -> str | None: ...
-
-    @property
-    def window(self) -> WindowLike | None: ...
-
-    @property
-    def level(self) -> float | None: ...
 
     @property
     def bound(self) -> BoundLike: ...
@@ -99,15 +84,15 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
         ConfigError: no such quantity or statistic.
     """
 
-    def verdict(judgement: Judgement, reason: str, measured: float | None = None) -> Verdict:
+    def verdict(judgement: Judgement, reason: str, value: float | None = None) -> Verdict:
         return Verdict(
             id=name,
             claim=claim.claim,
             source=claim.source,
             run=claim.run,
             published=claim.published,
-            measured=measured,
-            difference=_difference(measured, claim.published),
+            measured=value,
+            difference=_difference(value, claim.published),
             low=claim.bound.min,
             high=claim.bound.max,
             verdict=judgement,
@@ -119,14 +104,7 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
     if record is None:
         return verdict("not applicable", f"{claim.run} has not been run: `dvc repro` runs it")
     try:
-        value, basis = measure(
-            record,
-            claim.quantity,
-            claim.statistic,
-            window=claim.window,
-            relative_to=claim.relative_to,
-            level=claim.level,
-        )
+        value, basis = measured(record, claim)
     except StoreError as missing:
         return verdict("not applicable", str(missing))
     except UndefinedError as missing:

@@ -489,6 +489,7 @@ class Bound(Section):
         return self
 
 
+STATISTICS_OF_TWO = ("correlation", "largest_difference", "ratio")  # quantities
 FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged")  # whatever quantity and window
 
 
@@ -512,25 +513,34 @@ class Measure(Section):
         "run_length_times_step_size",
         "diverged",
         "relation_error",
+        "correlation",
+        "largest_difference",
+        "ratio",
     ]
     relative_to: Literal["threshold"] | None = None
     """In units of 2/η."""
     level: float | None = None
-    """Of first_above and first_outside."""
+    """Of first_above and first_outside; of ratio, above which `against` counts."""
+    against: str | None = None
+    """Another quantity, of correlation, largest_difference and ratio."""
     window: Window | None = None
     """None: the whole run."""
 
     @model_validator(mode="after")
     def _has_what_the_statistic_takes(self) -> Measure:
-        if self.level is not None and self.statistic not in ("first_above", "first_outside"):
-            raise _complaint(f"holds a level, which is for first_above and first_outside, not for {self.statistic}")
+        if self.level is not None and self.statistic not in ("first_above", "first_outside", "ratio"):
+            found = f"holds a level, which is for first_above, first_outside and ratio, not for {self.statistic}"
+            raise _complaint(found)
+        if (self.against is None) == (self.statistic in STATISTICS_OF_TWO):
+            with_or_without = "no `against`" if self.against is None else "`against`"
+            raise _complaint(f"holds {with_or_without}, which is for {', '.join(STATISTICS_OF_TWO)} and for them alone")
         if self.level is None and self.statistic == "first_outside":
             raise _complaint("holds no level, and first_outside needs one")
         if self.level is None and self.statistic == "first_above" and self.relative_to is None:
             raise _complaint("holds neither level nor relative_to: threshold, and first_above needs one of them")
         if self.window is not None and self.statistic in FACTS_OF_A_RUN:
             raise _complaint(f"holds a window, and {self.statistic} is of the whole run")
-        if self.relative_to is not None and self.statistic in (*FACTS_OF_A_RUN, "relation_error"):
+        if self.relative_to is not None and self.statistic in (*FACTS_OF_A_RUN, *STATISTICS_OF_TWO, "relation_error"):
             raise _complaint(f"holds relative_to, and {self.statistic} has no unit")
         return self
 
@@ -745,8 +755,11 @@ def _contradictions(config: Config) -> Iterator[Finding]:
     for name, claim in config.claims.items():
         if claim.run not in config.runs:
             yield ("claims", name, "run"), f"there is no run {_unknown(claim.run, config.runs)}"
-        elif claim.quantity not in (known := config.quantities(claim.run)):
-            yield ("claims", name, "quantity"), f"{claim.run} has no {_unknown(claim.quantity, known)}"
+            continue
+        known = config.quantities(claim.run)
+        for key, quantity in (("quantity", claim.quantity), ("against", claim.against)):
+            if quantity is not None and quantity not in known:
+                yield ("claims", name, key), f"{claim.run} has no {_unknown(quantity, known)}"
 
 
 def _run_contradictions(config: Config) -> Iterator[Finding]:

@@ -55,6 +55,9 @@ class MeasureLike(Protocol):
     @property
     def level(self) -> float | None: ...
 
+    @property
+    def against(self) -> str | None: ...
+
 
 class Measurement(NamedTuple):
     """A number and what it was taken from, in words."""
@@ -138,6 +141,7 @@ def measure(
     window: WindowLike | None = None,
     relative_to: str | None = None,
     level: float | None = None,
+    against: str | None = None,
 ) -> Measurement:
     """One statistic of one quantity of a run.
 
@@ -148,11 +152,13 @@ def measure(
       first_outside: the same of its absolute value;
     * onset, run_length (steps to the accuracy that ends the run), run_length_times_step_size, diverged (1 or 0): facts
       about the run, whatever the quantity;
-    * relation_error: how far the run is from eq. 4.3, see the function of that name.
+    * relation_error: how far the run is from eq. 4.3, see the function of that name;
+    * of the quantity and another, `against`, at the steps of both: correlation (Pearson's), largest_difference (in
+      absolute value), and ratio: the mean of quantity / against over the steps at which the latter exceeds `level`.
 
     Raises:
         UndefinedError: the run does not define this number.
-        ConfigError: there is no such quantity or statistic, or `level` is missing.
+        ConfigError: there is no such quantity or statistic, or `level` or `against` is missing.
     """
     if statistic in _OF_RUN:
         return _OF_RUN[statistic](record)
@@ -166,6 +172,11 @@ def measure(
     rows = select(series(record, quantity), record, window)
     if rows.empty:
         raise UndefinedError(f"{quantity} has no value in this run")
+    if statistic in _OF_TWO:
+        if against is None:
+            raise ConfigError(f"{statistic} of {quantity} needs `against`, another quantity")
+        both = rows.merge(series(record, against), on="step", suffixes=("", "_against"))
+        return Measurement(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
     values = rows["value"].to_numpy(float)
     if relative_to == "threshold":
         values, level = values / record.threshold, 1.0 if level is None else level
@@ -181,13 +192,31 @@ def measure(
     return Measurement(float(beyond.iloc[0]), _span(rows))
 
 
+def measured(record: store.Record, of: MeasureLike) -> Measurement:
+    """As `measure`, of what is declared."""
+    settings = {"window": of.window, "relative_to": of.relative_to, "level": of.level, "against": of.against}
+    return measure(record, of.quantity, of.statistic, **settings)  # type: ignore[arg-type]  # a mapping has one type
+
+
 def value(record: store.Record, of: MeasureLike) -> float:
-    """As `measure`, but NaN where the run does not define the number or has no such quantity: not all is published."""
+    """As `measured`, but NaN where the run does not define the number or has no such quantity: not all is published."""
     try:
-        found = measure(record, of.quantity, of.statistic, window=of.window, relative_to=of.relative_to, level=of.level)
+        return measured(record, of).value
     except (UndefinedError, ConfigError, StoreError):
         return np.nan
-    return found.value
+
+
+def _correlation(values: pd.Series, others: pd.Series, _level: float | None) -> float:
+    return float(np.corrcoef(values, others)[0, 1]) if len(values) > 1 else np.nan
+
+
+def _largest_difference(values: pd.Series, others: pd.Series, _level: float | None) -> float:
+    return float((values - others).abs().max())
+
+
+def _ratio(values: pd.Series, others: pd.Series, level: float | None) -> float:
+    above = others > (-np.inf if level is None else level)
+    return float((values[above] / others[above]).mean())
 
 
 def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
@@ -247,7 +276,12 @@ _OF_RUN: Mapping[str, Callable[[store.Record], Measurement]] = {
     "run_length_times_step_size": _run_length_times_step_size,
     "diverged": _diverged,
 }
-STATISTICS = (*_OF_VALUES, *_OF_RUN, "first_above", "first_outside", "relation_error")
+_OF_TWO: Mapping[str, Callable[[pd.Series, pd.Series, float | None], float]] = {
+    "correlation": _correlation,
+    "largest_difference": _largest_difference,
+    "ratio": _ratio,
+}
+STATISTICS = (*_OF_VALUES, *_OF_RUN, *_OF_TWO, "first_above", "first_outside", "relation_error")
 
 
 def _edge(edge: int | str, record: store.Record) -> float:

@@ -131,9 +131,10 @@ def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], fi
     # Coordinates of θ are read from snapshots, and a sweep keeps none.
     known = [quantity for quantity in variant.quantities(sweep.run) if "theta_" not in quantity]
     for name, measure in sweep.measures.items():
-        if measure.quantity not in known:
-            hint = did_you_mean(measure.quantity, known)
-            raise ConfigError(f"{file}: measures.{name}.quantity: {sweep.run} has no {measure.quantity!r}{hint}")
+        for key, quantity in (("quantity", measure.quantity), ("against", measure.against)):
+            if quantity is not None and quantity not in known:
+                hint = did_you_mean(quantity, known)
+                raise ConfigError(f"{file}: measures.{name}.{key}: {sweep.run} has no {quantity!r}{hint}")
     return variant
 
 

@@ -94,13 +94,17 @@ class Examples(Protocol):
     @property
     def n_examples(self) -> int: ...
 
-    def batch(self, indices: Tensor) -> HasGradient: ...
+    def batch(self, indices: Tensor) -> HasGradient:
+        """The same on the examples with these indices, (n,)."""
+        ...
 
 
 class HasGradient(Protocol):
     """The mean of the loss over some examples."""
 
-    def value_and_grad(self, theta: Tensor) -> Evaluation: ...
+    def value_and_grad(self, theta: Tensor) -> Evaluation:
+        """f, ∇f and the accuracy at θ, (P,)."""
+        ...
 
 
 class Iterate(NamedTuple):

@@ -18,20 +18,22 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from eosrepro import catalog, tracking
-from tests.project import PARAMS, ROOT, all_params, small_params, write_params, write_project
+from tests.project import EXPERIMENTS, PARAMS, ROOT, all_params, small_params, write_params, write_project
 
 # Modules that stages import and dvc.yaml does not name, as an edit of them changes no result: nouns and look-ups, and
 # the wiring around the core. Where it does (a new column, a mended format), `dvc repro --force` is the answer.
 NOUNS_AND_LOOKUPS = ("errors", "catalog", "types")
-WIRING_AND_FORMATS = ("config", "store", "pipeline", "cli", "tracking", "progress")
+WIRING_AND_FORMATS = ("config", "store", "pipeline", "problems", "cli", "tracking", "progress")
 
-# The core modules that `pipeline` calls in each command of dvc.yaml, and the kinds of members that it looks up there.
-# (A figure's contours of a toy come from a member too, but whatever changes them re-trains the toy.)
+# The core modules that the wiring calls in each command of dvc.yaml, and the kinds of members that it looks up there.
+# (A figure's contours of a toy come from a member too, and so do objective and minibatches of a measurement, but what
+# changes them re-trains the run.)
 CORE: Mapping[str, tuple[str, ...]] = {
     "config": (),
     "data": ("preprocessing",),
     "train": ("training", "objective"),
-    "diagnose": ("diagnostics.sharpness", "objective"),
+    "diagnose": ("measuring", "objective"),
+    "measure": ("measuring", "objective"),
     "plot": ("figures._style",),
     "verify": ("claims", "comparison"),
     "sync": (),
@@ -64,8 +66,9 @@ def source(module: str) -> str:
     return f"{module.replace('.', '/')}.py"
 
 
-def test_the_core_of_each_command_is_what_the_pipeline_imports() -> None:
-    imports = grimp.build_graph("eosrepro").find_modules_directly_imported_by("eosrepro.pipeline")
+def test_the_core_of_each_command_is_what_the_wiring_imports() -> None:
+    imported = grimp.build_graph("eosrepro").find_modules_directly_imported_by
+    imports = imported("eosrepro.pipeline") | imported("eosrepro.problems")
     unnamed = {f"eosrepro.{name}" for name in NOUNS_AND_LOOKUPS + WIRING_AND_FORMATS}
     assert imports - unnamed == {f"eosrepro.{name}" for names in CORE.values() for name in names}
 
@@ -88,7 +91,7 @@ def test_the_numerical_core_runs_on_torch_alone() -> None:
     members = [
         f"{kind}.{name}" for kind in ("models", "losses", "optimizers", "toys", "diagnostics") for name in names(kind)
     ]
-    core = ["objective", "lanczos", "training", "bench", *members]
+    core = ["objective", "lines", "lanczos", "training", "bench", *members]
     heavy = ["mlflow", "dvc", "pydantic", "annotated_types", "pandas", "click", "matplotlib", "ruamel", "yaml", "rich"]
     program = (
         f"import sys, importlib\nfor name in {core}: importlib.import_module('eosrepro.' + name)\n"
@@ -160,10 +163,16 @@ def runs_on(stage: PipelineStage, params: Mapping[str, Any]) -> set[str]:
     files = {file for module in CORE[command] for file in closure(f"eosrepro.{module}")}
     if command == "data":
         files |= {file for member in names("data") for file in closure(f"eosrepro.data.{member}")}
+    if command == "diagnose":
+        files |= closure("eosrepro.diagnostics.sharpness")
+    if command == "measure":
+        files |= closure(f"eosrepro.diagnostics.{params['measurements'][name]['diagnostic']['name']}")
     if command == "plot":
         files |= closure(f"eosrepro.figures.{params['figures'][name]['name']}")
     known = {**params["experiments"], **params["toys"]}
     runs = list(params["toys"].values()) if name == "--toys" else [known[name]] if name in known else []
+    if name == "--toys" and command == "train":  # whichever of them the toys take
+        files |= {file for member in names("optimizers") for file in closure(f"eosrepro.optimizers.{member}")}
     for run in runs:
         for kind in KINDS.get(command, ()):
             if kind in run:
@@ -202,8 +211,8 @@ def test_a_run_is_known_in_mlflow_by_the_files_that_its_training_depends_on(stag
 # --- dvc.yaml: settings -----------------------------------------------------------------------------------------------
 
 EXP3 = "experiments.exp3_2over30"
-TRAININGS = {"train@exp2_2over300", "train@exp3_2over10", "train@exp3_2over30"}
-DIAGNOSES = {"diagnose@exp2_2over300", "diagnose@exp3_2over10", "diagnose@exp3_2over30"}
+TRAININGS = {f"train@{run}" for run in EXPERIMENTS}
+DIAGNOSES = {f"diagnose@{run}" for run in EXPERIMENTS}
 TOYS = {"train_toys", "diagnose_toys"}
 FIGURES = {"figure@example1", "figure@exp3"}
 
@@ -229,6 +238,10 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("profiles.quick.published", True, FIGURES | {"verify"}),
     ("profiles.paper.max_steps", 11, set()),
     ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),
+    ("profiles.quick.max_epochs", 9, TRAININGS),
+    ("profiles.quick.snapshot_every_epochs", 2, TRAININGS),
+    ("measurements.exp5.diagnostic.rtol", 1e-5, {"measure@exp5"}),
+    ("measurements.exp8_2over50.every", 10, {"measure@exp8_2over50"}),
     ("mlflow.window", 10, {"track"}),
     ("figures.exp3.title", "Another", {"figure@exp3", "verify"}),  # figures name the published curves
     ("claims.exp3_2over30_loss_falls.bound.max", 2, {"verify"}),

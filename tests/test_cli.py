@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -343,11 +343,14 @@ def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Pat
 @pytest.mark.usefixtures("small")
 def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     run("train", "example1_2over39")
-    short = [
-        {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
-        for step, audit in ((0, 40.0), (1, 44.0), (2, float("nan")), (3, 41.0))
-    ]
-    monkeypatch.setattr(measuring, "member", lambda *_args: lambda *_args, **_settings: iter(short))
+    audits = {0: 40.0, 1: 44.0, 3: 41.0}
+
+    def short(_objective: Any, points: Iterable[tuple[int, Any]]) -> Iterator[dict[str, float]]:
+        for step, _ in points:
+            audit = audits.get(step, float("nan"))
+            yield {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
+
+    monkeypatch.setattr(measuring, "member", lambda *_args: short)
     done = run("diagnose", "example1_2over39")
     assert done.exit_code == 0
     assert "Warning: the sharpness of example1_2over39 falls short of its audit" in done.stderr
@@ -378,7 +381,7 @@ def test_config_schema_prints_the_committed_file() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
-    assert run("config", "check").stdout == "params.yaml is valid: 4 runs, 2 figures, 21 claims\n"
+    assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 2 figures, 21 claims\n"
     assert contents(folder) == {}
     assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
     # The same content whatever params.yaml says: DVC runs nothing anew because of it.

@@ -12,7 +12,9 @@ from torch import Tensor
 from eosrepro.types import AtLeast, Iterate, Optimizer
 
 
-def sgd(*, step_size: float, batch_size: Annotated[int, AtLeast(1)], seed: Annotated[int, AtLeast(0)]) -> Optimizer:
+def sgd(
+    *, step_size: float, batch_size: Annotated[int, AtLeast(1)] = 32, seed: Annotated[int, AtLeast(0)] = 0
+) -> Optimizer:
     """θ ← θ − ηg for the gradient g of each minibatch in turn. An iteration is an epoch: each example is used once.
 
     The examples are shuffled anew in every epoch, by `seed` and the number of the epoch alone: an interrupted run goes

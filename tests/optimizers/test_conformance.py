@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import nan
 from typing import Any
 
 import pytest
@@ -11,10 +12,28 @@ from torch import Tensor
 
 from eosrepro import catalog
 from eosrepro.optimizers.gd import gd
-from eosrepro.types import Optimizer
+from eosrepro.types import Evaluation, Iterate, Optimizer
 from tests.members import identify, variants
 
 CURVATURES = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+
+
+class Quadratic:
+    """½ Σ c_i θ_i² as the mean over examples, all alike: optimizers with minibatches see the same function."""
+
+    n_examples = 5
+
+    def batch(self, indices: Tensor) -> Quadratic:
+        assert 0 < len(indices.unique()) == len(indices) <= 5
+        return self
+
+    def value_and_grad(self, theta: Tensor) -> Evaluation:
+        grad = CURVATURES.to(theta) * theta
+        return Evaluation(float(grad @ theta / 2), grad, nan)
+
+
+def at(theta: Tensor) -> Iterate:
+    return Iterate(theta, Quadratic().value_and_grad(theta).grad, Quadratic())
 
 
 @pytest.fixture(params=variants("optimizers"), ids=lambda case: "-".join(str(identify(part)) for part in case))
@@ -27,7 +46,7 @@ def descend(optimizer: Optimizer, theta: Tensor, steps: int) -> list[Tensor]:
     """Iterates on the quadratic ½ Σ c_i θ_i²."""
     state, path = optimizer.init(theta), [theta]
     for _ in range(steps):
-        update, state = optimizer.update(CURVATURES * path[-1], state)
+        update, state = optimizer.update(at(path[-1]), state)
         path.append(path[-1] - update)
     return path
 
@@ -36,12 +55,12 @@ def start(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor([1.0, -2.0, 3.0], dtype=dtype)
 
 
-def test_update_changes_neither_gradient_nor_state(make: Any) -> None:
-    optimizer, grad = make(0.1), start()
-    state = optimizer.update(grad, optimizer.init(start()))[1]
-    before = copy.deepcopy((grad, state))
-    one, other = optimizer.update(grad, state), optimizer.update(grad, state)
-    torch.testing.assert_close((grad, state), before, rtol=0, atol=0)
+def test_update_changes_neither_iterate_nor_state(make: Any) -> None:
+    optimizer, here = make(0.1), at(start())
+    state = optimizer.update(here, optimizer.init(start()))[1]
+    before = copy.deepcopy((here.theta, here.grad, state))
+    one, other = optimizer.update(here, state), optimizer.update(here, state)
+    torch.testing.assert_close((here.theta, here.grad, state), before, rtol=0, atol=0)
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
@@ -52,7 +71,7 @@ def test_runs_that_alternate_on_one_optimizer_do_not_meet(make: Any) -> None:
     thetas = [start(), -7 * start()]
     for step in range(1, 6):
         for i in (0, 1):
-            update, states[i] = optimizer.update(CURVATURES * thetas[i], states[i])
+            update, states[i] = optimizer.update(at(thetas[i]), states[i])
             thetas[i] = thetas[i] - update
         assert torch.equal(thetas[0], alone[step])
 
@@ -60,7 +79,7 @@ def test_runs_that_alternate_on_one_optimizer_do_not_meet(make: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_updates_have_the_shape_and_precision_of_the_gradient(make: Any, dtype: torch.dtype) -> None:
     optimizer = make(0.1)
-    update, _ = optimizer.update(start(dtype), optimizer.init(start(dtype)))
+    update, _ = optimizer.update(at(start(dtype)), optimizer.init(start(dtype)))
     assert (update.shape, update.dtype) == ((3,), dtype)
 
 

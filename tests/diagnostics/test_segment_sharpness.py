@@ -1,0 +1,63 @@
+"""λ_max along the gradient step: dense Hessians at its points, and the bound of Corollary 1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness
+from eosrepro.objective import Objective, toy_problem
+from eosrepro.optimizers.gd import gd
+from eosrepro.toys.quadratic import quadratic
+from eosrepro.training import minimise
+from eosrepro.types import Stop
+from tests.conftest import dense_hessian, small_problem
+
+
+def measured(objective: Objective, theta: Tensor, step_size: float, *, points: int = 5) -> SegmentSharpness:
+    settings = {"points": points, "rtol": 1e-8, "max_products": 300, "seed": 0}
+    (found,) = segment_sharpness(objective, [(4, theta)], step_size=step_size, **settings)  # type: ignore[arg-type]
+    assert found.step == 4
+    return found
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_extremes_are_those_of_the_dense_hessians_at_the_points(activation: str) -> None:
+    objective, theta = small_problem(activation)
+    grad = objective.value_and_grad(theta).grad
+    values = [
+        float(torch.linalg.eigvalsh(dense_hessian(objective, theta - share * 0.8 * grad))[-1])
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    found = measured(objective, theta, 0.8)
+    assert found.segment_sharpness_max == pytest.approx(max(values), rel=1e-6)
+    assert found.segment_sharpness_min == pytest.approx(min(values), rel=1e-6)
+
+
+def test_the_bound_is_that_of_the_recorded_relative_progress() -> None:
+    objective, theta = small_problem()
+    row = next(minimise(objective, theta, gd(step_size=0.8), stop=Stop(1)))
+    found = measured(objective, theta, 0.8, points=2)
+    assert found.segment_sharpness_bound == pytest.approx(2 / 0.8 * (row.relative_progress + 1), rel=1e-9)
+    assert found.segment_sharpness_excess == pytest.approx(
+        found.segment_sharpness_max - found.segment_sharpness_bound, rel=1e-12
+    )
+
+
+def test_on_a_quadratic_along_its_top_eigenvector_the_bound_is_reached() -> None:
+    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.0])
+    found = measured(objective, theta, 0.05)
+    assert found.segment_sharpness_max == pytest.approx(40)
+    assert found.segment_sharpness_excess == pytest.approx(0, abs=1e-9)
+
+
+@given(st.integers(0, 30), st.floats(0.05, 3))
+@settings(max_examples=20, deadline=None)
+def test_the_largest_of_many_points_is_above_the_bound(seed: int, step_size: float) -> None:
+    """Corollary 1: (2/η)(RP + 1) ≤ sup λ_max over the segment."""
+    objective, theta = small_problem("softplus", seed=seed)
+    found = measured(objective, theta, step_size, points=9)
+    assert found.segment_sharpness_excess >= -1e-6 * abs(found.segment_sharpness_bound)

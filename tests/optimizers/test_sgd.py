@@ -1,0 +1,91 @@
+"""SGD: which minibatches, in which order, and the steps on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eosrepro.optimizers.gd import gd
+from eosrepro.optimizers.sgd import sgd
+from eosrepro.training import minimise
+from eosrepro.types import Iterate, Stop
+from tests.conftest import small_problem
+
+
+def batches(n_examples: int, epoch: int, *, batch_size: int = 32, seed: int = 0) -> list[list[int]]:
+    minibatches = sgd(step_size=1.0, batch_size=batch_size, seed=seed).minibatches
+    assert minibatches is not None
+    return [indices.tolist() for indices in minibatches(n_examples, epoch)]
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 1000))
+def test_an_epoch_uses_every_example_once(n_examples: int, batch_size: int, epoch: int) -> None:
+    made = batches(n_examples, epoch, batch_size=batch_size)
+    assert sorted(index for batch in made for index in batch) == list(range(n_examples))
+    assert {len(batch) for batch in made[:-1]} <= {batch_size}
+    assert 0 < len(made[-1]) <= batch_size
+
+
+def test_the_papers_epoch_has_157_minibatches_and_the_last_one_is_of_8() -> None:
+    made = batches(5000, 0)
+    assert (len(made), len(made[0]), len(made[-1])) == (157, 32, 8)
+
+
+def test_the_shuffling_depends_on_seed_and_epoch_alone_and_on_both() -> None:
+    assert batches(50, 3) == batches(50, 3)
+    orders = {str(batches(50, epoch, seed=seed)) for epoch in range(5) for seed in range(5)}
+    assert len(orders) == 25
+
+
+def test_the_shuffling_is_the_one_that_recorded_runs_were_made_with() -> None:
+    assert batches(8, 2, batch_size=3, seed=7) == PINNED
+
+
+PINNED = [[6, 0, 2], [3, 7, 5], [1, 4]]
+
+
+def test_an_epoch_is_gradient_descent_on_each_minibatch_in_turn() -> None:
+    objective, theta = small_problem()
+    optimizer = sgd(step_size=0.3, batch_size=16, seed=5)
+    here = Iterate(theta, objective.value_and_grad(theta).grad, objective)
+    update, epoch = optimizer.update(here, 4)
+
+    expected = theta
+    for indices in batches(40, 4, batch_size=16, seed=5):
+        # A gradient of the loss over the chosen examples, from the parts of a problem with one example a chunk.
+        single, _ = small_problem(chunk_size=1)
+        point = expected.clone().requires_grad_()
+        mean = sum(single.parts[index](point)[0] * 40 for index in indices) / len(indices)
+        expected = expected - 0.3 * torch.autograd.grad(mean, point)[0]
+    assert epoch == 5
+    torch.testing.assert_close(theta - update, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_one_minibatch_of_all_examples_is_gradient_descent() -> None:
+    objective, theta = small_problem()
+    stochastic = list(minimise(objective, theta, sgd(step_size=0.4, batch_size=40, seed=0), stop=Stop(30)))
+    full = list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(30)))
+    assert [row.loss for row in stochastic] == pytest.approx([row.loss for row in full], rel=1e-10)
+    assert [row.accuracy for row in stochastic] == [row.accuracy for row in full]
+
+
+def test_a_run_that_goes_on_from_an_epoch_is_the_run_that_never_stopped() -> None:
+    objective, theta = small_problem()
+    optimizer = sgd(step_size=0.4, batch_size=7, seed=3)
+    path = {}
+    list(minimise(objective, theta, optimizer, stop=Stop(6), on_iterate=path.__setitem__))
+    point, epoch = path[3], 3
+    while epoch < 6:
+        update, epoch = optimizer.update(Iterate(point, objective.value_and_grad(point).grad, objective), epoch)
+        point = point - update
+    assert torch.equal(point, path[6])
+
+
+def test_a_recorded_iteration_is_an_epoch_with_the_loss_over_all_examples() -> None:
+    objective, theta = small_problem()
+    path = {}
+    rows = list(minimise(objective, theta, sgd(step_size=0.4, batch_size=7), stop=Stop(3), on_iterate=path.__setitem__))
+    assert [row.step for row in rows] == [0, 1, 2, 3]
+    assert [row.loss for row in rows] == [objective.loss(path[step]) for step in range(4)]

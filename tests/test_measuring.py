@@ -1,0 +1,81 @@
+"""A diagnostic along the snapshots of a run: in blocks, by one process or several, with the same result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eosrepro import measuring, pipeline, store
+from eosrepro.config import Config, Member, load
+from eosrepro.errors import EosreproError
+from eosrepro.types import Dataset
+from tests.project import ROOT, small_params, write_params
+
+RUN = "exp8_2over50"
+SHARPNESS = Member("sharpness", {"k": 1, "rtol": 1e-3, "max_products": 200, "audit_every": 2, "seed": 0})
+EXPECTED = Member("expected_progress", {"sample": None})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Dataset, list[Path]]:
+    """A small SGD run, its data and its snapshots."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "reference").symlink_to(ROOT / "reference")
+        params = small_params()
+        params["profiles"]["quick"]["snapshot_every_epochs"] = 1
+        write_params(folder, params)
+        config = load()
+        data = pipeline.make_data(config)
+        pipeline.train_into(folder / "run", config, RUN, data, fingerprint="")
+    return config, data, store.snapshot_paths(folder / "run/snapshots")
+
+
+def measure(trained: tuple[Config, Dataset, list[Path]], diagnostic: Member, *, jobs: int = 1) -> pd.DataFrame:
+    config, data, snapshots = trained
+    return measuring.measure(config, RUN, diagnostic, snapshots, data, jobs=jobs)
+
+
+@pytest.mark.parametrize("diagnostic", [SHARPNESS, EXPECTED], ids=lambda member: member.name)
+def test_several_processes_find_what_one_finds(
+    diagnostic: Member, trained: tuple[Config, Dataset, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "BLOCK", 4)
+    alone, shared = measure(trained, diagnostic), measure(trained, diagnostic, jobs=2)
+    pd.testing.assert_frame_equal(alone, shared, check_exact=True)
+    assert alone["step"].tolist() == list(range(11))
+
+
+def test_a_diagnostic_starts_afresh_in_every_block(
+    trained: tuple[Config, Dataset, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data, snapshots = trained
+    monkeypatch.setattr(measuring, "BLOCK", 4)
+    whole = measure(trained, SHARPNESS)
+    block = measuring.measure(config, RUN, SHARPNESS, snapshots[4:8], data, jobs=1)
+    pd.testing.assert_frame_equal(whole[4:8].reset_index(drop=True), block, check_exact=True)
+    monkeypatch.setattr(measuring, "BLOCK", 50)
+    assert not measure(trained, SHARPNESS)["products"].equals(whole["products"])  # elsewhere it starts warm
+
+
+def test_a_diagnostic_is_given_step_size_and_minibatches_of_its_run(
+    trained: tuple[Config, Dataset, list[Path]],
+) -> None:
+    table = measure(trained, EXPECTED)
+    assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
+    by_step = measure(trained, Member("tau_scan", {"n_taus": 3, "rtol": 0}))
+    first = store.load_table(trained[2][0].parents[1] / "trajectory.csv")["grad_norm"][0]
+    assert first > 0
+    assert by_step["slopes"].tolist() == [3] * 11
+
+
+def test_a_failure_in_another_process_is_the_same_failure(
+    trained: tuple[Config, Dataset, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "BLOCK", 4)
+    hopeless = Member("sharpness", {**SHARPNESS.options, "rtol": 1e-5, "max_products": 2})
+    with pytest.raises(EosreproError, match="not converged"):
+        measure(trained, hopeless, jobs=2)
