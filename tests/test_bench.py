@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from eosrepro import bench
-from eosrepro.bench import Ratio
+from eosrepro.bench import Result
 
 
 @pytest.fixture(autouse=True)
@@ -37,39 +36,68 @@ def test_candidates_take_turns_and_the_first_round_is_not_counted(monkeypatch: p
     assert medians == {"a": pytest.approx(2), "b": pytest.approx(6)}
 
 
-def test_the_gradient_and_the_product_are_measured_against_baselines() -> None:
-    ratios = bench.bench(n_examples=20, rounds=1, threads=1, device="cpu")
-    assert [(ratio.name, ratio.baseline) for ratio in ratios] == [
-        ("gradient", "matrix products"),
-        ("Hessian-vector product", "gradient"),
-    ]
-    assert all(ratio.milliseconds > 0 and ratio.baseline_milliseconds > 0 for ratio in ratios)
-    assert ratios[0].milliseconds == ratios[1].baseline_milliseconds
+@pytest.fixture(scope="module")
+def results() -> dict[str, Result]:
+    """The whole bench, small: 50 examples, a run that passes the edge."""
+    threads = torch.get_num_threads()
+    found = bench.bench(n_examples=50, rounds=1, steps=120, threads=1, device="cpu")
+    torch.set_num_threads(threads)
+    return {result.name: result for result in found}
 
 
-def test_the_baseline_is_the_matrix_products_of_one_gradient() -> None:
-    multiply = bench.matrix_products(50, "cpu")
-    with FlopCounterMode(display=False) as counter:
-        multiply()
-    forward = 2 * 50 * (3072 * 200 + 200 * 200 + 200 * 10)
-    assert counter.get_total_flops() == 3 * forward - 2 * 50 * 3072 * 200
+def test_every_promise_has_its_line_and_stands_beside_its_baseline(results: dict[str, Result]) -> None:
+    promised = {name: result.target for name, result in results.items() if result.target is not None}
+    assert promised == {
+        "gradient": 1.35,
+        "Hessian product": 1.3,
+        "L at 100 τ": 15,
+        "both sides of eq. 5.1 over 2 minibatches": 40,
+        "sharpness": 8,
+        "largest error against converged float64": 1e-3,
+        "largest shortfall in the audits": 1e-3,
+        "training with its sharpness every 5 iterations": 0.1,
+    }
+    assert {name.split(", baseline")[0] for name in results if "baseline" in name} <= promised.keys()
+    assert len([name for name in results if "baseline" in name]) == 3
+    assert all(result.value >= 0 for result in results.values())
 
 
-@pytest.mark.parametrize(("milliseconds", "met", "cell"), [(26.0, True, "yes"), (28.0, False, "**no**")])
-def test_a_ratio_is_told_with_its_target_and_whether_it_is_met(milliseconds: float, met: bool, cell: str) -> None:
-    ratio = Ratio("gradient", "matrix products", milliseconds, 20.0, 1.35)
-    assert (ratio.ratio, ratio.met) == (milliseconds / 20, met)
-    assert json.loads(json.dumps(bench.as_records([ratio]))) == [
+def test_the_sharpness_of_the_run_past_the_edge_is_right(results: dict[str, Result]) -> None:
+    assert results["measurements of the sharpness past the edge"].value >= 10
+    assert results["largest error against converged float64"].value < 1e-3
+    assert results["sharpness, audits included"].value > results["sharpness"].value > 1
+
+
+def test_a_run_that_does_not_reach_the_edge_promises_nothing_of_it() -> None:
+    threads = torch.get_num_threads()
+    found = bench.bench(n_examples=20, rounds=1, steps=5, threads=1, device="cpu")
+    torch.set_num_threads(threads)
+    assert (found[-1].name, found[-1].value) == ("measurements of the sharpness past the edge", 0)
+
+
+@pytest.mark.parametrize(("length", "most", "expected"), [(3, 10, [0, 1, 2]), (101, 3, [0, 50, 100]), (1, 1, [0])])
+def test_spread(length: int, most: int, expected: list[int]) -> None:
+    assert bench._spread(length, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "met", "cells"), [(15, True, "≤ 15 | yes"), (2, False, "≤ 2 | **no**"), (None, None, " | ")]
+)
+def test_a_result_is_told_with_its_target_and_whether_it_is_met(
+    target: float | None, met: bool | None, cells: str
+) -> None:
+    result = Result("L at 100 τ", 3.14159, "gradients", target, 26.04)
+    assert result.met is met
+    assert json.loads(json.dumps(bench.as_records([result]))) == [
         {
-            "name": "gradient",
-            "baseline": "matrix products",
-            "milliseconds": milliseconds,
-            "baseline_milliseconds": 20.0,
-            "target": 1.35,
-            "ratio": milliseconds / 20,
+            "name": "L at 100 τ",
+            "value": 3.14159,
+            "unit": "gradients",
+            "target": target,
+            "milliseconds": 26.04,
             "met": met,
         }
     ]
-    hardware, _, *_, row = bench.as_markdown([ratio]).splitlines()
+    hardware, _, *_, row = bench.as_markdown([result]).splitlines()
     assert hardware.startswith(f"PyTorch {torch.__version__}")
-    assert row == f"| gradient | {milliseconds} | matrix products | 20.0 | {milliseconds / 20:.2f} | 1.35 | {cell} |"
+    assert row == f"| L at 100 τ | 3.14 | gradients | {cells} | 26.0 |"

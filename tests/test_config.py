@@ -120,6 +120,22 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("cap of 0", edited("max_steps: 600 ", "max_steps: 0 "), ["profiles.quick.max_steps", "found 0", "greater than 0"]),
     ("published as text", edited("published: false", "published: no"), ["profiles.quick.published", "'no'", "valid boolean"]),
     ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
+    ("epochs of 0", edited("max_epochs: 300 ", "max_epochs: 0 "), ["profiles.quick.max_epochs", "found 0", "greater than 0"]),
+    # measurements
+    ("measurement of no run", edited("run: exp3_2over60, source", "run: exp3_2over61, source"), ["measurements.exp5.run: there is no experiment 'exp3_2over61'; did you mean 'exp3_2over60'"]),
+    ("measurement of a toy", edited("run: exp3_2over60, source", "run: example4, source"), ["measurements.exp5.run: there is no experiment 'example4'"]),
+    ("measurement elsewhere", edited("source: tanh/unstable, diag", "source: tanh, diag"), ["measurements.exp5.source: found 'tanh', but the run 'exp3_2over60' lies in 'tanh/unstable'"]),
+    ("unknown diagnostic", edited("name: tau_scan", "name: tau_scn"), ["measurements.exp5.diagnostic.name", "did you mean 'tau_scan'"]),
+    ("diagnostic option", edited("n_taus: 100", "n_tau: 100"), ["measurements.exp5.diagnostic.n_tau:", "did you mean 'n_taus'"]),
+    ("one tau", edited("n_taus: 100", "n_taus: 1"), ["measurements.exp5.diagnostic.n_taus", "found 1", "greater than or equal to 2"]),
+    ("negative tolerance", edited("n_taus: 100, rtol: 1e-4", "n_taus: 100, rtol: -1e-4"), ["measurements.exp5.diagnostic.rtol", "greater than or equal to 0"]),
+    ("step size of a diagnostic", edited("n_taus: 100", "n_taus: 100, step_size: 2"), ["measurements.exp5.diagnostic.step_size: is not a known key"]),
+    ("sharpness twice", edited("{name: tau_scan, n_taus: 100, rtol: 1e-4}", "{name: sharpness, k: 1, rtol: 1e-2, max_products: 9, audit_every: 1, seed: 0}"), ["measurements.exp5.diagnostic.name: sharpness is measured on every run"]),
+    ("minibatches of GD", edited("{name: tau_scan, n_taus: 100, rtol: 1e-4}", "{name: expected_progress}"), ["measurements.exp5.diagnostic: expected_progress is about minibatches, and gd of exp3_2over60 takes none"]),
+    ("measured twice", edited("run: exp8_2over50, source", "run: exp8_2over100, source"), ["exp8_2over50 measures expected_progress on exp8_2over100 already"]),
+    ("measured never", edited("every: 5}", "every: 0}", after="\nmeasurements:"), ["measurements.exp5.every", "found 0", "greater than 0"]),
+    ("minibatch of none", edited("batch_size: 32", "batch_size: 0"), ["optimizer.batch_size", "found 0", "greater than or equal to 1"]),
+    ("toy by SGD", in_toy("optimizer: {name: gd}", "optimizer: {name: sgd}"), ["toys.example1_2over39.optimizer: sgd takes minibatches, and a toy has no examples"]),
     # compute, sharpness, mlflow
     ("device", edited("device: auto", "device: gpu"), ["compute.device", "'gpu'", "'cpu' or 'cuda'"]),
     ("dtype", edited("dtype: float32", "dtype: flaot32"), ["compute.dtype", "did you mean 'float32'"]),
@@ -235,6 +251,12 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("unit of a fact", with_claim(statistic="run_length", relative_to="threshold"), [f"{CLAIM}: holds relative_to, and run_length has no unit"]),
     ("share above 1", with_claim(window="{last: 2}"), [f"{CLAIM}.window.last", "found 2", "less than or equal to 1"]),
     ("level", with_claim(level="1"), [f"{CLAIM}: holds a level", "not for mean"]),
+    ("level of two", with_claim(statistic="correlation", against="loss", level="1"), [f"{CLAIM}: holds a level", "not for correlation"]),
+    ("nothing against", with_claim(statistic="ratio"), [f"{CLAIM}: holds no `against`, which is for correlation, largest_difference, ratio"]),
+    ("against nothing", with_claim(against="loss"), [f"{CLAIM}: holds `against`"]),
+    ("against", with_claim(statistic="ratio", against="los"), [f"{CLAIM}.against: exp3_2over30 has no 'los'; did you mean 'loss'"]),
+    ("unit of two", with_claim(statistic="ratio", against="loss", relative_to="threshold"), [f"{CLAIM}: holds relative_to", "ratio has no unit"]),
+    ("not measured there", with_claim(quantity="expected_relative_progress"), [f"{CLAIM}.quantity: exp3_2over30 has no 'expected_relative_progress'"]),
     ("no level", with_claim(statistic="first_above"), [f"{CLAIM}: holds neither level nor relative_to", "first_above"]),
     ("no level outside", with_claim(statistic="first_outside"), [f"{CLAIM}: holds no level", "first_outside"]),
     ("published number as text", with_claim(published="about 0"), [f"{CLAIM}.published", "'about 0'", "number"]),
@@ -403,6 +425,16 @@ def test_the_profile_caps_experiments_and_not_toys(project: Callable[[str], Path
     read = load(project(edited("max_steps: 600 ", "max_steps: 7 ")))
     assert read.stop("exp3_2over30") == Stop(max_steps=7, accuracy=0.95, loss_above=100)
     assert read.stop("example1_2over39") == Stop(max_steps=100)
+    assert read.stop("exp8_2over50").max_steps == 300  # epochs
+    fewer = load(
+        project(
+            edited("max_epochs: 300 ", "max_epochs: 9 ").replace(
+                "snapshot_every_epochs: 10", "snapshot_every_epochs: 3"
+            )
+        )
+    )
+    assert (fewer.stop("exp8_2over50").max_steps, fewer.snapshot_every("exp8_2over50")) == (9, 3)
+    assert (fewer.stop("exp3_2over30").max_steps, fewer.snapshot_every("exp3_2over30")) == (600, 20)
     paper = load(project(edited("profile: quick", "profile: paper")))
     assert (paper.stop("exp1_tanh").max_steps, paper.active.data.name) == (800, "cifar10")
 

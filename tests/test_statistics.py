@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from eosrepro.config import Window
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.statistics import STATISTICS, UndefinedError, measure, onset, relation_error, series
+from eosrepro.store import Measured, Record
 from tests.records import curve, published_record, record, stable, toy_record, unstable
 
 AFTER_ONSET = {"from": "onset", "to": "end"}
@@ -222,6 +225,59 @@ def test_relation_error_is_the_relative_root_mean_square() -> None:
         value(flat, "relative_progress", "relation_error")
 
 
+def two(**columns: list[float]) -> Record:
+    """A run on which a diagnostic measured both sides of eq. 5.1 at every second step."""
+    table = pd.DataFrame({"step": [0, 2, 4, 6], **columns})
+    return replace(record({"loss": [1.0] * 7}), measured={"expected_progress": Measured(table, {})})
+
+
+LEFT, RIGHT = "expected_relative_progress", "predicted_expected_progress"
+
+
+def test_statistics_of_two_quantities() -> None:
+    run = two(**{LEFT: [-0.5, 1.0, 2.0, 4.0], RIGHT: [-0.4, 1.5, 2.5, 5.0]})
+    assert measure(run, RIGHT, "correlation", against=LEFT).value == pytest.approx(
+        np.corrcoef([-0.4, 1.5, 2.5, 5.0], [-0.5, 1.0, 2.0, 4.0])[0, 1]
+    )
+    assert measure(run, RIGHT, "largest_difference", against=LEFT).value == 1.0
+    assert measure(run, LEFT, "largest_difference", against=RIGHT).value == 1.0
+    assert measure(run, RIGHT, "ratio", against=LEFT, level=1.0).value == pytest.approx(1.25)  # of the last two
+    assert measure(run, RIGHT, "ratio", against=LEFT).value == pytest.approx((0.8 + 1.5 + 1.25 + 1.25) / 4)
+    window = Window.model_validate({"from": 1, "to": 4})
+    assert measure(run, RIGHT, "largest_difference", against=LEFT, window=window).value == 0.5
+    assert measure(run, RIGHT, "largest_difference", against="loss").basis == "steps 0 to 6 (4 values)"
+
+
+def test_two_quantities_that_do_not_define_the_number() -> None:
+    run = two(**{LEFT: [0.5, 0.6, 0.7, 0.8], RIGHT: [1.0, 1.0, 1.0, 1.0]})
+    with pytest.raises(UndefinedError, match="not finite"):
+        measure(run, RIGHT, "ratio", against=LEFT, level=1.0)
+    with pytest.raises(UndefinedError, match="not finite"), np.errstate(all="ignore"):
+        measure(run, RIGHT, "correlation", against=LEFT)
+    with pytest.raises(ConfigError, match="correlation of predicted_expected_progress needs `against`"):
+        measure(run, RIGHT, "correlation")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "correlation", "ratio"), [(50, 0.986, 1.28), (100, 0.991, 1.28), (150, 0.992, 1.25)]
+)
+def test_experiment_8(threshold: int, correlation: float, ratio: float) -> None:
+    """The paper's own curves: its sides of eq. 5.1 go together, the right one above."""
+    left, right = (curve(f"exp8_relu_2over{threshold}_{side}")["y"] for side in ("LHS", "RHS"))
+    table = pd.DataFrame({"step": range(1, 301), LEFT: left, RIGHT: right})
+    run = replace(record({"loss": [1.0] * 301}), measured={"expected_progress": Measured(table, {})})
+    assert measure(run, RIGHT, "correlation", against=LEFT).value == pytest.approx(correlation, abs=5e-4)
+    assert measure(run, RIGHT, "ratio", against=LEFT, level=1.0).value == pytest.approx(ratio, abs=5e-3)
+
+
+def test_experiment_5() -> None:
+    """The paper's own curves: after onset L spreads over τ by 4.4 % of 2/η."""
+    mean, low, high = (curve(f"exp5_L_{name}") for name in ("mean_2over60", "1sig_lo", "1sig_hi"))
+    after = mean["x"] > 202
+    assert ((high["y"] - low["y"])[after] / 2 / 60).median() == pytest.approx(0.0437, abs=5e-5)
+    assert (mean["y"][after] / 60).mean() == pytest.approx(0.985, abs=5e-4)
+
+
 @pytest.mark.parametrize(
     ("quantity", "statistic", "message"),
     [
@@ -240,6 +296,8 @@ def test_what_is_asked_for_wrongly(quantity: str, statistic: str, message: str) 
 def test_sharpness_that_was_not_measured_is_an_error_of_the_pipeline() -> None:
     with pytest.raises(StoreError, match="run `eosrepro diagnose tanh30`"):
         series(record({"loss": SERIES}, name="tanh30"), "sharpness")
+    with pytest.raises(StoreError, match=r"expected_relative_progress of sgd has not been measured .* `dvc repro`"):
+        series(record({"loss": SERIES}, name="sgd"), "expected_relative_progress")
 
 
 def test_coordinates(tmp_path: Path) -> None:
