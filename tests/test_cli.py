@@ -344,6 +344,56 @@ def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Pat
 
 
 @pytest.mark.usefixtures("small")
+def test_under_dvc_a_short_training_leaves_mlflow_to_the_last_stage(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    run("data")
+    opened: list[str] = []
+    open_run = tracking.open_run
+
+    def count(name: str, *arguments: Any, **settings: Any) -> tracking.LiveRun:
+        opened.append(name)
+        return open_run(name, *arguments, **settings)
+
+    monkeypatch.setattr(tracking, "open_run", count)
+    monkeypatch.setenv("DVC_STAGE", "train@exp3_2over30")
+    done = run("train", "exp3_2over30")
+    assert (done.exit_code, opened) == (0, [])
+    assert "MLflow" not in done.stderr
+    monkeypatch.setattr(pipeline, "SHORT", 0.0)
+    run("train", "exp3_2over30")
+    assert opened == ["exp3_2over30"]
+    monkeypatch.setattr(pipeline, "SHORT", 10.0)
+    monkeypatch.delenv("DVC_STAGE")
+    run("train", "exp3_2over30")
+    assert opened == ["exp3_2over30"] * 2
+    assert len(store.load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")) == 11
+
+
+@pytest.mark.usefixtures("small")
+def test_a_measurement_is_made_on_the_snapshots_that_it_names(folder: Path) -> None:
+    run("data")
+    for name in ("exp3_2over30", "exp8_2over50"):
+        run("train", name)
+    done = run("measure", "exp5")
+    assert (done.exit_code, done.stdout) == (0, "exp5: tau_scan of exp3_2over30 at 3 snapshots\n")
+    place = folder / "stages/diagnostics/tanh/unstable/exp3_2over30"
+    assert store.load_table(place / "tau_scan.csv")["step"].tolist() == [0, 5, 10]
+    assert store.load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "rtol": 1e-4, "every": 5}
+    assert run("measure", "exp8_2over50").exit_code == 0
+    # The rows stand for the definitions of what the training recorded.
+    table = store.load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")
+    scan = store.load_table(place / "tau_scan.csv")
+    assert scan["relative_progress_of_step"][0] == pytest.approx(table["relative_progress"][0], rel=1e-4)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_measurement_of_a_run_that_was_not_trained_says_what_to_do() -> None:
+    run("data")
+    assert "run `eosrepro train` for this experiment first" in message(run("measure", "exp5"), exit_code=1)
+
+
+@pytest.mark.usefixtures("small")
 def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     run("train", "example1_2over39")
     audits = {0: 40.0, 1: 44.0, 3: 41.0}

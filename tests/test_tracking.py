@@ -330,6 +330,37 @@ def test_other_sharpness_settings_replace_the_series() -> None:
     assert len(all_runs(ViewType.DELETED_ONLY)) == 1
 
 
+def with_scan(record: Record, means: Mapping[int, float], rtol: float = 1e-4) -> Record:
+    """The record and what a scan along the step found."""
+    table = pd.DataFrame({"step": list(means), "directional_smoothness_mean": list(means.values())})
+    scan = store.Measured(table, {"n_taus": 100, "rtol": rtol})
+    return replace(record, measured={**record.measured, "tau_scan": scan})
+
+
+SCAN = "tau_scan/directional_smoothness_mean"
+
+
+def test_other_diagnostics_join_the_run_as_a_group_of_their_own() -> None:
+    assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}))
+    before = the_run().info.run_id
+    assert sync(with_scan(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}), {0: 59.0, 5: 61.0}))
+    assert the_run().info.run_id == before
+    assert series(SCAN) == [(0, 59.0), (5, 61.0)]
+    assert series("sharpness") == [(0, 10.0), (5, 66.0)]
+    assert the_run().data.params["tau_scan.rtol"] == "0.0001"
+    # One that is not at hand, as while it is measured anew, is left as it is.
+    assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}))
+    assert the_run().info.run_id == before
+    assert series(SCAN) == [(0, 59.0), (5, 61.0)]
+
+
+def test_a_diagnostic_measured_anew_replaces_what_it_found() -> None:
+    assert sync(with_scan(recorded(rows(10)), {0: 59.0, 5: 61.0}))
+    assert sync(with_scan(recorded(rows(10)), {0: 59.5}, rtol=1e-6))
+    assert series(SCAN) == [(0, 59.5)]
+    assert the_run().data.params["tau_scan.rtol"] == "1e-06"
+
+
 def test_training_leaves_the_sharpness_of_an_equal_training_alone() -> None:
     assert sync(recorded(rows(10), sharpness={0: 10.0}))
     assert sync(recorded(rows(10)))
