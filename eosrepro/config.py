@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import (
@@ -216,7 +216,7 @@ class _FigureKeys(_MemberKeys):
     runs: Annotated[dict[str, str], Field(min_length=1)]
     """Run → its label."""
     reference: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Panel → run → published curve, a file in reference/ without .csv."""
+    """Panel, or what is drawn in one, → run → published curve, a file in reference/ without .csv."""
 
 
 _GIVEN = {"step_size", "minibatches"}  # keyword-only parameters that come from the run itself
@@ -832,11 +832,20 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             yield ("figures", name, "limits", key), f"found [{low:g}, {high:g}], should be the lower and the higher end"
         if panels and key not in panels:
             yield ("figures", name, "limits", key), f"the figure has no panel {_unknown(key, panels)}"
+    named = _published_curves(figure)
     for panel, curves in figure.reference.items():
-        if panel not in panels:
-            yield ("figures", name, "reference", panel), f"the figure has no panel {_unknown(panel, panels)}"
+        if panel not in named:
+            yield ("figures", name, "reference", panel), f"the figure has no panel {_unknown(panel, named)}"
         for run in curves.keys() - figure.runs.keys():
             yield ("figures", name, "reference", panel, run), f"the figure has no run {_unknown(run, figure.runs)}"
+
+
+def _published_curves(figure: Figure) -> Iterable[str]:
+    """What the keys of `reference` may be: those that the type of the figure's `published` lists, or else its panels."""
+    draw = catalog.find("figures", figure.name)
+    takes = inspect.signature(draw).parameters.get("published")
+    (*keys, _) = get_args(_annotation(draw, takes)) if takes else (None,)
+    return (keys and get_args(keys[0])) or figure.options.get("panels", ())
 
 
 def _missing_references(config: Config, folder: Path) -> Iterator[Finding]:

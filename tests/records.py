@@ -32,16 +32,23 @@ def record(
     step_size: str = "2/30",
     reason: str = "accuracy",
     sharpness: Mapping[str, Any] | None = None,
+    measured: Mapping[str, Mapping[str, Any] | pd.DataFrame] | None = None,
     snapshots: Path = Path("nowhere"),
 ) -> Record:
-    """A run with the given columns; `step` counts from 0 where it is not given."""
+    """A run with the given columns; `step` counts from 0 where it is not given. `measured`: by diagnostic."""
     table = pd.DataFrame(trajectory)
     if "step" not in table:
         table.insert(0, "step", range(len(table)))
     summary = {"reason": reason, "steps": int(table["step"].iloc[-1])}
-    measured = {} if sharpness is None else {"sharpness": store.Measured(pd.DataFrame(sharpness), {})}
+    tables = {**(measured or {}), **({} if sharpness is None else {"sharpness": sharpness})}
     return Record(
-        name, Fraction(step_size), table, measured, summary, {"data": "noise, N = 40", "fingerprint": "0"}, snapshots
+        name=name,
+        step_size=Fraction(step_size),
+        trajectory=table,
+        measured={diagnostic: store.Measured(pd.DataFrame(rows), {}) for diagnostic, rows in tables.items()},
+        summary=summary,
+        origin={"data": "noise, N = 40", "fingerprint": "0"},
+        snapshots=snapshots,
     )
 
 
@@ -69,6 +76,34 @@ def stable(threshold: int) -> Record:
     """A run of Experiment 2."""
     end = f"2over{threshold}"
     return published_record(f"exp2_{end}", threshold, loss=f"exp2_loss_{end}", relative_progress=f"exp2_rp_{end}")
+
+
+def scanned() -> Record:
+    """The run of Experiment 5, with `tau_scan` measured on it."""
+    mean, low, high = (curve(f"exp5_L_{name}") for name in ("mean_2over60", "1sig_lo", "1sig_hi"))
+    scan = {
+        "step": mean["x"].round().astype(int),
+        "directional_smoothness_mean": mean["y"],
+        "directional_smoothness_std": (high["y"] - low["y"]) / 2,
+    }
+    return dataclasses.replace(unstable(60), measured={"tau_scan": store.Measured(pd.DataFrame(scan), {})})
+
+
+def stochastic(threshold: int) -> Record:
+    """A run of Experiment 8, with `expected_progress` measured on it, and the loss of Experiment 7."""
+    left, right = (curve(f"exp8_relu_2over{threshold}_{side}") for side in ("LHS", "RHS"))
+    measured = {
+        "step": left["x"].round().astype(int),
+        "expected_relative_progress": left["y"],
+        "predicted_expected_progress": right["y"],
+    }
+    return record(
+        {"loss": curve("exp7_loss_2over100")["y"]},
+        name=f"exp8_2over{threshold}",
+        step_size=f"2/{threshold}",
+        reason="max_steps",
+        measured={"expected_progress": measured},
+    )
 
 
 def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int) -> tuple[Record, Toy]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from eosrepro import store
+from eosrepro.store import Record
 
 if TYPE_CHECKING:  # validating params.yaml looks at the figures, and need not load matplotlib
     from matplotlib.artist import Artist
@@ -88,6 +89,11 @@ def put_title(figure: Figure, title: str, data_label: str = "") -> None:
     figure.suptitle("\n".join(filter(None, (title, data_label))))
 
 
+def heading(text: str, record: Record) -> str:
+    """The heading of the axes of one run; it says where a run diverged."""
+    return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
+
+
 def put_legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> None:
     """One legend below all panels: text → artist."""
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(columns, len(entries)))
@@ -96,6 +102,14 @@ def put_legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> N
 def rows(run: str, panel: str, points: pd.DataFrame, source: str = "ours") -> pd.DataFrame:
     """A drawn series (columns step, value) as rows of the figure's table: run, panel, step, value, source."""
     return points.assign(run=run, panel=panel, source=source)[["run", "panel", "step", "value", "source"]]
+
+
+def iterations(curve: pd.DataFrame) -> pd.DataFrame:
+    """A published curve (columns x, y) as a series: columns step and value.
+
+    Digitised abscissae are good to a few iterations, and iterations are whole numbers.
+    """
+    return pd.DataFrame({"step": curve["x"].round().astype(int), "value": curve["y"]})
 
 
 def save(figure: Figure, png: Path, svg: Path) -> None:

@@ -104,9 +104,7 @@ def _table(record: Record, panel: str, published: Published) -> pd.DataFrame:
     curve = published.get(panel, {}).get(record.name)
     if curve is None:
         return ours
-    # Digitised abscissae are good to a few iterations, and iterations are whole numbers.
-    points = pd.DataFrame({"step": curve["x"].round().astype(int), "value": curve["y"]})
-    return pd.concat([ours, _style.rows(record.name, panel, points, "published")])
+    return pd.concat([ours, _style.rows(record.name, panel, _style.iterations(curve), "published")])
 
 
 def _draw(
