@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ _CURVES: Mapping[Panel, Sequence[str]] = {  # the last drawn lies on top
 _LABELS: Mapping[Panel, str] = {
     "loss": "training loss",
     "expected_progress": "expected\nrelative progress",
-    "expected_progress_zoom": "expected\nrelative progress",
+    "expected_progress_zoom": "expected relative\nprogress, zoom",
 }
 _NAMES: Mapping[str, str] = {_MEASURED: "E[RP]", _PREDICTED: "right side of eq. 5.1", "loss": "loss"}
 _COLOURS = _style.colours(_NAMES)
@@ -73,12 +73,10 @@ def expected_progress(
     Raises:
         StoreError: `expected_progress` was not measured on a run.
     """
-    shown = [curve for panel in panels for curve in _CURVES[panel] if prediction or curve != _PREDICTED]
-    curves = [curve for curve in _NAMES if curve in shown]
+    shown = {curve for panel in panels for curve in _CURVES[panel] if prediction or curve != _PREDICTED}
+    curves = [curve for curve in get_args(Curve) if curve in shown]
     by_name = {record.name: record for record in records}
-    table = pd.concat(
-        [_table(by_name[name], curve, published) for name in runs for curve in curves], ignore_index=True
-    )
+    table = pd.concat([_table(by_name[name], curve, published) for name in runs for curve in curves], ignore_index=True)
     with _style.styled():
         figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
         axes = figure.subplots(len(panels), len(runs), sharex="col", squeeze=False)
@@ -89,6 +87,7 @@ def expected_progress(
         for column, (name, heading) in zip(axes.T, runs.items(), strict=True):
             column[0].set_title(_style.heading(heading, by_name[name]))
             column[-1].set_xlabel("epoch")
+        figure.align_ylabels(axes[:, 0])
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, _legend(table, curves), columns=5)
     return figure, table
@@ -107,7 +106,7 @@ def _draw(axis: Axes, panel: Panel, table: pd.DataFrame) -> None:
         for curve in _CURVES[panel]:
             points = table[(table["panel"] == curve) & (table["source"] == source)]
             colour = _COLOURS[curve] if source == "ours" else _style.lighter(_COLOURS[curve])
-            axis.plot(points["step"], points["value"], color=colour)
+            axis.plot(points["step"], points["value"], color=colour, linewidth=0.55)
     if panel == "loss":
         axis.set_ylim(0, _top_of_loss(table))
         return

@@ -32,6 +32,7 @@ _SPREAD = "directional_smoothness_spread"  # standard deviation over τ in units
 _COLOUR, _PUBLISHED = _style.colours(["ours", "published"]).values()
 _SHADES = {2: 0.8, 1: 0.55}  # standard deviations → share of white, the wider band being the fainter
 _THIN: Mapping[str, Any] = {"color": _PUBLISHED, "linewidth": 0.45}
+_FAINT: Mapping[str, Any] = {"color": _style.lighter(_PUBLISHED, 0.4), "linewidth": 0.35}
 
 
 def smoothness_band(
@@ -40,7 +41,7 @@ def smoothness_band(
     """One column of axes a run: L over the iterations, its mean over τ with bands, and below it its spread.
 
     The bands are 1 and 2 standard deviations over τ on either side of the mean, the spread is that deviation in units
-    of 2/η; its mean over the run stands in the heading. Dashed: 2/η. Published curves lie over ours, thin and in another
+    of 2/η; its mean over the run stands above it. Dashed: 2/η. Published curves lie over ours, thin and in another
     hue, since the lighter shades of ours are the bands: the mean, the edges of the band of 2, and as the spread half the
     width of the band of 1. The axes of L show all from -2/η to three times 2/η; the table holds what a run that diverges
     has beyond.
@@ -63,16 +64,17 @@ def smoothness_band(
     ours = {name: _ours(by_name[name]) for name in runs}
     theirs = {name: _theirs(by_name[name], published) for name in runs}
     with _style.styled():
-        figure = _style.new_figure(_style.PAGE, 3.9)
+        figure = _style.new_figure(_style.PAGE, 4.1)
         axes = figure.subplots(2, len(runs), sharex="col", squeeze=False, height_ratios=[2.6, 1])
         marks: dict[str, Artist] = {}
         for (bands, spread), (name, heading) in zip(axes.T, runs.items(), strict=True):
             marks |= _draw_bands(bands, ours[name], theirs[name], by_name[name].threshold)
             _draw_spread(spread, ours[name], theirs[name])
-            bands.set_title(f"{_style.heading(heading, by_name[name])}, {_in_words(ours[name], theirs[name])}")
-            spread.set_xlabel("iteration")
+            bands.set_title(_style.heading(heading, by_name[name]))
+            spread.set(title=_mean_spread(ours[name], theirs[name]), xlabel="iteration")
         axes[0][0].set_ylabel("$L(θ; ητ∇f)$")
-        axes[1][0].set_ylabel("std over τ")
+        axes[1][0].set_ylabel("std over τ\nin 2/η")
+        figure.align_ylabels()
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, marks, columns=6)
     tables = [
@@ -96,7 +98,10 @@ def _ours(record: Record) -> pd.DataFrame:
 def _theirs(record: Record, published: Published) -> pd.DataFrame:
     """The same of the published curves, NaN where there are none."""
     found = {name: curves[record.name] for name, curves in published.items() if record.name in curves}
-    curves = {name: _style.iterations(curve).drop_duplicates("step").set_index("step")["value"] for name, curve in found.items()}
+    curves = {
+        name: _style.iterations(curve).drop_duplicates("step").set_index("step")["value"]
+        for name, curve in found.items()
+    }
     table = pd.DataFrame(curves, columns=list(get_args(Curve)), dtype=float).rename_axis("step")
     return table.assign(**{_SPREAD: (table[_HIGH.format(1)] - table[_LOW.format(1)]) / (2 * record.threshold)})
 
@@ -118,7 +123,7 @@ def _draw_bands(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, threshold:
         (marks["published mean"],) = axis.plot(theirs.index, theirs[_MEAN], zorder=5, **_THIN)
     for edge in (_LOW, _HIGH):
         if theirs[edge.format(2)].notna().any():
-            (marks["published ± 2 std"],) = axis.plot(theirs.index, theirs[edge.format(2)], ":", zorder=4, **_THIN)
+            (marks["published ± 2 std"],) = axis.plot(theirs.index, theirs[edge.format(2)], zorder=4, **_FAINT)
     edges = [curves[edge.format(2)] for curves in (ours, theirs) for edge in (_LOW, _HIGH)]
     shown = np.append(pd.concat(edges).clip(-threshold, 3 * threshold), threshold)
     margin = 0.05 * (np.nanmax(shown) - np.nanmin(shown))
@@ -135,7 +140,7 @@ def _draw_spread(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
     axis.set_ylim(0, 1.05 * min(np.nanmax([*ours[_SPREAD], *theirs[_SPREAD], 0.01]), 1))
 
 
-def _in_words(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+def _mean_spread(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     published = theirs[_SPREAD].mean()
     beside = "" if pd.isna(published) else f" (published {published:.1%})"
-    return f"mean std over τ {ours[_SPREAD].mean():.1%} of 2/η{beside}"
+    return f"mean {ours[_SPREAD].mean():.1%} of 2/η{beside}"
