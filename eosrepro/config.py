@@ -841,7 +841,7 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
 
 
 def _published_curves(figure: Figure) -> Iterable[str]:
-    """What the keys of `reference` may be: those that the type of the figure's `published` lists, or else its panels."""
+    """What the keys of `reference` may be: those in the type of the figure's `published`, or else its panels."""
     draw = catalog.find("figures", figure.name)
     takes = inspect.signature(draw).parameters.get("published")
     (*keys, _) = get_args(_annotation(draw, takes)) if takes else (None,)

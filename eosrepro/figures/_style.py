@@ -26,6 +26,8 @@ CROSS: Mapping[str, Any] = {"markersize": 5, "markeredgewidth": 1.2}
 
 Colour = tuple[float, float, float]
 
+GREY: Colour = (0.35, 0.35, 0.35)  # what belongs to no run, or to several
+
 # Okabe and Ito's palette, told apart with any colour vision; without its yellow, which a thin line on white loses.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 

@@ -22,8 +22,9 @@ Panel = Literal["loss", "expected_progress", "expected_progress_zoom"]
 Curve = Literal["loss", "expected_relative_progress", "predicted_expected_progress"]
 Published = Mapping[Curve, Mapping[str, pd.DataFrame]]  # curve → run → columns x (epoch) and y
 
-_MEASURED, _PREDICTED = "expected_relative_progress", "predicted_expected_progress"  # left and right side of eq. 5.1
-_CURVES: Mapping[Panel, Sequence[str]] = {  # the last drawn lies on top
+_MEASURED: Curve = "expected_relative_progress"  # left side of eq. 5.1
+_PREDICTED: Curve = "predicted_expected_progress"  # right side
+_CURVES: Mapping[Panel, Sequence[Curve]] = {  # the last drawn lies on top
     "loss": ["loss"],
     "expected_progress": [_PREDICTED, _MEASURED],
     "expected_progress_zoom": [_PREDICTED, _MEASURED],
@@ -33,9 +34,8 @@ _LABELS: Mapping[Panel, str] = {
     "expected_progress": "expected\nrelative progress",
     "expected_progress_zoom": "expected relative\nprogress, zoom",
 }
-_NAMES: Mapping[str, str] = {_MEASURED: "E[RP]", _PREDICTED: "right side of eq. 5.1", "loss": "loss"}
+_NAMES: Mapping[Curve, str] = {_MEASURED: "E[RP]", _PREDICTED: "right side of eq. 5.1", "loss": "loss"}
 _COLOURS = _style.colours(_NAMES)
-_GREY = (0.35, 0.35, 0.35)  # what belongs to no curve
 _ZOOM = (-1.0, 1.0)
 _OUTERMOST = 0.005  # share of the values of a curve, at either end, that need not be in the frame
 _PANEL_HEIGHT = 1.6  # inches
@@ -53,9 +53,9 @@ def expected_progress(
 ) -> tuple[Figure, pd.DataFrame]:
     """One column of axes a run: loss, and the expected relative progress, over the epochs.
 
-    The axes of the progress are linear and show every curve from its 0.5 to its 99.5 % quantile: late in a training few
-    epochs reach far above all others. The zoom shows -1 to 1, the loss all up to twice its first value. Published curves
-    lie below ours, in a lighter shade of the same hue. Dashed: 0, above which the expected step raises the loss.
+    The axes of the progress are linear and show every curve from its 0.5 to its 99.5 % quantile: late in a training
+    few epochs reach far above all others. The zoom shows -1 to 1, the loss all up to twice its first value. Published
+    curves lie below ours, in a lighter shade of the same hue. Dashed: 0, above which the expected step raises the loss.
 
     Args:
         records: the runs, in any order.
@@ -74,7 +74,7 @@ def expected_progress(
         StoreError: `expected_progress` was not measured on a run.
     """
     shown = {curve for panel in panels for curve in _CURVES[panel] if prediction or curve != _PREDICTED}
-    curves = [curve for curve in get_args(Curve) if curve in shown]
+    curves: list[Curve] = [curve for curve in get_args(Curve) if curve in shown]
     by_name = {record.name: record for record in records}
     table = pd.concat([_table(by_name[name], curve, published) for name in runs for curve in curves], ignore_index=True)
     with _style.styled():
@@ -93,7 +93,7 @@ def expected_progress(
     return figure, table
 
 
-def _table(record: Record, curve: str, published: Mapping[str, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
+def _table(record: Record, curve: Curve, published: Published) -> pd.DataFrame:
     ours = _style.rows(record.name, curve, series(record, curve))
     theirs = published.get(curve, {}).get(record.name)
     if theirs is None:
@@ -120,18 +120,18 @@ def _top_of_loss(table: pd.DataFrame) -> float:
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    ends = table.groupby(["panel", "source"])["value"].quantile([_OUTERMOST, 1 - _OUTERMOST])
+    ends = table.groupby(["panel", "source"])["value"].quantile(np.array([_OUTERMOST, 1 - _OUTERMOST]))
     low, high = np.nanmin([*ends, *_ZOOM]), np.nanmax([*ends, *_ZOOM])
     margin = 0.05 * (high - low)
     return float(low - margin), float(high + margin)
 
 
-def _legend(table: pd.DataFrame, curves: Sequence[str]) -> dict[str, Artist]:
+def _legend(table: pd.DataFrame, curves: Sequence[Curve]) -> dict[str, Artist]:
     from matplotlib.lines import Line2D
 
     entries: dict[str, Artist] = {
         _NAMES[curve]: Line2D([], [], color=_COLOURS[curve], linewidth=1.4) for curve in curves
     }
     if (table["source"] == "published").any():
-        entries["published"] = Line2D([], [], color=_style.lighter(_GREY), linewidth=1.4)
+        entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
     return entries

@@ -42,9 +42,9 @@ def smoothness_band(
 
     The bands are 1 and 2 standard deviations over τ on either side of the mean, the spread is that deviation in units
     of 2/η; its mean over the run stands above it. Dashed: 2/η. Published curves lie over ours, thin and in another
-    hue, since the lighter shades of ours are the bands: the mean, the edges of the band of 2, and as the spread half the
-    width of the band of 1. The axes of L show all from -2/η to three times 2/η; the table holds what a run that diverges
-    has beyond.
+    hue, since the lighter shades of ours are the bands: the mean, the edges of the band of 2, and as the spread half
+    the width of the band of 1. The axes show L from -2/η to three times 2/η at most, and a spread up to 2/η; the table
+    holds what a run that diverges has beyond.
 
     Args:
         records: the runs, in any order.
@@ -73,12 +73,12 @@ def smoothness_band(
             bands.set_title(_style.heading(heading, by_name[name]))
             spread.set(title=_mean_spread(ours[name], theirs[name]), xlabel="iteration")
         axes[0][0].set_ylabel("$L(θ; ητ∇f)$")
-        axes[1][0].set_ylabel("std over τ\nin 2/η")
+        axes[1][0].set_ylabel("std over τ,\nof 2/η")
         figure.align_ylabels()
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, marks, columns=6)
     tables = [
-        _style.rows(name, panel, curves[name][panel].dropna().reset_index(name="value"), source)
+        _style.rows(name, str(panel), curves[name][panel].dropna().reset_index(name="value"), source)
         for name in runs
         for source, curves in (("ours", ours), ("published", theirs))
         for panel in curves[name]

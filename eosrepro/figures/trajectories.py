@@ -31,7 +31,6 @@ _LABELS: Mapping[str, str] = {
     "accuracy": "training accuracy",
 }
 _COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
-_GREY = (0.35, 0.35, 0.35)  # what belongs to no run, or to several
 _PANEL_HEIGHT = 1.6  # inches
 
 
@@ -125,7 +124,7 @@ def _draw(
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
         if panel in _COMPARED_WITH_THRESHOLD:
             own = thresholds[record.threshold] == 1
-            axis.axhline(record.threshold, color=colour if own else _GREY, linestyle=_style.DASHES, zorder=4)
+            axis.axhline(record.threshold, color=colour if own else _style.GREY, linestyle=_style.DASHES, zorder=4)
         if _diverged(record) and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
@@ -166,9 +165,9 @@ def _legend(
         label: Line2D([], [], color=colours[name], linewidth=1.4) for name, label in runs.items()
     }
     if (table["source"] == "published").any():
-        entries["published"] = Line2D([], [], color=_style.lighter(_GREY), linewidth=1.4)
+        entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
     if table["panel"].isin(_COMPARED_WITH_THRESHOLD).any():
-        entries["2/η"] = Line2D([], [], color=_GREY, linestyle=_style.DASHES)
+        entries["2/η"] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
-        entries["diverged"] = Line2D([], [], color=_GREY, linestyle="", marker="x", **_style.CROSS)
+        entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries
