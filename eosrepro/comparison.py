@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,7 @@ def measures(record: Record) -> dict[str, float]:
 
 
 def table(records: Sequence[Record], published: Mapping[str, Record]) -> pd.DataFrame:
-    """A row a run, and below it one of its published curves where there are any.
+    """A row a run, and below it one of its published curves where they tell any of the measures.
 
     Columns: run; source, `ours` or `published`; ended, why and at which iteration; `MEASURES`.
     """
@@ -48,8 +49,9 @@ def table(records: Sequence[Record], published: Mapping[str, Record]) -> pd.Data
     for record in records:
         ended = f"{record.summary['reason']} at {record.summary['steps']:,}"
         rows.append({"run": record.name, "source": "ours", "ended": ended, **measures(record)})
-        if record.name in published:
-            rows.append({"run": record.name, "source": "published", "ended": "", **measures(published[record.name])})
+        theirs = measures(published[record.name]) if record.name in published else {}
+        if not all(map(isnan, theirs.values())):  # curves of other quantities tell none of them
+            rows.append({"run": record.name, "source": "published", "ended": "", **theirs})
     return pd.DataFrame(rows, columns=_HEAD)
 
 

@@ -844,8 +844,8 @@ def _published_curves(figure: Figure) -> Iterable[str]:
     """What the keys of `reference` may be: those in the type of the figure's `published`, or else its panels."""
     draw = catalog.find("figures", figure.name)
     takes = inspect.signature(draw).parameters.get("published")
-    (*keys, _) = get_args(_annotation(draw, takes)) if takes else (None,)
-    return (keys and get_args(keys[0])) or figure.options.get("panels", ())
+    key, *_ = (takes and get_args(_annotation(draw, takes))) or (str,)
+    return get_args(key) or figure.options.get("panels", ())
 
 
 def _missing_references(config: Config, folder: Path) -> Iterator[Finding]:

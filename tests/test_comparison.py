@@ -70,6 +70,12 @@ def test_a_published_run_follows_ours() -> None:
     assert lines[4] == "| `mine` | ours | max_steps at 12,345 |  | 2 | 2 | -0.1 | 0.5 | 0.95 | 1.4 | 1 |"
 
 
+def test_published_curves_that_tell_no_measure_have_no_row() -> None:
+    ours = dataclasses.replace(OURS, name="exp8_2over50")
+    theirs = published_record("exp8_2over50", 50, expected_relative_progress="exp8_relu_2over50_LHS")
+    assert comparison.table([ours], {"exp8_2over50": theirs})["source"].tolist() == ["ours"]
+
+
 def test_without_runs_there_is_still_a_table() -> None:
     made = comparison.table([], {})
     assert list(made) == ["run", "source", "ended", *comparison.MEASURES]

@@ -230,6 +230,8 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("reference panel", in_figure("      loss: {", "      lost: {"), ["figures.exp3.reference.lost", "did you mean 'loss'"]),
     ("reference run", in_figure("{exp3_2over30: exp3_loss", "{exp3_2over3: exp3_loss"), ["figures.exp3.reference.loss.exp3_2over3", "did you mean 'exp3_2over30'"]),
     ("reference file", in_figure("exp3_loss_2over30", "exp3_los_2over30"), ["figures.exp3.reference.loss.exp3_2over30", "exp3_los_2over30.csv", "did you mean 'exp3_loss_2over30'"]),
+    ("reference curve", edited("directional_smoothness_mean: {", "directional_smoothness_meen: {"), ["figures.exp5.reference.directional_smoothness_meen", "did you mean 'directional_smoothness_mean'"]),
+    ("reference by panel", edited("      expected_relative_progress: {exp8_2over100", "      expected_progress: {exp8_2over100"), ["figures.exp7.reference.expected_progress", "loss, expected_relative_progress, predicted_expected_progress"]),
     # claims
     ("run of a claim", with_claim(run="exp3_2over31"), [f"{CLAIM}.run", "'exp3_2over31'", "did you mean 'exp3_2over30'"]),
     ("quantity", with_claim(quantity="relativ_progress"), [f"{CLAIM}.quantity", "did you mean 'relative_progress'"]),

@@ -19,10 +19,12 @@ from matplotlib.text import Text
 from eosrepro import catalog
 from eosrepro.errors import StoreError
 from eosrepro.figures import _style
+from eosrepro.figures.expected_progress import expected_progress
+from eosrepro.figures.smoothness_band import smoothness_band
 from eosrepro.figures.smoothness_relation import smoothness_relation
 from eosrepro.figures.toy_paths import toy_paths
 from eosrepro.figures.trajectories import trajectories
-from tests.records import curve, toy_record, unstable
+from tests.records import curve, scanned, stochastic, toy_record, unstable
 
 THRESHOLDS = (30, 60, 90)
 LABELS = {f"exp3_2over{threshold}": f"η = 2/{threshold}" for threshold in THRESHOLDS}
@@ -59,10 +61,39 @@ def draw_smoothness_relation(_folder: Path) -> Drawn:
     return smoothness_relation(records, LABEL, title="RP against eq. 4.3", runs=LABELS)
 
 
+def draw_smoothness_band(_folder: Path) -> Drawn:
+    files = {"mean": "mean_2over60", "low_1": "1sig_lo", "high_1": "1sig_hi", "low_2": "2sig_lo", "high_2": "2sig_hi"}
+    published: Any = {
+        f"directional_smoothness_{name}": {"exp3_2over60": curve(f"exp5_L_{file}")} for name, file in files.items()
+    }
+    title = "Experiment 5: L along the gradient step, tanh"
+    return smoothness_band([scanned()], LABEL, published, title=title, runs={"exp3_2over60": "η = 2/60"})
+
+
+def draw_expected_progress(_folder: Path) -> Drawn:
+    runs = {f"exp8_2over{threshold}": f"η = 2/{threshold}" for threshold in (50, 100, 150)}
+    sides = {"expected_relative_progress": "LHS", "predicted_expected_progress": "RHS"}
+    published: Any = {
+        panel: {name: curve(f"{name.replace('exp8', 'exp8_relu')}_{side}") for name in runs}
+        for panel, side in sides.items()
+    }
+    return expected_progress(
+        [stochastic(threshold) for threshold in (50, 100, 150)],
+        LABEL,
+        published,
+        title="Experiment 8: both sides of eq. 5.1, SGD, ReLU",
+        runs=runs,
+        panels=["loss", "expected_progress", "expected_progress_zoom"],
+        prediction=True,
+    )
+
+
 FIGURES: dict[str, Callable[[Path], Drawn]] = {
     "trajectories": draw_trajectories,
     "toy_paths": draw_toy_paths,
     "smoothness_relation": draw_smoothness_relation,
+    "smoothness_band": draw_smoothness_band,
+    "expected_progress": draw_expected_progress,
 }
 
 
@@ -127,7 +158,7 @@ def test_the_table_is_long_and_complete(draw: Callable[[Path], Drawn], tmp_path:
     assert not table[table["source"] == "ours"].duplicated(["run", "panel", "step"]).any()
 
 
-@pytest.mark.parametrize("name", ["trajectories", "smoothness_relation"])
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"toy_paths"}))
 def test_the_data_are_named_on_the_face(name: str, tmp_path: Path) -> None:
     assert LABEL in FIGURES[name](tmp_path)[0].get_suptitle()
 
