@@ -121,7 +121,8 @@ def _top_of_loss(table: pd.DataFrame) -> float:
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     ends = table.groupby(["panel", "source"])["value"].quantile(np.array([_OUTERMOST, 1 - _OUTERMOST]))
-    low, high = np.nanmin([*ends, *_ZOOM]), np.nanmax([*ends, *_ZOOM])
+    shown = [*ends, -1, 0]  # -1: the progress of a step so small that f is linear along it
+    low, high = min(shown), max(shown)
     margin = 0.05 * (high - low)
     return float(low - margin), float(high + margin)
 

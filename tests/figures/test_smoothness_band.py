@@ -131,7 +131,8 @@ def test_the_papers_spread_is_four_and_a_half_percent() -> None:
 
 
 def test_runs_are_columns_in_the_order_of_the_figure() -> None:
-    figure, table = draw(scan("b"), scan("a", step_size="2/60"))
+    runs = {"b": "heading of b", "a": "heading of a"}
+    figure, table = smoothness_band([scan("a", step_size="2/60"), scan("b")], "digits", {}, title="", runs=runs)
     assert [axis.get_title() for axis in figure.axes] == [
         "heading of b", "heading of a", "mean 5.0% of 2/η", "mean 2.5% of 2/η",
     ]  # fmt: skip
