@@ -73,7 +73,7 @@ def smoothness_band(
             bands.set_title(_style.heading(heading, by_name[name]))
             spread.set(title=_mean_spread(ours[name], theirs[name]), xlabel="iteration")
         axes[0][0].set_ylabel("$L(θ; ητ∇f)$")
-        axes[1][0].set_ylabel("std over τ,\nof 2/η")
+        axes[1][0].set_ylabel("std over τ,\nshare of 2/η")
         figure.align_ylabels()
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, marks, columns=6)
