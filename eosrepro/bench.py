@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from eosrepro import baselines, markdown
-from eosrepro.data.photo_patches import photo_patches
 from eosrepro.diagnostics.expected_progress import expected_progress
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.diagnostics.tau_scan import tau_scan
@@ -66,6 +65,8 @@ def bench(*, n_examples: int, rounds: int, steps: int, threads: int, device: str
         rounds: measurements of each short computation; a fifth as many of long ones.
         steps: iterations of the run along which the sharpness is measured.
     """
+    from eosrepro.data.photo_patches import photo_patches  # needs scikit-learn, as nothing else here does
+
     torch.set_num_threads(threads)
     data = preprocess(
         photo_patches(n_examples=n_examples, seed=0), scale="unit", standardise="none", statistics="subset"

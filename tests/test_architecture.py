@@ -19,6 +19,7 @@ from dvc.stage import PipelineStage
 
 from eosrepro import catalog, tracking
 from tests.project import EXPERIMENTS, PARAMS, ROOT, all_params, small_params, write_params, write_project
+from tests.project import FIGURES as FIGURE_NAMES
 
 # Modules that stages import and dvc.yaml does not name, as an edit of them changes no result: nouns and look-ups, and
 # the wiring around the core. Where it does (a new column, a mended format), `dvc repro --force` is the answer.
@@ -214,7 +215,7 @@ EXP3 = "experiments.exp3_2over30"
 TRAININGS = {f"train@{run}" for run in EXPERIMENTS}
 DIAGNOSES = {f"diagnose@{run}" for run in EXPERIMENTS}
 TOYS = {"train_toys", "diagnose_toys"}
-FIGURES = {"figure@example1", "figure@exp3"}
+FIGURES = {f"figure@{name}" for name in FIGURE_NAMES}
 
 # A setting, its new value, and the stages that read it: each of them runs anew, and of the others those whose inputs
 # then differ.

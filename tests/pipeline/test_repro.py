@@ -17,21 +17,22 @@ from typing import Any
 
 import pytest
 
-from tests.project import environment, small_params, write_params, write_project
+from tests.project import FIGURES, environment, small_params, write_params, write_project
 
 Done = subprocess.CompletedProcess[str]
 
-NETS = {"exp2_2over300": "tanh/stable", "exp3_2over30": "tanh/unstable"}
+NETS = {"exp2_2over300": "tanh/stable", "exp3_2over30": "tanh/unstable", "exp8_2over50": "sgd/relu"}
+MEASURED = {"exp5": "tanh/unstable/exp3_2over30/tau_scan", "exp8_2over50": "sgd/relu/exp8_2over50/expected_progress"}
 TOYS = {"example1_2over39": "toys/example1"}
 STAGES = [
     "check",
     "data",
     *(f"train@{run}" for run in NETS),
     *(f"diagnose@{run}" for run in NETS),
+    *(f"measure@{name}" for name in MEASURED),
     "train_toys",
     "diagnose_toys",
-    "figure@example1",
-    "figure@exp3",
+    *(f"figure@{name}" for name in FIGURES),
     "verify",
     "track",
 ]
@@ -120,7 +121,8 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
         }
         measured = ("sharpness.csv", "sharpness.json", "summary.json")
         expected |= {f"stages/diagnostics/{place}/{name}/{file}" for file in measured}
-    for figure in ("example1", "exp3"):
+    expected |= {f"stages/diagnostics/{table}{suffix}" for table in MEASURED.values() for suffix in (".csv", ".json")}
+    for figure in FIGURES:
         expected |= {f"figures/{figure}/{file}" for file in (f"{figure}.png", f"{figure}.svg", "table.csv")}
     made = outputs(folder)
     assert {name for name in made if "/snapshots/" not in name} == expected
@@ -161,7 +163,7 @@ def test_mlflow_has_one_run_an_experiment(reproduced: tuple[Path, Done]) -> None
     assert set(runs) == set(NETS | TOYS)
     assert len(client.search_runs([experiment.experiment_id])) == len(runs)
     logged = runs["exp3_2over30"].data
-    assert {"loss", "sharpness", "relative_progress"} <= logged.metrics.keys()
+    assert {"loss", "sharpness", "relative_progress", "tau_scan/directional_smoothness_mean"} <= logged.metrics.keys()
     assert logged.tags["claim.exp3_2over30_onset"] == "n.a."
     artifacts = client.list_artifacts(runs["exp3_2over30"].info.run_id, "figures/exp3")
     assert {Path(artifact.path).name for artifact in artifacts} == {"exp3.png", "exp3.svg", "table.csv"}
@@ -211,9 +213,10 @@ def test_a_changed_step_size_runs_one_training_and_what_hangs_on_it(
     before = outputs(project)
     change(f"{EXP3}.step_size", "2/45")
     ran = repro(project)
-    assert ran == {"check", "train@exp3_2over30", "diagnose@exp3_2over30", "figure@exp3", "verify", "track"}
+    its_own = {"train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "figure@exp3", "figure@exp5"}
+    assert ran == {"check", "verify", "track"} | its_own
     touched = {name for name in changed(before, outputs(project)) if "/verify/" not in name}
-    assert all("exp3_2over30" in name or name.startswith("figures/exp3/") for name in touched)
+    assert all("exp3_2over30" in name or name.startswith(("figures/exp3/", "figures/exp5/")) for name in touched)
     assert "stages/train/tanh/unstable/exp3_2over30/trajectory.csv" in touched
 
 
@@ -247,7 +250,7 @@ def test_one_figure_needs_its_own_runs_alone(project: Path) -> None:
         path = project / name
         path.unlink() if path.is_file() else shutil.rmtree(path)
     ran = repro(project, "figure@exp3")
-    assert ran == {"check", "data", "train@exp3_2over30", "diagnose@exp3_2over30", "figure@exp3"}
+    assert ran == {"check", "data", "train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "figure@exp3"}
     # Made anew from nothing, everything is the same to the byte.
     after = outputs(project)
     assert {name for name in after if before[name] != after[name]} == set()
