@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import stochastic_quadratures
 from eosrepro.objective import Objective
+from eosrepro.spectrum import stochastic_quadratures
 from eosrepro.types import AtLeast
 
 

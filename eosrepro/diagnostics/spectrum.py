@@ -10,8 +10,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import average, bottom_eigenpair, stochastic_quadratures, top_eigenpairs
+from eosrepro.lanczos import bottom_eigenpair, top_eigenpairs
 from eosrepro.objective import Objective
+from eosrepro.spectrum import average, stochastic_quadratures
 from eosrepro.types import AtLeast, EigenPair
 
 MAX_K = 5  # one column each
