@@ -23,7 +23,7 @@ Matvec = Callable[[Tensor], Tensor]
 # How eigenpairs of a matrix near by enter the start of a solve: the k largest with weight 1, the others with this.
 WEIGHT_OF_COMPANION = 0.5
 # A curvature of the matrix near by that a solve has left out is looked at above this share of the solve's eigenvalue.
-OVERLOOKED = 0.5
+OVERLOOKED = 0.7
 
 
 def lowest_rtol(dtype: torch.dtype) -> float:
@@ -129,7 +129,7 @@ def top_eigenpairs(
         raise ValueError("the start vector is zero")
     space = _converged(krylov_spaces(matvec, start, max_products), k, rtol)
     while known and (direction := _overlooked(known, space, k)) is not None:
-        space = _converged(_widened_spaces(matvec, space, direction, k, max_products), k, rtol)
+        space = _converged(_widened_spaces(matvec, space, direction, k + 1, max_products), k, rtol, clear=True)
     products = len(space.values)
     count = min(k + extra, products)
     values, residuals = space.values.flip(0).tolist(), space.residuals.flip(0).tolist()
@@ -142,11 +142,16 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
     return replace(pair, value=-pair.value)
 
 
-def _converged(spaces: Iterable[Subspace], k: int, rtol: float) -> Subspace:
-    """The first of the spaces in which the k largest pairs have converged."""
+def _converged(spaces: Iterable[Subspace], k: int, rtol: float, *, clear: bool = False) -> Subspace:
+    """The first of the spaces in which the k largest pairs have converged.
+
+    If they are to be `clear` too, the next pair must not be on its way to overtake them, as far as its residual tells.
+    """
     for space in spaces:
         values, residuals = space.values[-k:], space.residuals[-k:]
-        if len(values) == k and (space.exhausted or bool((residuals <= rtol * values.abs()).all())):
+        below = (space.values + space.residuals)[:-k][-1:]
+        good = bool((residuals <= rtol * values.abs()).all()) and not (clear and bool((below > values[0]).any()))
+        if len(values) == k and (good or space.exhausted):
             return space
     raise NotConvergedError(
         f"{k} eigenvalue(s) not converged to {rtol:g} after {len(space.values)} products: "
