@@ -23,7 +23,7 @@ Matvec = Callable[[Tensor], Tensor]
 # How eigenpairs of a matrix near by enter the start of a solve: the k largest with weight 1, the others with this.
 WEIGHT_OF_COMPANION = 0.5
 # A curvature of the matrix near by that a solve has left out is looked at above this share of the solve's eigenvalue.
-OVERLOOKED = 0.7
+OVERLOOKED = 0.6
 
 
 def lowest_rtol(dtype: torch.dtype) -> float:

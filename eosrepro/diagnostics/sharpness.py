@@ -18,7 +18,7 @@ from eosrepro.types import EigenPair
 # alone can show what none of them has a part in.
 N_COMPANIONS = 5
 WEIGHT_OF_GRADIENT = 0.5
-WEIGHT_OF_RANDOM = 0.03
+WEIGHT_OF_RANDOM = 0.05
 
 
 def sharpness(
