@@ -22,8 +22,9 @@ Matvec = Callable[[Tensor], Tensor]
 
 # How eigenpairs of a matrix near by enter the start of a solve: the k largest with weight 1, the others with this.
 WEIGHT_OF_COMPANION = 0.5
-# A curvature of the matrix near by that a solve has left out is looked at above this share of the solve's eigenvalue.
-OVERLOOKED = 0.6
+# What a solve left out is looked at where the known and watched pairs, summed, curve above this share of its result.
+# Summed: of pairs from two matrices, a direction that both curve in counts twice, hence more than 1.
+OVERLOOKED = 1.1
 
 
 def lowest_rtol(dtype: torch.dtype) -> float:
@@ -90,6 +91,7 @@ def top_eigenpairs(
     max_products: int = 200,
     extra: int = 0,
     known: Sequence[EigenPair] = (),
+    watched: Sequence[EigenPair] = (),
 ) -> list[EigenPair]:
     """The k algebraically largest eigenpairs, the largest first, and up to `extra` approximate ones after them.
 
@@ -100,8 +102,9 @@ def top_eigenpairs(
 
     Pairs that are `known` of a matrix near by are mixed into the start. Their signs are arbitrary, so a mixture may
     happen to be orthogonal to the eigenvector sought, and Lanczos then converges to the next. So once it has converged,
-    the direction outside its space is found in which the known pairs curve most. While this curvature exceeds
-    `OVERLOOKED`·λ, the direction is added to the space, and after it the residuals, until all has converged again.
+    the direction outside its space is found in which the known and the watched pairs together curve most. While this
+    exceeds `OVERLOOKED`·λ, the direction is added to the space, and after it the residuals, until all has converged
+    again.
 
     Args:
         matvec: v ↦ A v for v of shape (P,).
@@ -113,6 +116,7 @@ def top_eigenpairs(
             good they are; they make good `known` pairs for a matrix that differs a little.
         known: eigenpairs of a matrix near by, exact or not, the largest first. They are mixed into the start, whose
             norm says how much of it remains: those of the first k pairs have norm 1.
+        watched: more such pairs, that are not mixed in and only searched with the known ones for what was left out.
 
     Raises:
         NotConvergedError: rtol was not reached within max_products.
@@ -128,7 +132,8 @@ def top_eigenpairs(
     if not torch.linalg.vector_norm(start) > 0:
         raise ValueError("the start vector is zero")
     space = _converged(krylov_spaces(matvec, start, max_products), k, rtol)
-    while known and (direction := _overlooked(known, space, k)) is not None:
+    watched = [*known, *watched]
+    while watched and (direction := _overlooked(watched, space, k)) is not None:
         space = _converged(_widened_spaces(matvec, space, direction, k + 1, max_products), k, rtol, clear=True)
     products = len(space.values)
     count = min(k + extra, products)
@@ -190,13 +195,13 @@ def _widened_spaces(matvec: Matvec, space: Subspace, direction: Tensor, k: int, 
             return
 
 
-def _overlooked(known: Sequence[EigenPair], space: Subspace, k: int) -> Tensor | None:
-    """The unit vector orthogonal to `space` along which the known pairs curve most, if that is too much to pass by.
+def _overlooked(pairs: Sequence[EigenPair], space: Subspace, k: int) -> Tensor | None:
+    """The unit vector orthogonal to `space` along which the pairs curve most, if that is too much to pass by.
 
-    With C = Σ λ v vᵀ over the known pairs and the projection R = 1 − QᵀQ, it is the top eigenvector of R C R, and the
+    With C = Σ λ v vᵀ over the pairs and the projection R = 1 − QᵀQ, it is the top eigenvector of R C R, and the
     eigenvalue is what decides. They follow from the Gram matrix of the vectors √λ R v.
     """
-    roots = torch.stack([max(pair.value, 0.0) ** 0.5 * pair.vector for pair in known])  # (n, P)
+    roots = torch.stack([max(pair.value, 0.0) ** 0.5 * pair.vector for pair in pairs])  # (n, P)
     left = roots - (roots @ space.basis.T) @ space.basis
     curvatures, mixtures = torch.linalg.eigh(left @ left.T)
     if len(space.values) == space.basis.shape[1] or curvatures[-1] <= OVERLOOKED * space.values[-k].abs():

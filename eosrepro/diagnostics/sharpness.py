@@ -18,7 +18,7 @@ from eosrepro.types import EigenPair
 # alone can show what none of them has a part in.
 N_COMPANIONS = 5
 WEIGHT_OF_GRADIENT = 0.5
-WEIGHT_OF_RANDOM = 0.05
+WEIGHT_OF_RANDOM = 0.03
 
 
 def sharpness(
@@ -44,13 +44,23 @@ def sharpness(
     """
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     previous: list[EigenPair] = []
+    older: list[EigenPair] = []
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
         start = WEIGHT_OF_GRADIENT * _unit(hvp.grad) + WEIGHT_OF_RANDOM * _random_unit(theta, generator)
         n_pairs = min(k, theta.numel())
-        previous = top_eigenpairs(
-            hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, extra=N_COMPANIONS, known=previous
+        # What oscillates with period 2 returns after two snapshots an odd number of iterations apart: watch these too.
+        latest = top_eigenpairs(
+            hvp,
+            start,
+            k=n_pairs,
+            rtol=rtol,
+            max_products=max_products,
+            extra=N_COMPANIONS,
+            known=previous,
+            watched=older,
         )
+        older, previous = previous, latest
         pairs = previous[:n_pairs]
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
