@@ -13,12 +13,12 @@ from eosrepro.lanczos import top_eigenpairs
 from eosrepro.objective import Objective
 from eosrepro.types import EigenPair
 
-# How a solve starts: the top eigenvectors of the one before, this many of its approximate ones, the gradient, and a
-# random direction. Without the approximate ones, solves past the edge now and then missed the largest eigenvalue.
+# How a solve starts: from the pairs of the one before, the k largest and this many of its approximate ones, and with
+# these weights from the gradient, which past the edge leans towards what oscillates, and a random direction, which
+# alone can show what none of them has a part in.
 N_COMPANIONS = 5
-WEIGHT_OF_COMPANION = 0.5
 WEIGHT_OF_GRADIENT = 0.5
-WEIGHT_OF_RANDOM = 0.1
+WEIGHT_OF_RANDOM = 0.03
 
 
 def sharpness(
@@ -34,7 +34,7 @@ def sharpness(
     """The k largest eigenvalues of ∇²f at each snapshot, one row a snapshot.
 
     Each solve starts from the eigenvectors of the snapshot before, the k largest and the next few, mixed with the
-    gradient and a random direction.
+    gradient and a random direction; `top_eigenpairs` sees to it that none of them is lost in the mixture.
     Every `audit_every`-th snapshot is solved a second time, from a random vector alone and 10 times as accurately:
     where a new direction has overtaken the old one unseen, `sharpness` would fall short of `audit_sharpness`.
 
@@ -44,12 +44,23 @@ def sharpness(
     """
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     previous: list[EigenPair] = []
+    older: list[EigenPair] = []
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
-        random = torch.randn(theta.shape, generator=generator).to(theta)
+        start = WEIGHT_OF_GRADIENT * _unit(hvp.grad) + WEIGHT_OF_RANDOM * _random_unit(theta, generator)
         n_pairs = min(k, theta.numel())
-        start = _warm_start(previous, n_pairs, hvp.grad, random)
-        previous = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, extra=N_COMPANIONS)
+        # What oscillates with period 2 returns after two snapshots an odd number of iterations apart: watch these too.
+        latest = top_eigenpairs(
+            hvp,
+            start,
+            k=n_pairs,
+            rtol=rtol,
+            max_products=max_products,
+            extra=N_COMPANIONS,
+            known=previous,
+            watched=older,
+        )
+        older, previous = previous, latest
         pairs = previous[:n_pairs]
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
@@ -58,19 +69,16 @@ def sharpness(
             yield row | {"audit_sharpness": nan, "audit_residual": nan, "audit_products": nan}
         else:
             # A random vector of its own: the one above has had its say in the warm start.
-            another = torch.randn(theta.shape, generator=of_audits).to(theta)
+            another = _random_unit(theta, of_audits)
             cold = top_eigenpairs(hvp, another, rtol=rtol / 10, max_products=max_products)[0]
+            if cold.value > pairs[0].value + pairs[0].residual:
+                previous = [cold, *previous]  # the next solve shall not miss it too
             audit = {"audit_sharpness": cold.value, "audit_residual": cold.residual, "audit_products": cold.products}
             yield row | audit
 
 
-def _warm_start(previous: list[EigenPair], n_pairs: int, grad: Tensor, random: Tensor) -> Tensor:
-    # The old eigenvector alone would be a fixed point of Lanczos: right about an eigenpair, wrong about the largest.
-    # What overtakes it was often among the next ones, and past the edge the gradient leans towards what oscillates.
-    start = _unit(grad) * WEIGHT_OF_GRADIENT + _unit(random) * WEIGHT_OF_RANDOM
-    for index, pair in enumerate(previous):
-        start = start + pair.vector * (1 if index < n_pairs else WEIGHT_OF_COMPANION)
-    return start
+def _random_unit(theta: Tensor, generator: torch.Generator) -> Tensor:
+    return _unit(torch.randn(theta.shape, generator=generator).to(theta))
 
 
 def _unit(vector: Tensor) -> Tensor:

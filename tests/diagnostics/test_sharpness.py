@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from math import isnan
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro.lanczos import top_eigenpairs
 from eosrepro.objective import Objective, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.training import minimise
-from eosrepro.types import Stop
+from eosrepro.types import EigenPair, Stop
 from tests.conftest import dense_hessian, small_problem
 
 
@@ -89,3 +92,22 @@ def test_works_on_a_toy_of_two_numbers() -> None:
     row = next(sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
 
     assert row["sharpness"] == pytest.approx(40.0, rel=1e-6)
+
+
+def test_what_an_audit_finds_above_a_solve_enters_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solve is made to return the second pair; the audit finds the first, and the next solve is told of it."""
+    module = sys.modules["eosrepro.diagnostics.sharpness"]
+    objective, theta = toy_problem(quadratic(curvatures=(20.0, 10.0)), [0.1, 0.1])
+    known: list[list[float]] = []
+
+    def solve(matvec: Any, start: Tensor, **settings: Any) -> list[EigenPair]:
+        pairs = top_eigenpairs(matvec, start, **{**settings, "k": 2})
+        known.append([pair.value for pair in settings.get("known", ())])
+        return pairs if settings["rtol"] == 1e-4 else pairs[1:]  # audits are 10 times as accurate
+
+    monkeypatch.setattr(module, "top_eigenpairs", solve)
+    rows = list(sharpness(objective, [(0, theta), (1, theta)], k=1, rtol=1e-3, max_products=10, audit_every=2, seed=0))
+
+    assert rows[0]["sharpness"] == pytest.approx(20.0)
+    assert rows[0]["audit_sharpness"] == pytest.approx(40.0)
+    assert known[2] == pytest.approx([40.0, 20.0])
