@@ -116,8 +116,8 @@ def _measures(objective: Objective, theta: Tensor, gradient: float, rounds: int,
     batches = minibatches(objective.n_examples, 0)
     taus = [(index + 1) / N_TAUS for index in range(N_TAUS)]
 
-    def scan(rtol: float) -> object:
-        return list(tau_scan(objective, [(0, theta)], step_size=STEP_SIZE, n_taus=N_TAUS, rtol=rtol))
+    def scan(tolerance: float) -> object:
+        return list(tau_scan(objective, [(0, theta)], step_size=STEP_SIZE, n_taus=N_TAUS, tolerance=tolerance))
 
     candidates: dict[str, tuple[float | None, Callable[[], object]]] = {
         f"L at {N_TAUS} τ": (15, lambda: scan(1e-4)),

@@ -241,7 +241,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),
     ("profiles.quick.max_epochs", 9, TRAININGS),
     ("profiles.quick.snapshot_every_epochs", 2, TRAININGS),
-    ("measurements.exp5.diagnostic.rtol", 1e-5, {"measure@exp5"}),
+    ("measurements.exp5.diagnostic.tolerance", 1e-5, {"measure@exp5"}),
     ("measurements.exp8_2over50.every", 10, {"measure@exp8_2over50"}),
     ("mlflow.window", 10, {"track"}),
     ("figures.exp3.title", "Another", {"figure@exp3", "verify"}),  # figures name the published curves

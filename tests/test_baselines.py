@@ -34,7 +34,7 @@ def test_eigsh_finds_the_largest_eigenvalue_of_the_dense_hessian(dtype: torch.dt
 def test_smoothness_by_gradients_is_the_scan() -> None:
     objective, theta = small_problem()
     values = baselines.smoothness_by_gradients(objective, theta, [0.25, 0.5, 0.75, 1.0], 0.8)
-    (found,) = tau_scan(objective, [(0, theta)], step_size=0.8, n_taus=4, rtol=0)
+    (found,) = tau_scan(objective, [(0, theta)], step_size=0.8, n_taus=4, tolerance=0)
     assert found.directional_smoothness_mean == pytest.approx(np.mean(values), rel=1e-10)
     assert found.directional_smoothness_std == pytest.approx(np.std(values), rel=1e-8)
 

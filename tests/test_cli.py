@@ -379,7 +379,7 @@ def test_a_measurement_is_made_on_the_snapshots_that_it_names(folder: Path) -> N
     assert (done.exit_code, done.stdout) == (0, "exp5: tau_scan of exp3_2over30 at 3 snapshots\n")
     place = folder / "stages/diagnostics/tanh/unstable/exp3_2over30"
     assert store.load_table(place / "tau_scan.csv")["step"].tolist() == [0, 5, 10]
-    assert store.load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "rtol": 1e-4, "every": 5}
+    assert store.load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "tolerance": 1e-4, "every": 5}
     assert run("measure", "exp8_2over50").exit_code == 0
     # The rows stand for the definitions of what the training recorded.
     table = store.load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")

@@ -66,7 +66,7 @@ def test_a_diagnostic_is_given_step_size_and_minibatches_of_its_run(
 ) -> None:
     table = measure(trained, EXPECTED)
     assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
-    by_step = measure(trained, Member("tau_scan", {"n_taus": 3, "rtol": 0}))
+    by_step = measure(trained, Member("tau_scan", {"n_taus": 3, "tolerance": 0}))
     first = store.load_table(trained[2][0].parents[1] / "trajectory.csv")["grad_norm"][0]
     assert first > 0
     assert by_step["slopes"].tolist() == [3] * 11

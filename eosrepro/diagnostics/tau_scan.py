@@ -14,7 +14,7 @@ from eosrepro.lines import along
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
-NODES = (5, 9, 17, 33)  # of one interpolation after the other, each holding those before
+NODES = (9, 17, 33)  # of one interpolation after the other, each holding those before
 
 Values = np.ndarray  # (n,), float64
 
@@ -39,7 +39,7 @@ def tau_scan(
     *,
     step_size: float,
     n_taus: Annotated[int, AtLeast(2)],
-    rtol: Annotated[float, AtLeast(0)],
+    tolerance: Annotated[float, AtLeast(0)],
 ) -> Iterator[TauScan]:
     """Mean, spread and range of L(θ; ητ∇f) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.
 
@@ -48,7 +48,8 @@ def tau_scan(
     Where it is not found smooth enough, every τ is computed.
 
     Args:
-        rtol: largest error of an interpolated L, as a share of the largest |L|; 0: compute every τ.
+        tolerance: largest error of an interpolated L, as a share of 2/η; 0: compute every τ. (A share of L itself would
+            be out of the reach of float32 where L is near 0.)
     """
     taus = np.arange(1, n_taus + 1) / n_taus
     for step, theta in snapshots:
@@ -63,7 +64,7 @@ def tau_scan(
             slopes = np.array([point.slope for point in points])
             return (sq_norm - slopes) / (step_size * at * sq_norm)  # noqa: B023
 
-        polynomial = _interpolant(smoothness, low=1 / n_taus, rtol=rtol) if rtol else None
+        polynomial = _interpolant(smoothness, low=1 / n_taus, error=tolerance * 2 / step_size) if tolerance else None
         values = polynomial(taus) if polynomial else smoothness(taus)
         yield TauScan(
             step=step,
@@ -77,24 +78,24 @@ def tau_scan(
         )
 
 
-def _interpolant(f: Callable[[Values], Values], *, low: float, rtol: float) -> Chebyshev | None:
-    """The polynomial through the Chebyshev points of [low, 1] that the one before it foretold to within rtol·max|f|.
+def _interpolant(f: Callable[[Values], Values], *, low: float, error: float) -> Chebyshev | None:
+    """The polynomial through the Chebyshev points of [low, 1] of which every second was foretold to within `error`.
 
-    The points of one polynomial hold those of the one before, so nothing is computed twice. None: not even the largest
-    was foretold, as where f has kinks. (Trefethen, Approximation Theory and Approximation Practice, chapters 2 and 8.)
+    They are foretold by the polynomial through the others. The points of one polynomial hold those of the one before,
+    so nothing is computed twice. None: not even the largest did, as where f has kinks.
+    (Trefethen, Approximation Theory and Approximation Practice, chapters 2 and 8.)
     """
     points = _points(NODES[0], low)
     values = f(points)
-    for n in NODES[1:]:
-        before = Chebyshev.fit(points, values, len(points) - 1, domain=[low, 1])
-        finer = _points(n, low)
-        between = f(finer[1::2])
-        error = np.abs(before(finer[1::2]) - between).max()
-        merged = np.empty(n)
-        merged[::2], merged[1::2] = values, between
-        points, values = finer, merged
-        if error <= rtol * np.abs(values).max():
-            return Chebyshev.fit(points, values, n - 1, domain=[low, 1])
+    for more in (*NODES[1:], None):
+        foretold = Chebyshev.fit(points[::2], values[::2], len(points) // 2, domain=[low, 1])(points[1::2])
+        if np.abs(foretold - values[1::2]).max() <= error:
+            return Chebyshev.fit(points, values, len(points) - 1, domain=[low, 1])
+        if more:
+            points = _points(more, low)
+            between, before = f(points[1::2]), values
+            values = np.empty(more)
+            values[::2], values[1::2] = before, between
     return None
 
 
