@@ -223,7 +223,7 @@ def load_snapshot(path: Path) -> Snapshot:
         StoreError: it cannot be read.
     """
     tensors = _load_tensors(path)
-    if "theta" not in tensors or not path.stem.isdecimal():
+    if "theta" not in tensors:
         raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
     return Snapshot(int(path.stem), tensors["theta"])
 
@@ -233,6 +233,8 @@ def snapshot_paths(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise StoreError(f"{folder} holds no snapshots: run `eosrepro train` for this experiment first")
+    if strangers := [path for path in paths if not path.stem.isdecimal()]:
+        raise StoreError(f"{strangers[0]} is not a snapshot: delete it and run `dvc repro`")
     return paths
 
 
