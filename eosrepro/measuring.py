@@ -23,7 +23,7 @@ from eosrepro.problems import member, optimizer, problem
 from eosrepro.progress import progress
 from eosrepro.types import Dataset, stability_threshold
 
-BLOCK = 50  # snapshots; a sharpness that starts cold takes some 20 products more than one that starts warm
+BLOCK = 50  # snapshots that a process measures in a row
 
 MeasureBlock = Callable[[Sequence[Path]], Iterator[dict[str, Any]]]
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from eosrepro.errors import ConfigError
 from eosrepro.lanczos import NotConvergedError, lowest_rtol, top_eigenpairs
 from eosrepro.objective import Objective
-from eosrepro.types import EigenPair
 from tests.conftest import dense_hessian, small_problem
 
 
@@ -180,71 +179,3 @@ def test_an_accuracy_out_of_the_reach_of_the_precision_is_refused(dtype: torch.d
     matrix = torch.eye(3, dtype=dtype)
     with pytest.raises(ConfigError, match="out of the reach"):
         top_eigenpairs(matrix.mv, matrix[0], rtol=lowest_rtol(dtype) / 2)
-
-
-def some_known(vectors: Tensor, values: list[float]) -> list[EigenPair]:
-    return [EigenPair(value, vector, 0.0, 0) for value, vector in zip(values, vectors, strict=True)]
-
-
-def test_known_pairs_that_cancel_in_the_start_are_not_lost() -> None:
-    """Known pairs and gradient may come with opposite signs: the mixture is then orthogonal to the eigenvector."""
-    diagonal = torch.cat([torch.tensor([30.0, 24.0, 18.0]), torch.linspace(-1, 1, 60)]).double()
-    axes = torch.eye(63, dtype=torch.float64)
-    rotated = torch.stack([(axes[0] + axes[1]) / 2**0.5, (axes[1] - axes[0]) / 2**0.5, axes[2]])
-    known = some_known(rotated, [27.0, 27.0, 18.0])
-    gradient = -0.5 / 2**0.5 * axes[0]  # the mixture is 1/√2 − 0.5/√2 − 0.5/√2 = 0 along the first axis
-    without = top_eigenpairs(diagonal.mul, gradient + rotated[0] + rotated[1] / 2 + rotated[2] / 2, rtol=1e-3)[0]
-    pair = top_eigenpairs(diagonal.mul, gradient, rtol=1e-3, known=known)[0]
-
-    assert without.value == pytest.approx(24.0, rel=1e-6)
-    assert pair.value == pytest.approx(30.0, rel=1e-6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 2**16), k=st.integers(1, 3), extra=st.integers(0, 4))
-def test_with_known_pairs_residuals_and_products_are_still_the_true_ones(seed: int, k: int, extra: int) -> None:
-    """Known pairs of quite another matrix, as large as its own: they are looked at, and cost products."""
-    generator = torch.Generator().manual_seed(seed)
-    diagonal = torch.cat([torch.tensor([10.0, 8.0, 6.0, 5.0]), torch.linspace(-2, 2, 40)]).double()
-    vectors = torch.linalg.qr(torch.randn(44, 4, generator=generator, dtype=torch.float64))[0].T
-    calls: list[int] = []
-
-    def matvec(vector: Tensor) -> Tensor:
-        calls.append(1)
-        return diagonal * vector
-
-    known = some_known(vectors, [10.0, 9.0, 8.0, 7.0])
-    pairs = top_eigenpairs(matvec, start_vector(44, seed=seed), k=k, rtol=1e-6, extra=extra, known=known)
-
-    assert len(pairs) == k + extra
-    assert pairs[0].products == len(calls)
-    for pair, expected in zip(pairs[:k], diagonal[:k], strict=True):
-        assert pair.value == pytest.approx(expected.item(), rel=1e-6)
-    for pair in pairs:
-        true = torch.linalg.vector_norm(diagonal * pair.vector - pair.value * pair.vector).item()
-        assert pair.residual == pytest.approx(true, rel=1e-6, abs=1e-9)
-
-
-def test_known_pairs_that_are_exact_cost_few_products(matrix_with: Callable[[list[float]], Tensor]) -> None:
-    matrix = matrix_with([*np.linspace(-5, 5, 100).tolist(), 20.0, 22.0])
-    cold = top_eigenpairs(matrix.mv, start_vector(102), rtol=1e-3, extra=5)
-    warm = top_eigenpairs(matrix.mv, 1e-3 * start_vector(102), rtol=1e-3, known=cold[:1])
-
-    assert warm[0].products < cold[0].products / 2
-
-
-def test_known_pairs_of_a_flat_function_do_no_harm() -> None:
-    known = some_known(torch.eye(3, dtype=torch.float64), [3.0, 2.0, 0.0])
-    pair = top_eigenpairs(torch.zeros_like, start_vector(3), rtol=1e-3, known=known)[0]
-
-    assert (pair.value, pair.residual) == (0.0, 0.0)
-    assert pair.products <= 3
-
-
-def test_products_allowed_hold_for_added_directions_too(matrix_with: Callable[[list[float]], Tensor]) -> None:
-    matrix = matrix_with(np.linspace(0, 1, 200).tolist())
-    known = some_known(start_vector(200)[None] / torch.linalg.vector_norm(start_vector(200)), [5.0])
-    first = top_eigenpairs(matrix.mv, start_vector(200, seed=1), rtol=1e-2)[0].products
-
-    with pytest.raises(NotConvergedError):
-        top_eigenpairs(matrix.mv, start_vector(200, seed=1), rtol=1e-6, max_products=first, known=known)

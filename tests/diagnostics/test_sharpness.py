@@ -1,8 +1,9 @@
-"""Sharpness along a run: right at every snapshot, cheap by warm starts, and honest by audits."""
+"""Sharpness along a run: right at every snapshot, cheap by a sketch of the examples, and honest by audits."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from math import isnan
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.lanczos import top_eigenpairs
-from eosrepro.objective import Objective, toy_problem
+from eosrepro.losses.cross_entropy import cross_entropy
+from eosrepro.models.mlp import mlp
+from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.training import minimise
 from eosrepro.types import EigenPair, Stop
-from tests.conftest import dense_hessian, small_problem
+from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
 def snapshots_of_a_run(*, steps: int, every: int) -> tuple[Objective, list[tuple[int, Tensor]]]:
@@ -44,17 +47,67 @@ def test_agrees_with_the_dense_hessian_at_every_snapshot() -> None:
         assert row["residual"] <= 1e-4 * top
 
 
-def test_warm_starts_need_fewer_products_than_cold_ones() -> None:
-    objective, snapshots = snapshots_of_a_run(steps=60, every=2)
-    settings = {"k": 1, "rtol": 1e-2, "max_products": 200, "seed": 0}
-    warm = sum(row["products"] for row in sharpness(objective, snapshots, audit_every=100, **settings))
-    cold = sum(
-        row["products"]
-        for snapshot in snapshots
-        for row in sharpness(objective, [snapshot], audit_every=100, **settings)
-    )
+def many_examples() -> tuple[Objective, list[tuple[int, Tensor]]]:
+    """A run on 1000 examples, of which 100 are sketched."""
+    objective, theta = network_problem(
+        partial(mlp, width=6, depth=2), cross_entropy(), small_dataset(1000), seed=0, dtype=torch.float64, device="cpu",
+        chunk_size=1000,
+    )  # fmt: skip
+    kept: list[tuple[int, Tensor]] = []
+    list(minimise(objective, theta, gd(step_size=2.0), stop=Stop(60), on_iterate=lambda *at: kept.append(at)))
+    return objective, kept[::6]
 
-    assert warm < 0.8 * cold
+
+def solves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """What every solve from now on returns: the largest eigenvalue and the products that it took."""
+    found: list[tuple[float, int]] = []
+
+    def solve(matvec: Any, start: Tensor, **settings: Any) -> list[EigenPair]:
+        pairs = top_eigenpairs(matvec, start, **settings)
+        found.append((pairs[0].value, pairs[0].products))
+        return pairs
+
+    monkeypatch.setattr(sys.modules["eosrepro.diagnostics.sharpness"], "top_eigenpairs", solve)
+    return found
+
+
+def test_a_sketch_of_the_examples_is_solved_first_and_saves_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, snapshots = many_examples()
+    found = solves(monkeypatch)
+    settings = {"k": 1, "rtol": 1e-3, "max_products": 200, "audit_every": 100, "seed": 0}
+    sketched = [row["products"] for row in sharpness(objective, snapshots, **settings)]
+    (sketch, rough), (_, full), _, *rest = found
+
+    assert len(rest) == 2 * (len(snapshots) - 1)
+    assert sketched[0] == pytest.approx(full + rough / 10)
+    few = objective.batch(torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:100])
+    exact = torch.linalg.eigvalsh(dense_hessian(few, snapshots[0][1]))[-1].item()
+    assert sketch == pytest.approx(exact, rel=1e-3)
+    cold = [
+        top_eigenpairs(objective.hvp(theta), torch.randn(theta.shape).double(), rtol=1e-3) for _, theta in snapshots
+    ]
+    assert full + sum(products for _, products in rest[1::2]) < 0.8 * sum(pairs[0].products for pairs in cold)
+    for row, (_, theta) in zip(sharpness(objective, snapshots, **settings), snapshots, strict=True):
+        top = torch.linalg.eigvalsh(dense_hessian(objective, theta))[-1].item()
+        assert row["sharpness"] == pytest.approx(top, rel=1e-4)
+
+
+def test_of_few_examples_and_of_toys_nothing_is_sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = solves(monkeypatch)
+    settings = {"k": 1, "rtol": 1e-3, "max_products": 200, "audit_every": 100, "seed": 0}
+    for objective, theta in (small_problem(), toy_problem(quadratic(), [0.1, 0.1])):
+        found.clear()
+        row = next(sharpness(objective, [(0, theta)], **settings))
+        assert [products for _, products in found] == [row["products"], row["audit_products"]]
+
+
+def test_no_snapshot_depends_on_the_one_before() -> None:
+    objective, snapshots = snapshots_of_a_run(steps=10, every=5)
+    settings = {"k": 1, "rtol": 1e-6, "max_products": 200, "audit_every": 100, "seed": 0}
+    rows = list(sharpness(objective, snapshots, **settings))
+    for row, snapshot in zip(rows, snapshots, strict=True):
+        alone = next(sharpness(objective, [snapshot], **settings))
+        assert row["sharpness"] == pytest.approx(alone["sharpness"], rel=1e-9)
 
 
 def test_audits_are_made_at_the_interval_asked_for() -> None:
@@ -92,22 +145,3 @@ def test_works_on_a_toy_of_two_numbers() -> None:
     row = next(sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
 
     assert row["sharpness"] == pytest.approx(40.0, rel=1e-6)
-
-
-def test_what_an_audit_finds_above_a_solve_enters_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A solve is made to return the second pair; the audit finds the first, and the next solve is told of it."""
-    module = sys.modules["eosrepro.diagnostics.sharpness"]
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 10.0)), [0.1, 0.1])
-    known: list[list[float]] = []
-
-    def solve(matvec: Any, start: Tensor, **settings: Any) -> list[EigenPair]:
-        pairs = top_eigenpairs(matvec, start, **{**settings, "k": 2})
-        known.append([pair.value for pair in settings.get("known", ())])
-        return pairs if settings["rtol"] == 1e-4 else pairs[1:]  # audits are 10 times as accurate
-
-    monkeypatch.setattr(module, "top_eigenpairs", solve)
-    rows = list(sharpness(objective, [(0, theta), (1, theta)], k=1, rtol=1e-3, max_products=10, audit_every=2, seed=0))
-
-    assert rows[0]["sharpness"] == pytest.approx(20.0)
-    assert rows[0]["audit_sharpness"] == pytest.approx(40.0)
-    assert known[2] == pytest.approx([40.0, 20.0])
