@@ -197,7 +197,7 @@ def save_sharpness(folder: Path, measured: Measured, snapshots: Path) -> None:
         "sharpness_last": float(table["sharpness"].iloc[-1]),
         "sharpness_max": float(table["sharpness"].max()),
         "products_per_snapshot": float(table["products"].mean()),
-        "largest_audit_shortfall": float(shortfall.max()),  # share by which a warm start fell below its audit
+        "largest_audit_shortfall": float(shortfall.max()),  # share by which a value fell below its audit
     }
     save_json(folder / "summary.json", summary)
 
