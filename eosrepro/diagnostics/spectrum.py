@@ -53,12 +53,11 @@ def spectrum(
 ) -> Iterator[SpectrumRow]:
     """The spectrum of ∇²f at each snapshot, one row a snapshot.
 
-    Every solve starts from a random vector of its own: slower than from a sketch, as the sharpness does, and independent
-    of it. Trace and negative mass come from the same stochastic Lanczos
-    quadratures (Ghorbani, Krishnan, Xiao 2019, arXiv 1901.10159): the first coefficient of each is Hutchinson's sample
-    zᵀ∇²f z/P. The share of the gradient in the top eigenvectors is that of Gur-Ari, Roberts, Dyer 2018
-    (arXiv 1812.04754). Negative eigenvalues are weighed and not counted: nearly all of a network's lie so close to zero
-    that their sign is rounding.
+    Every solve starts from a random vector of its own: slower than from a sketch, as that of the sharpness, and
+    independent of it. Trace and negative mass come from the same stochastic Lanczos quadratures (Ghorbani, Krishnan,
+    Xiao 2019, arXiv 1901.10159): the first coefficient of each is Hutchinson's sample zᵀ∇²f z/P. The share of the
+    gradient in the top eigenvectors is that of Gur-Ari, Roberts, Dyer 2018 (arXiv 1812.04754). Negative eigenvalues
+    are weighed and not counted: nearly all of a network's lie so close to zero that their sign is rounding.
 
     Args:
         k: how many of the largest eigenvalues.
