@@ -120,7 +120,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("cap of 0", edited("max_steps: 600 ", "max_steps: 0 "), ["profiles.quick.max_steps", "found 0", "greater than 0"]),
     ("published as text", edited("published: false", "published: no"), ["profiles.quick.published", "'no'", "valid boolean"]),
     ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
-    ("epochs of 0", edited("max_epochs: 300 ", "max_epochs: 0 "), ["profiles.quick.max_epochs", "found 0", "greater than 0"]),
+    ("epochs of 0", edited("max_epochs: 100 ", "max_epochs: 0 "), ["profiles.quick.max_epochs", "found 0", "greater than 0"]),
     # measurements
     ("measurement of no run", edited("run: exp3_2over60, source", "run: exp3_2over61, source"), ["measurements.exp5.run: there is no experiment 'exp3_2over61'; did you mean 'exp3_2over60'"]),
     ("measurement of a toy", edited("run: exp3_2over60, source", "run: example4, source"), ["measurements.exp5.run: there is no experiment 'example4'"]),
@@ -428,11 +428,11 @@ def test_the_profile_caps_experiments_and_not_toys(project: Callable[[str], Path
     read = load(project(edited("max_steps: 600 ", "max_steps: 7 ")))
     assert read.stop("exp3_2over30") == Stop(max_steps=7, accuracy=0.95, loss_above=100)
     assert read.stop("example1_2over39") == Stop(max_steps=100)
-    assert read.stop("exp8_2over50").max_steps == 300  # epochs
+    assert read.stop("exp8_2over50").max_steps == 100  # epochs
     fewer = load(
         project(
-            edited("max_epochs: 300 ", "max_epochs: 9 ").replace(
-                "snapshot_every_epochs: 10", "snapshot_every_epochs: 3"
+            edited("max_epochs: 100 ", "max_epochs: 9 ").replace(
+                "snapshot_every_epochs: 5", "snapshot_every_epochs: 3"
             )
         )
     )
