@@ -434,7 +434,7 @@ def test_config_schema_prints_the_committed_file() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
-    assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 2 figures, 21 claims\n"
+    assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 4 figures, 26 claims\n"
     assert contents(folder) == {}
     assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
     # The same content whatever params.yaml says: DVC runs nothing anew because of it.

@@ -171,7 +171,7 @@ def test_a_run_that_was_cut_off_while_measured_is_made_anew(monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "measure_into", cut_off)
+        patch.setattr(pipeline, "diagnose_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SWEEP))
     resumed = table(SWEEP)
