@@ -431,9 +431,7 @@ def test_the_profile_caps_experiments_and_not_toys(project: Callable[[str], Path
     assert read.stop("exp8_2over50").max_steps == 100  # epochs
     fewer = load(
         project(
-            edited("max_epochs: 100 ", "max_epochs: 9 ").replace(
-                "snapshot_every_epochs: 5", "snapshot_every_epochs: 3"
-            )
+            edited("max_epochs: 100 ", "max_epochs: 9 ").replace("snapshot_every_epochs: 5", "snapshot_every_epochs: 3")
         )
     )
     assert (fewer.stop("exp8_2over50").max_steps, fewer.snapshot_every("exp8_2over50")) == (9, 3)
