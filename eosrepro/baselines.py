@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.lines import MinibatchStep
 from eosrepro.objective import Objective
 
 
@@ -62,28 +62,7 @@ def cold_eigsh(objective: Objective, theta: Tensor) -> tuple[float, int]:
     return float(value), n_products
 
 
-def smoothness_by_gradients(
-    objective: Objective, theta: Tensor, taus: Sequence[float], step_size: float
-) -> list[float]:
-    """L(θ; ητ∇f) by its definition: a full gradient at every τ."""
-    grad = objective.value_and_grad(theta).grad
-    values = []
-    for tau in taus:
-        v = step_size * tau * grad
-        values.append((torch.dot(v, grad - objective.value_and_grad(theta - v).grad) / torch.dot(v, v)).item())
-    return values
-
-
-def steps_by_gradients(
-    objective: Objective, theta: Tensor, batches: Sequence[Tensor], step_size: float
-) -> list[MinibatchStep]:
-    """As `lines.minibatch_steps`, by gradients of each minibatch and of all examples at its step."""
-    full = objective.value_and_grad(theta).grad
-    steps = []
-    for indices in batches:
-        grad = objective.batch(indices).value_and_grad(theta).grad
-        following = objective.value_and_grad(theta - step_size * grad)
-        weight = len(indices) / objective.n_examples
-        dots = [torch.dot(grad, other).item() for other in (grad, full, following.grad)]
-        steps.append(MinibatchStep(weight, dots[0], dots[1], following.loss, dots[2]))
-    return steps
+def without_first_layer(objective: Objective) -> Objective:
+    """The same function, known by its values alone: whatever is measured on it takes full gradients."""
+    parts = [partial(lambda part, theta: part(theta), part) for part in objective.parts]
+    return Objective(objective.n_params, parts, objective.n_examples, objective.of_examples)

@@ -22,7 +22,7 @@ from eosrepro import baselines, markdown
 from eosrepro.diagnostics.expected_progress import expected_progress
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.diagnostics.tau_scan import tau_scan
-from eosrepro.lanczos import top_eigenpairs
+from eosrepro.lanczos import random_unit, top_eigenpairs
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.objective import Objective, network_problem
@@ -113,27 +113,22 @@ def _measures(objective: Objective, theta: Tensor, gradient: float, rounds: int,
     """Exp 5 and 7-9 against what their definitions cost."""
     minibatches = sgd(step_size=STEP_SIZE, batch_size=BATCH_SIZE, seed=0).minibatches
     assert minibatches is not None
-    batches = minibatches(objective.n_examples, 0)
-    taus = [(index + 1) / N_TAUS for index in range(N_TAUS)]
+    n_batches = len(minibatches(objective.n_examples, 0))
+    general = baselines.without_first_layer(objective)
 
-    def scan(tolerance: float) -> object:
-        return list(tau_scan(objective, [(0, theta)], step_size=STEP_SIZE, n_taus=N_TAUS, tolerance=tolerance))
+    def scan(f: Objective, tolerance: float) -> object:
+        return list(tau_scan(f, [(0, theta)], step_size=STEP_SIZE, n_taus=N_TAUS, tolerance=tolerance))
 
+    def enumerate_minibatches(f: Objective) -> object:
+        return list(expected_progress(f, [(0, theta)], step_size=STEP_SIZE, minibatches=minibatches))
+
+    along, over = f"L at {N_TAUS} τ", f"both sides of eq. 5.1 over {n_batches} minibatches"
     candidates: dict[str, tuple[float | None, Callable[[], object]]] = {
-        f"L at {N_TAUS} τ": (15, lambda: scan(1e-4)),
-        f"L at {N_TAUS} τ, without interpolation": (None, lambda: scan(0)),
-        f"L at {N_TAUS} τ, baseline: full gradients": (
-            None,
-            lambda: baselines.smoothness_by_gradients(objective, theta, taus, STEP_SIZE),
-        ),
-        f"both sides of eq. 5.1 over {len(batches)} minibatches": (
-            40,
-            lambda: list(expected_progress(objective, [(0, theta)], step_size=STEP_SIZE, minibatches=minibatches)),
-        ),
-        f"both sides of eq. 5.1 over {len(batches)} minibatches, baseline: full gradients": (
-            None,
-            lambda: baselines.steps_by_gradients(objective, theta, batches, STEP_SIZE),
-        ),
+        along: (15, lambda: scan(objective, 1e-4)),
+        f"{along}, without interpolation": (None, lambda: scan(objective, 0)),
+        f"{along}, baseline: full gradients": (None, lambda: scan(general, 0)),
+        over: (40, lambda: enumerate_minibatches(objective)),
+        f"{over}, baseline: full gradients": (None, lambda: enumerate_minibatches(general)),
     }
     medians = alternating_medians(
         {name: candidate for name, (_, candidate) in candidates.items()}, rounds=rounds, device=device
@@ -197,8 +192,8 @@ def _converged(data: Dataset, snapshots: Iterable[tuple[int, Tensor]], device: s
     generator = torch.Generator().manual_seed(1)
     found = {}
     for step, theta in snapshots:
-        start = torch.randn(theta.shape, generator=generator, dtype=torch.float64).to(theta.device)
-        (pair,) = top_eigenpairs(objective.hvp(theta.double()), start, rtol=1e-6, max_products=1000)
+        wide = theta.double()
+        (pair,) = top_eigenpairs(objective.hvp(wide), random_unit(wide, generator), rtol=1e-6, max_products=1000)
         found[step] = pair.value
     return found
 

@@ -26,15 +26,20 @@ def lowest_rtol(dtype: torch.dtype) -> float:
     return 30 * torch.finfo(dtype).eps
 
 
+def random_unit(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A random direction of the shape, dtype and device of `like`, (P,), drawn on the CPU: the same on any device."""
+    return normalize(torch.randn(like.shape, generator=generator).to(like), dim=0)
+
+
 class NotConvergedError(EosreproError):
     """The products allowed did not suffice."""
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """A as seen from the span of a few vectors."""
+    """A as seen from the span of a few vectors, Q of shape (m, P): through T = Q A Qᵀ."""
 
-    basis: Tensor  # (m, P), orthonormal rows Q
+    basis: Tensor  # Q, with orthonormal rows
     values: Tensor  # (m,), float64: the Ritz values, eigenvalues of T, in ascending order
     vectors: Tensor  # (m, m), float64: eigenvectors of T in columns
     residuals: Tensor  # (m,), float64: ‖A v − λ v‖ of the Ritz pairs

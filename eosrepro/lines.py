@@ -7,7 +7,7 @@ A minibatch of m examples, moreover, changes that layer by a matrix of rank m, w
 inner products X X_Bᵀ with its own: along its gradient Z needs m columns of X Xᵀ instead of a product with X.
 
 The derivative is taken backwards, as ⟨∇f, d⟩ with the gradient with respect to Z and the later layers. Forward mode
-needs as many matrix products, and is slower: PyTorch's forward derivative of tanh takes three times as long.
+needs as many matrix products, and PyTorch's forward derivatives of activations are slow.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _whole(part: Part, theta: Tensor, direction: Tensor) -> Callable[[float], Li
     def at(time: float) -> LinePoint:
         point = (theta + time * direction).requires_grad_()
         value, _ = part(point)
-        return LinePoint(value.item(), _dot(torch.autograd.grad(value, point)[0], direction))
+        return LinePoint(value.item(), dot(torch.autograd.grad(value, point)[0], direction))
 
     return at
 
@@ -99,10 +99,9 @@ def _after_first(
     part: LinearFirst, start: tuple[Tensor, Tensor], ahead: tuple[Tensor, Tensor], time: float
 ) -> LinePoint:
     """`start` and `ahead`: Z and the later parameters at t = 0, and their derivatives along the line."""
-    first, others = ((origin + time * change).requires_grad_() for origin, change in zip(start, ahead, strict=True))
-    value, _ = part.rest(first, others)
-    grads = torch.autograd.grad(value, (first, others), allow_unused=True, materialize_grads=True)
-    return LinePoint(value.item(), sum(_dot(grad, change) for grad, change in zip(grads, ahead, strict=True)))
+    first, others = (origin + time * change for origin, change in zip(start, ahead, strict=True))
+    loss, *grads = _rest(part, first, others)
+    return LinePoint(loss, sum(dot(grad, change) for grad, change in zip(grads, ahead, strict=True)))
 
 
 def _whole_step(objective: Objective, theta: Tensor, full: Tensor, indices: Tensor, step_size: float) -> MinibatchStep:
@@ -110,10 +109,10 @@ def _whole_step(objective: Objective, theta: Tensor, full: Tensor, indices: Tens
     following = objective.value_and_grad(theta - step_size * grad)
     return MinibatchStep(
         weight=len(indices) / objective.n_examples,
-        grad_sq_norm=_dot(grad, grad),
-        grad_dot_full=_dot(grad, full),
+        grad_sq_norm=dot(grad, grad),
+        grad_dot_full=dot(grad, full),
         next_loss=following.loss,
-        grad_dot_next_full=_dot(grad, following.grad),
+        grad_dot_next_full=dot(grad, following.grad),
     )
 
 
@@ -129,7 +128,7 @@ def _low_rank_step(
     batch = [part for part in objective.batch(indices).parts if isinstance(part, LinearFirst)]
     inputs = torch.cat([part.inputs for part in batch])  # X_B: (m, n_inputs)
     # The gradient of the first layer's weights is deltaᵀ X_B and that of its biases the sum of delta, (m, width).
-    deltas, others = zip(*(_grad_after_first(part, theta) for part in batch), strict=True)
+    _, deltas, others = zip(*(_rest(part, part.first(theta), part.others(theta)) for part in batch), strict=True)
     delta, later = torch.cat(deltas), torch.stack(others).sum(0)
     bias = delta.sum(0)
     full_first = torch.cat([part.first(full) for part in batch])
@@ -140,18 +139,19 @@ def _low_rank_step(
         loss, slope = loss + point.loss, slope + point.slope
     return MinibatchStep(
         weight=len(indices) / objective.n_examples,
-        grad_sq_norm=_dot(inputs @ inputs.T, delta @ delta.T) + _dot(bias, bias) + _dot(later, later),
-        grad_dot_full=_dot(full_first, delta) + _dot(parts[0].others(full), later),
+        grad_sq_norm=dot(inputs @ inputs.T, delta @ delta.T) + dot(bias, bias) + dot(later, later),
+        grad_dot_full=dot(full_first, delta) + dot(parts[0].others(full), later),
         next_loss=loss,
         grad_dot_next_full=-slope,
     )
 
 
-def _grad_after_first(part: LinearFirst, theta: Tensor) -> tuple[Tensor, Tensor]:
-    first, others = part.first(theta).requires_grad_(), part.others(theta).detach().requires_grad_()
-    value, _ = part.rest(first, others)
-    grads = torch.autograd.grad(value, (first, others), allow_unused=True, materialize_grads=True)
-    return grads[0], grads[1]
+def _rest(part: LinearFirst, first: Tensor, others: Tensor) -> tuple[float, Tensor, Tensor]:
+    """The part's share of f, and its gradients with respect to Z and the later parameters."""
+    leaves = first.detach().requires_grad_(), others.detach().requires_grad_()
+    value, _ = part.rest(*leaves)
+    grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return value.item(), grads[0], grads[1]
 
 
 def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole: bool) -> Tensor:
@@ -161,8 +161,11 @@ def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole
     return part.inputs @ inputs.T
 
 
-def _dot(left: Tensor, right: Tensor) -> float:
-    # L is a difference that nearly cancels, so sums are taken in float64. Of the rows of Z, the sums alone are widened:
-    # to copy the whole takes as long as the layers after it.
+def dot(left: Tensor, right: Tensor) -> float:
+    """The inner product of two vectors, or of two matrices, summed in float64.
+
+    L is a difference that nearly cancels. Of matrices, the sums of rows alone are widened: to copy the outputs of a
+    layer takes as long as the layers after it.
+    """
     products = (left * right).sum(-1) if left.ndim > 1 else left.double() * right.double()
     return products.sum(dtype=torch.float64).item()

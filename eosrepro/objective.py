@@ -139,27 +139,31 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
         targets: (n,).
         chunk_size: examples that are in memory with their activations at one time.
     """
-    n_examples = len(targets)
-
-    def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        hits = (outputs.argmax(-1) == of_outputs).sum()
-        return loss(outputs.double(), of_outputs).sum() / n_examples, hits
-
-    def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
-        if leading is None:
-            return lambda theta: share(whole(chunk_inputs, theta), chunk_targets)
-        width, following = leading
-        flat = chunk_inputs.flatten(1)
-        return LinearFirst(flat, width, lambda first, others: share(following(first, others), chunk_targets))
-
-    def of_examples(indices: Tensor) -> Objective:
-        chosen = indices.to(targets.device)
-        return network_objective(module, loss, inputs[chosen], targets[chosen], chunk_size=chunk_size)
-
     whole, leading = _as_function(module), _leading_layer(module)
-    chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
     n_params = sum(parameter.numel() for parameter in module.parameters())
-    return Objective(n_params, [part(*chunk) for chunk in chunks], n_examples, of_examples)
+
+    def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
+        n_examples = len(targets)
+
+        def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
+            hits = (outputs.argmax(-1) == of_outputs).sum()
+            return loss(outputs.double(), of_outputs).sum() / n_examples, hits
+
+        def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
+            if leading is None:
+                return lambda theta: share(whole(chunk_inputs, theta), chunk_targets)
+            width, following = leading
+            flat = chunk_inputs.flatten(1)
+            return LinearFirst(flat, width, lambda first, others: share(following(first, others), chunk_targets))
+
+        def of_examples(indices: Tensor) -> Objective:
+            chosen = indices.to(targets.device)
+            return mean_over(inputs[chosen], targets[chosen])
+
+        chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
+        return Objective(n_params, [part(*chunk) for chunk in chunks], n_examples, of_examples)
+
+    return mean_over(inputs, targets)
 
 
 def _as_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eosrepro import baselines
-from eosrepro.diagnostics.tau_scan import tau_scan
-from eosrepro.lines import minibatch_steps
+from eosrepro.objective import LinearFirst
 from tests.conftest import dense_hessian, small_problem
 
 
@@ -31,18 +29,9 @@ def test_eigsh_finds_the_largest_eigenvalue_of_the_dense_hessian(dtype: torch.dt
     assert n_products >= 20
 
 
-def test_smoothness_by_gradients_is_the_scan() -> None:
-    objective, theta = small_problem()
-    values = baselines.smoothness_by_gradients(objective, theta, [0.25, 0.5, 0.75, 1.0], 0.8)
-    (found,) = tau_scan(objective, [(0, theta)], step_size=0.8, n_taus=4, tolerance=0)
-    assert found.directional_smoothness_mean == pytest.approx(np.mean(values), rel=1e-10)
-    assert found.directional_smoothness_std == pytest.approx(np.std(values), rel=1e-8)
-
-
-def test_steps_by_gradients_are_the_steps() -> None:
-    objective, theta = small_problem()
-    batches = torch.arange(40).split(16)
-    grad = objective.value_and_grad(theta).grad
-    fast = minibatch_steps(objective, theta, grad, batches, step_size=0.7)
-    for one, other in zip(fast, baselines.steps_by_gradients(objective, theta, batches, 0.7), strict=True):
-        assert one == pytest.approx(other, rel=1e-10)
+def test_without_its_first_layer_known_a_function_is_the_same() -> None:
+    objective, theta = small_problem(chunk_size=13)
+    general = baselines.without_first_layer(objective)
+    assert all(isinstance(part, LinearFirst) for part in objective.parts)
+    assert not any(isinstance(part, LinearFirst) for part in general.parts)
+    assert torch.equal(general.value_and_grad(theta).grad, objective.value_and_grad(theta).grad)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from eosrepro import lines
+from eosrepro.baselines import without_first_layer
 from eosrepro.errors import ConfigError
-from eosrepro.lines import MinibatchStep, along, minibatch_steps
+from eosrepro.lines import MinibatchStep, along, dot, minibatch_steps
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
@@ -28,12 +28,6 @@ from tests.members import variants
 STEP_SIZE = 2 / 60
 SMALL = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative difference of the two paths
 CASES = [(activation, dtype) for _, options in variants("models") for activation in options.values() for dtype in SMALL]
-
-
-def without_first_layer(objective: Objective) -> Objective:
-    """The same function, known by its values alone, so that the general path is taken."""
-    parts = [partial(lambda part, theta: part(theta), part) for part in objective.parts]
-    return Objective(objective.n_params, parts, objective.n_examples, objective.of_examples)
 
 
 def paper_problem(activation: str, dtype: torch.dtype, *, chunk_size: int = 64) -> tuple[Objective, Tensor]:
@@ -241,4 +235,4 @@ def test_a_toy_has_no_minibatches() -> None:
 def test_inner_products_are_summed_in_float64(left: Tensor) -> None:
     right = torch.ones_like(left)
     exact: Callable[[Tensor], float] = lambda value: float(value.double().sum())  # noqa: E731
-    assert lines._dot(left, right) == pytest.approx(exact(left), rel=1e-7)
+    assert dot(left, right) == pytest.approx(exact(left), rel=1e-7)

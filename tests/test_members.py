@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import eosrepro.losses
 from eosrepro import catalog, config
 from eosrepro.errors import ConfigError
+from eosrepro.types import Row
 
 MEMBERS = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
 
@@ -74,3 +77,11 @@ def test_a_slip_in_a_new_member_is_named(
             config._keys_of(catalog.find("losses", "slip"), "slip", config._MemberKeys)
     finally:
         sys.modules.pop("eosrepro.losses.slip", None)
+
+
+def test_no_two_diagnostics_measure_a_quantity_of_the_same_name() -> None:
+    """A claim names a quantity and not its diagnostic; those of the sharpness depend on its options."""
+    own = [quantity for diagnostic in catalog.names("diagnostics") for quantity in catalog.quantities(diagnostic)]
+    assert sorted(own) == sorted(set(own))
+    taken = {field.name for field in fields(Row)} | {"sharpness", "residual", "products"}
+    assert not [quantity for quantity in own if quantity in taken or re.match(r"eigenvalue_\d|audit_", quantity)]

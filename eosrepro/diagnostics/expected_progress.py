@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
-from eosrepro.lines import minibatch_steps
+from eosrepro.lines import dot, minibatch_steps
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
@@ -47,8 +47,7 @@ def expected_progress(
     """
     for step, theta in snapshots:
         here = objective.value_and_grad(theta)
-        wide = here.grad.double()
-        sq_norm = wide.dot(wide).item()
+        sq_norm = dot(here.grad, here.grad)
         batches = minibatches(objective.n_examples, step)
         chosen = batches[:sample]
         steps = list(minibatch_steps(objective, theta, here.grad, chosen, step_size=step_size))

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from eosrepro.lanczos import top_eigenpairs
+from eosrepro.lanczos import random_unit, top_eigenpairs
+from eosrepro.lines import dot
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
@@ -26,7 +26,7 @@ class SegmentSharpness:
     segment_sharpness_min: float
     segment_sharpness_bound: float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment
     segment_sharpness_excess: float  # of the largest over the bound
-    products: int  # with the Hessian, at all points together
+    segment_products: int  # with the Hessian, at all points together
 
 
 def segment_sharpness(
@@ -56,13 +56,11 @@ def segment_sharpness(
         found: list[float] = []
         products, start = 0, torch.zeros_like(theta)
         for index in range(points):
-            random = torch.randn(theta.shape, generator=generator).to(theta)
-            start = start + WEIGHT_OF_RANDOM * normalize(random, dim=0)
+            start = start + WEIGHT_OF_RANDOM * random_unit(theta, generator)
             hvp = objective.hvp(theta - index / (points - 1) * step_size * here.grad)
             (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products)
             found.append(pair.value)
             products, start = products + pair.products, pair.vector
-        wide = here.grad.double()
         change = objective.loss(theta - step_size * here.grad) - here.loss
-        bound = 2 / step_size * (change / (step_size * wide.dot(wide).item()) + 1)
+        bound = 2 / step_size * (change / (step_size * dot(here.grad, here.grad)) + 1)
         yield SegmentSharpness(step, max(found), min(found), bound, max(found) - bound, products)

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from eosrepro.lanczos import top_eigenpairs
+from eosrepro.lanczos import random_unit, top_eigenpairs
 from eosrepro.objective import Objective
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
@@ -50,9 +49,9 @@ def sharpness(
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
         n_pairs = min(k, theta.numel())
-        start, spent = WEIGHT_OF_RANDOM * _random_unit(theta, generator), 0.0
+        start, spent = WEIGHT_OF_RANDOM * random_unit(theta, generator), 0.0
         if sketch:
-            start_of_sketch = _random_unit(theta, generator)
+            start_of_sketch = random_unit(theta, generator)
             rough = top_eigenpairs(
                 sketch.hvp(theta), start_of_sketch, k=n_pairs, rtol=SKETCH_RTOL, max_products=max_products, extra=1
             )
@@ -67,7 +66,7 @@ def sharpness(
             yield row | {"audit_sharpness": nan, "audit_residual": nan, "audit_products": nan}
         else:
             # A random vector of its own: the one above has had its say in the start.
-            cold = top_eigenpairs(hvp, _random_unit(theta, of_audits), rtol=rtol / 10, max_products=max_products)[0]
+            cold = top_eigenpairs(hvp, random_unit(theta, of_audits), rtol=rtol / 10, max_products=max_products)[0]
             audit = {"audit_sharpness": cold.value, "audit_residual": cold.residual, "audit_products": cold.products}
             yield row | audit
 
@@ -77,7 +76,3 @@ def _sketch(objective: Objective, generator: torch.Generator) -> Objective | Non
     if n_sketched < FEWEST_SKETCHED:  # a toy among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
-
-
-def _random_unit(theta: Tensor, generator: torch.Generator) -> Tensor:
-    return normalize(torch.randn(theta.shape, generator=generator).to(theta), dim=0)

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import bottom_eigenpair, top_eigenpairs
+from eosrepro.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
+from eosrepro.lines import dot
 from eosrepro.objective import Objective
 from eosrepro.spectrum import average, stochastic_quadratures
 from eosrepro.types import AtLeast, EigenPair
@@ -23,12 +24,12 @@ class SpectrumRow:
     """∇²f at one snapshot. Eigenvalues, residuals and trace have the unit of the sharpness, loss/θ²."""
 
     step: int
-    eigenvalue_1: float
-    eigenvalue_2: float  # this and the following: NaN beyond k
-    eigenvalue_3: float
-    eigenvalue_4: float
-    eigenvalue_5: float
-    residual: float  # the largest of those of the k pairs
+    top_eigenvalue_1: float
+    top_eigenvalue_2: float  # this and the following: NaN beyond k
+    top_eigenvalue_3: float
+    top_eigenvalue_4: float
+    top_eigenvalue_5: float
+    spectrum_residual: float  # the largest of those of the k pairs
     smallest_eigenvalue: float  # the most negative
     smallest_residual: float
     trace: float  # the sum of all P eigenvalues
@@ -36,8 +37,8 @@ class SpectrumRow:
     negative_mass: float  # Σ|λ| over the negative eigenvalues / Σ|λ| over all, in 0..1; NaN where ∇²f = 0
     gradient_overlap_1: float  # ⟨∇f, v_1⟩² / ‖∇f‖²
     gradient_overlap: float  # share of ‖∇f‖² in the span of the k eigenvectors
-    alignment: float  # |⟨v_1, v_1 of the snapshot before⟩|; NaN at the first
-    products: int  # Hessian-vector products spent on all of this
+    alignment: float  # |⟨v_1, v_1 of the snapshot before⟩|; NaN where a block begins
+    spectrum_products: int  # Hessian-vector products spent on all of this
 
 
 def spectrum(
@@ -73,7 +74,7 @@ def spectrum(
     before: Tensor | None = None
     for step, theta in snapshots:
         hvp, size = objective.hvp(theta), theta.numel()
-        first, second = (torch.randn(theta.shape, generator=generator).to(theta) for _ in range(2))
+        first, second = (random_unit(theta, generator) for _ in range(2))
         pairs = top_eigenpairs(hvp, first, k=min(k, size), rtol=rtol, max_products=max_products)
         smallest = bottom_eigenpair(hvp, second, rtol=rtol, max_products=max_products)
         quadratures = stochastic_quadratures(hvp, theta, n_probes=n_probes, n_nodes=n_nodes, generator=generator)
@@ -82,12 +83,12 @@ def spectrum(
         values = [pair.value for pair in pairs] + [nan] * (MAX_K - len(pairs))
         yield SpectrumRow(
             step=step,
-            eigenvalue_1=values[0],
-            eigenvalue_2=values[1],
-            eigenvalue_3=values[2],
-            eigenvalue_4=values[3],
-            eigenvalue_5=values[4],
-            residual=max(pair.residual for pair in pairs),
+            top_eigenvalue_1=values[0],
+            top_eigenvalue_2=values[1],
+            top_eigenvalue_3=values[2],
+            top_eigenvalue_4=values[3],
+            top_eigenvalue_5=values[4],
+            spectrum_residual=max(pair.residual for pair in pairs),
             smallest_eigenvalue=smallest.value,
             smallest_residual=smallest.residual,
             trace=size * mean,
@@ -97,18 +98,14 @@ def spectrum(
             ),
             gradient_overlap_1=overlaps[0],
             gradient_overlap=sum(overlaps),
-            alignment=nan if before is None else abs(_dot(before, pairs[0].vector)),
-            products=pairs[0].products + smallest.products + sum(len(rule.nodes) for rule in quadratures),
+            alignment=nan if before is None else abs(dot(before, pairs[0].vector)),
+            spectrum_products=pairs[0].products + smallest.products + sum(len(rule.nodes) for rule in quadratures),
         )
         before = pairs[0].vector
 
 
 def _shares(grad: Tensor, pairs: list[EigenPair]) -> list[float]:
-    return [_ratio(_dot(grad, pair.vector) ** 2, _dot(grad, grad)) for pair in pairs]
-
-
-def _dot(first: Tensor, second: Tensor) -> float:
-    return torch.dot(first.double(), second.double()).item()
+    return [_ratio(dot(grad, pair.vector) ** 2, dot(grad, grad)) for pair in pairs]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

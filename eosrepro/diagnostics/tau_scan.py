@@ -10,7 +10,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from torch import Tensor
 
-from eosrepro.lines import along
+from eosrepro.lines import along, dot
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
@@ -54,8 +54,7 @@ def tau_scan(
     taus = np.arange(1, n_taus + 1) / n_taus
     for step, theta in snapshots:
         here = objective.value_and_grad(theta)
-        wide = here.grad.double()
-        sq_norm = wide.dot(wide).item()
+        sq_norm = dot(here.grad, here.grad)
         losses: dict[float, float] = {}
 
         def smoothness(at: Values) -> Values:

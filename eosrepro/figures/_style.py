@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from eosrepro import store
-from eosrepro.store import Record
+from eosrepro.statistics import series
 
 if TYPE_CHECKING:  # validating params.yaml looks at the figures, and need not load matplotlib
     from matplotlib.artist import Artist
@@ -91,7 +91,7 @@ def put_title(figure: Figure, title: str, data_label: str = "") -> None:
     figure.suptitle("\n".join(filter(None, (title, data_label))))
 
 
-def heading(text: str, record: Record) -> str:
+def heading(text: str, record: store.Record) -> str:
     """The heading of the axes of one run; it says where a run diverged."""
     return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
 
@@ -104,6 +104,17 @@ def put_legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> N
 def rows(run: str, panel: str, points: pd.DataFrame, source: str = "ours") -> pd.DataFrame:
     """A drawn series (columns step, value) as rows of the figure's table: run, panel, step, value, source."""
     return points.assign(run=run, panel=panel, source=source)[["run", "panel", "step", "value", "source"]]
+
+
+def compared(record: store.Record, quantity: str, published: Mapping[Any, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
+    """A recorded quantity as rows of the figure's table, and after them those of its published curve if there is one.
+
+    Raises:
+        StoreError: the quantity was not measured.
+    """
+    ours = rows(record.name, quantity, series(record, quantity))
+    curve = published.get(quantity, {}).get(record.name)
+    return ours if curve is None else pd.concat([ours, rows(record.name, quantity, iterations(curve), "published")])
 
 
 def iterations(curve: pd.DataFrame) -> pd.DataFrame:

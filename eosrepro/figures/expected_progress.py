@@ -10,7 +10,6 @@ import pandas as pd
 from annotated_types import MinLen
 
 from eosrepro.figures import _style
-from eosrepro.statistics import series
 from eosrepro.store import Record
 
 if TYPE_CHECKING:
@@ -76,7 +75,9 @@ def expected_progress(
     shown = {curve for panel in panels for curve in _CURVES[panel] if prediction or curve != _PREDICTED}
     curves: list[Curve] = [curve for curve in get_args(Curve) if curve in shown]
     by_name = {record.name: record for record in records}
-    table = pd.concat([_table(by_name[name], curve, published) for name in runs for curve in curves], ignore_index=True)
+    table = pd.concat(
+        [_style.compared(by_name[name], curve, published) for name in runs for curve in curves], ignore_index=True
+    )
     with _style.styled():
         figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
         axes = figure.subplots(len(panels), len(runs), sharex="col", squeeze=False)
@@ -91,14 +92,6 @@ def expected_progress(
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, _legend(table, curves), columns=5)
     return figure, table
-
-
-def _table(record: Record, curve: Curve, published: Published) -> pd.DataFrame:
-    ours = _style.rows(record.name, curve, series(record, curve))
-    theirs = published.get(curve, {}).get(record.name)
-    if theirs is None:
-        return ours
-    return pd.concat([ours, _style.rows(record.name, curve, _style.iterations(theirs), "published")])
 
 
 def _draw(axis: Axes, panel: Panel, table: pd.DataFrame) -> None:

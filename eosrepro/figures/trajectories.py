@@ -12,7 +12,6 @@ from annotated_types import MinLen
 
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
-from eosrepro.statistics import series
 from eosrepro.store import Record
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def trajectories(
     groups = _groups(columns, runs)
     by_name = {record.name: record for record in records}
     colours = _style.colours(runs)
-    tables = [_table(by_name[name], panel, published) for panel in panels for name in runs]
+    tables = [_style.compared(by_name[name], panel, published) for panel in panels for name in runs]
     table = pd.concat(tables, ignore_index=True)
     with _style.styled():
         figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
@@ -96,14 +95,6 @@ def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]
     if unknown:
         raise ConfigError(f"columns: {unknown[0]!r} is not among the runs of the figure (there are: {', '.join(runs)})")
     return groups
-
-
-def _table(record: Record, panel: str, published: Published) -> pd.DataFrame:
-    ours = _style.rows(record.name, panel, series(record, panel))
-    curve = published.get(panel, {}).get(record.name)
-    if curve is None:
-        return ours
-    return pd.concat([ours, _style.rows(record.name, panel, _style.iterations(curve), "published")])
 
 
 def _draw(

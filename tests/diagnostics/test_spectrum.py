@@ -35,12 +35,12 @@ def test_both_ends_and_the_gradient_in_them_agree_with_the_dense_hessian(run: An
         values, vectors = torch.linalg.eigh(dense_hessian(objective, theta))
         grad = objective.value_and_grad(theta).grad
         shares = (vectors.T @ grad).square().flip(0) / grad.square().sum()
-        measured = [row.eigenvalue_1, row.eigenvalue_2, row.eigenvalue_3]
+        measured = [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3]
         assert measured == pytest.approx(values.flip(0)[:3].tolist(), rel=1e-6)
-        assert isnan(row.eigenvalue_4)
-        assert isnan(row.eigenvalue_5)
+        assert isnan(row.top_eigenvalue_4)
+        assert isnan(row.top_eigenvalue_5)
         assert row.smallest_eigenvalue == pytest.approx(values[0].item(), rel=1e-6)
-        assert row.residual <= 1e-5 * row.eigenvalue_1
+        assert row.spectrum_residual <= 1e-5 * row.top_eigenvalue_1
         assert row.smallest_residual <= 1e-5 * abs(row.smallest_eigenvalue)
         assert row.gradient_overlap_1 == pytest.approx(shares[0].item(), rel=1e-3)
         assert row.gradient_overlap == pytest.approx(shares[:3].sum().item(), rel=1e-3)
@@ -66,7 +66,7 @@ def test_the_trace_comes_from_the_first_product_of_each_probe() -> None:
 
     assert few.trace == pytest.approx(many.trace, rel=1e-10)
     assert few.trace_standard_error == pytest.approx(many.trace_standard_error, rel=1e-10)
-    assert many.products == few.products + 10 * 19
+    assert many.spectrum_products == few.spectrum_products + 10 * 19
 
 
 def test_all_products_are_counted() -> None:
@@ -89,15 +89,15 @@ def test_all_products_are_counted() -> None:
     counting = Counting(objective.n_params, objective.parts, objective.n_examples)
     row = next(spectrum(counting, snapshots, **SETTINGS))
 
-    assert row.products == len(calls)
+    assert row.spectrum_products == len(calls)
 
 
 def test_works_on_a_toy_of_two_numbers() -> None:
     objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
     row = next(spectrum(objective, [(0, theta)], **SETTINGS))
 
-    assert (row.eigenvalue_1, row.eigenvalue_2, row.smallest_eigenvalue) == pytest.approx((40.0, 2.0, 2.0))
-    assert isnan(row.eigenvalue_3)
+    assert (row.top_eigenvalue_1, row.top_eigenvalue_2, row.smallest_eigenvalue) == pytest.approx((40.0, 2.0, 2.0))
+    assert isnan(row.top_eigenvalue_3)
     assert row.trace == pytest.approx(42.0)  # the Hessian is diagonal, and so every probe exact
     assert row.trace_standard_error == pytest.approx(0.0, abs=1e-9)
     assert row.negative_mass == 0
