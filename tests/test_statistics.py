@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eosrepro import statistics
 from eosrepro.config import Window
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.statistics import STATISTICS, UndefinedError, measure, onset, relation_error, series
@@ -312,6 +313,7 @@ def test_coordinates(tmp_path: Path) -> None:
 def test_every_statistic_of_the_configuration_exists() -> None:
     from typing import get_args
 
-    from eosrepro.config import Claim
+    from eosrepro.config import STATISTICS_OF_TWO, Claim
 
     assert set(get_args(Claim.model_fields["statistic"].annotation)) == set(STATISTICS)
+    assert set(STATISTICS_OF_TWO) == set(statistics._OF_TWO)
