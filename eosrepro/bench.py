@@ -30,7 +30,7 @@ from eosrepro.optimizers.gd import gd
 from eosrepro.optimizers.sgd import sgd
 from eosrepro.preprocessing import preprocess
 from eosrepro.training import minimise
-from eosrepro.types import Dataset, Stop, stability_threshold
+from eosrepro.types import Dataset, Position, Stop, stability_threshold
 
 LAYERS = (3072, 200, 200, 10)
 STEP_SIZE = 2 / 30
@@ -145,9 +145,9 @@ def _sharpness(
     """The sharpness along a run, from where it first exceeds 2/η; nothing where it does not within `steps`."""
     path: list[tuple[int, Tensor]] = []
 
-    def keep(step: int, iterate: Tensor) -> None:
-        if step % EVERY == 0:
-            path.append((step, iterate))
+    def keep(at: Position) -> None:
+        if at.step % EVERY == 0:
+            path.append((at.step, at.theta))
 
     list(minimise(objective, theta, gd(step_size=STEP_SIZE), stop=Stop(steps), on_iterate=keep))
     rows, times = [], []

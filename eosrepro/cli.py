@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ class _Group(click.Group):
         except EosreproError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. The same command goes on from where it was", err=True)
+            ctx.exit(1)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -46,6 +50,10 @@ def main() -> None:
 
     `dvc repro` runs the stages below in order, as params.yaml declares them.
     """
+    if "DVC_STAGE" in os.environ:
+        from eosrepro.processes import die_with_parent
+
+        die_with_parent()
 
 
 @main.command()

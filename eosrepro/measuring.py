@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 from torch import multiprocessing
 
-from eosrepro import store
+from eosrepro import resuming, store
 from eosrepro.config import Config, Member
 from eosrepro.problems import member, optimizer, problem
+from eosrepro.processes import die_with_parent
 from eosrepro.progress import progress
 from eosrepro.types import Dataset, stability_threshold
 
@@ -29,7 +30,14 @@ MeasureBlock = Callable[[Sequence[Path]], Iterator[dict[str, Any]]]
 
 
 def measure(
-    config: Config, name: str, diagnostic: Member, snapshots: Sequence[Path], data: Dataset | None, *, jobs: int
+    config: Config,
+    name: str,
+    diagnostic: Member,
+    snapshots: Sequence[Path],
+    data: Dataset | None,
+    *,
+    jobs: int,
+    place: Path,
 ) -> pd.DataFrame:
     """What a diagnostic yields on snapshots of the run `name`, one row each.
 
@@ -37,12 +45,13 @@ def measure(
         snapshots: their files, by iteration.
         data: the training data; None for a toy.
         jobs: processes that share the work, each with `compute.threads` threads.
+        place: folder of blocks that are done, see `resuming.unfinished`; they are not measured again.
     """
     blocks = [snapshots[start : start + BLOCK] for start in range(0, len(snapshots), BLOCK)]
     threshold = stability_threshold(config.run(name).step_size)
     rows = []
     with progress(f"{diagnostic.name} of {name}", int(snapshots[-1].stem), threshold=threshold) as report:
-        for row in _rows(config, name, diagnostic, blocks, data, jobs):
+        for row in _rows(config, name, diagnostic, blocks, data, jobs, place):
             rows.append(row)
             step, *quantities = row
             report(row[step], **{quantity: row[quantity] for quantity in quantities[:2]})
@@ -56,19 +65,49 @@ def _rows(
     blocks: Sequence[Sequence[Path]],
     data: Dataset | None,
     jobs: int,
+    place: Path,
 ) -> Iterator[dict[str, Any]]:
-    settings = (config, name, diagnostic, data)
+    done = [_load_block(place, block) for block in blocks]
+    missing = [block for block, rows in zip(blocks, done, strict=True) if rows is None]
+    measured = _measure_blocks((config, name, diagnostic, data), missing, jobs)
+    for block, rows in zip(blocks, done, strict=True):
+        if rows is not None:
+            yield from rows
+            continue
+        fresh = []
+        for row in next(measured):
+            fresh.append(row)
+            yield row
+        store.save_checkpoint(_block_file(place, block), {"snapshots": _checksums(block), "rows": fresh})
+
+
+def _measure_blocks(
+    settings: tuple[Config, str, Member, Dataset | None], blocks: Sequence[Sequence[Path]], jobs: int
+) -> Iterator[Iterable[dict[str, Any]]]:
     jobs = min(jobs, len(blocks))
-    if jobs == 1:
-        measure_block = _prepared(*settings)
-        for block in blocks:
-            yield from measure_block(block)
+    if jobs <= 1:
+        yield from map(_prepared(*settings), blocks)
         return
     # PyTorch does not survive a fork; its own `spawn` shares the data between the processes.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=settings) as workers:
-        for rows in workers.map(_work, blocks):
-            yield from rows
+        yield from workers.map(_work, blocks)
+
+
+def _load_block(place: Path, block: Sequence[Path]) -> list[dict[str, Any]] | None:
+    saved = resuming.load_checkpoint(_block_file(place, block))
+    if saved is None or saved["snapshots"] != _checksums(block):
+        return None
+    rows: list[dict[str, Any]] = saved["rows"]
+    return rows
+
+
+def _block_file(place: Path, block: Sequence[Path]) -> Path:
+    return place / f"from_{block[0].stem}"
+
+
+def _checksums(block: Sequence[Path]) -> list[str]:
+    return [store.sha256(path) for path in block]
 
 
 def _prepared(config: Config, name: str, diagnostic: Member, data: Dataset | None) -> MeasureBlock:
@@ -91,6 +130,7 @@ _measure_block: MeasureBlock  # of a worker, made when it starts
 
 def _start_worker(config: Config, name: str, diagnostic: Member, data: Dataset | None) -> None:
     global _measure_block
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that started them ends them
     _measure_block = _prepared(config, name, diagnostic, data)
 

@@ -10,15 +10,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-from eosrepro import catalog, claims, comparison, measuring, store, tracking
+from eosrepro import catalog, claims, comparison, measuring, resuming, store, tracking
 from eosrepro.config import Config, Figure, Member, Toy
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
@@ -74,10 +73,10 @@ def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     snapshots = store.train_folder(run.folder, measurement.run) / "snapshots"
     chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
     diagnostic = measurement.diagnostic
-    table = measuring.measure(config, measurement.run, diagnostic, chosen, data, jobs=jobs)
     settings = {**diagnostic.options, "every": measurement.every}
     folder = store.diagnostics_folder(run.folder, measurement.run)
-    store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
+    with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
+        store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
     _sync_unless_short(config, measurement.run, data, started)
     return table
 
@@ -142,22 +141,25 @@ def train_into(
     """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
     run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
     objective, theta = problem(config, name, data)
-    shutil.rmtree(folder / "snapshots", ignore_errors=True)
-
-    def snapshot(step: int, iterate: Tensor) -> None:
-        if step % snapshot_every == 0:
-            store.save_snapshot(folder / "snapshots", step, iterate)
-
-    rows: list[Row] = []
-    with progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report:
-        for row in minimise(objective, theta, optimizer(run), stop=stop, on_iterate=snapshot):
-            rows.append(row)
+    determined_by = [config.resolved(name), fingerprint, stop, snapshot_every, config.compute, theta.device]
+    with (
+        resuming.unfinished(folder, determined_by) as place,
+        resuming.training(place, snapshot_every) as so_far,
+        progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report,
+    ):
+        store.remove_leftovers(folder)
+        for row in so_far.rows:
+            observe(row)
+        start = so_far.position(theta)
+        for row in minimise(objective, start, optimizer(run), stop=stop, on_iterate=so_far.keep):
+            so_far.rows.append(row)
             observe(row)
             report(
                 row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
             )
-    ended = outcome(rows[-1], stop)
-    store.save_trajectory(folder, rows, ended, data=str(data or ""), fingerprint=fingerprint)
+        ended = outcome(so_far.rows[-1], stop)
+        store.place_snapshots(place / "snapshots", folder / "snapshots")
+        store.save_trajectory(folder, so_far.rows, ended, data=str(data or ""), fingerprint=fingerprint)
     return ended
 
 
@@ -167,12 +169,29 @@ def diagnose_into(
     """Measure the sharpness on a folder of snapshots and write what `store.save_sharpness` says to `folder`."""
     settings = config.sharpness.model_dump()
     diagnostic = Member("sharpness", settings)
-    table = measuring.measure(config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs=jobs)
-    store.save_sharpness(folder, store.Measured(table, settings), snapshots)
+    with _measured(folder, config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs) as table:
+        store.save_sharpness(folder, store.Measured(table, settings), snapshots)
     return table
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _measured(
+    folder: Path,
+    config: Config,
+    name: str,
+    diagnostic: Member,
+    snapshots: Sequence[Path],
+    data: Dataset | None,
+    jobs: int,
+) -> Iterator[pd.DataFrame]:
+    """What a diagnostic finds, for the block to write to `folder`: until then an interrupted one can go on."""
+    determined_by = [config.resolved(name), diagnostic, config.compute, _provenance(data)]
+    with resuming.unfinished(folder / diagnostic.name, determined_by) as place:
+        store.remove_leftovers(folder, diagnostic.name)
+        yield measuring.measure(config, name, diagnostic, snapshots, data, jobs=jobs, place=place)
 
 
 def _data_of(config: Config, name: str) -> Dataset | None:

@@ -7,6 +7,7 @@
     reference/                               <curve>.csv, index.json
     stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
+    stages/unfinished/                       checkpoints, see `resuming`
 
 Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
 shortest decimal that reads back to the same float64. Nothing here holds a time, a host name or a run id, so equal runs
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -204,7 +208,12 @@ def save_sharpness(folder: Path, measured: Measured, snapshots: Path) -> None:
 
 def save_snapshot(folder: Path, step: int, theta: Tensor) -> None:
     """Write θ of one iteration as `<step>.safetensors` below `folder`."""
-    _save_tensors(folder / f"{step:07d}.safetensors", {"theta": theta}, {"step": str(step)})
+    _save_tensors(folder / snapshot_name(step), {"theta": theta})
+
+
+def snapshot_name(step: int) -> str:
+    """Name of the file of the snapshot at an iteration."""
+    return f"{step:07d}.safetensors"
 
 
 def load_snapshots(folder: Path) -> Iterator[Snapshot]:
@@ -248,7 +257,7 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
     """Write dataset.safetensors and provenance.json; the checksum of the tensors goes into the provenance."""
     tensors = {"inputs": dataset.inputs, "targets": dataset.targets}
     path = folder / "dataset.safetensors"
-    _save_tensors(path, tensors, {})
+    _save_tensors(path, tensors)
     facts = {"label": dataset.label, "n_examples": len(dataset), "n_classes": dataset.n_classes, "sha256": sha256(path)}
     # Facts first for the reader, and last so that none of an earlier file survives saving a data set that was loaded.
     save_json(folder / "provenance.json", {**facts, **dataset.provenance, **facts})
@@ -324,25 +333,87 @@ def save_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def save_checkpoint(path: Path, content: Any) -> None:
+    """Write numbers, texts and tensors, in lists, tuples and dicts, with their checksum in front."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getvalue()
+    save_bytes(path, hashlib.sha256(payload).digest() + payload)
+
+
+def load_checkpoint(path: Path) -> Any:
+    """What `save_checkpoint` wrote, on the CPU; None where there is no such file.
+
+    Raises:
+        StoreError: it is truncated or altered.
+    """
+    try:
+        written = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    checksum, payload = written[:32], written[32:]
+    if hashlib.sha256(payload).digest() != checksum:
+        raise StoreError(f"{path} is truncated or altered")
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def place_snapshots(source: Path, target: Path) -> None:
+    """Put the snapshots of a run in place of those in `target`. They stay in `source` too, without a second copy."""
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in snapshot_paths(source):
+            _link(path, target / path.name)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def remove_leftovers(folder: Path, stem: str = "") -> None:
+    """Delete halves of files <stem>... that a killed process left in a folder; no other may be writing them."""
+    for leftover in folder.glob(f".{stem}*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
 def sha256(path: Path) -> str:
     """Checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        # One entry alone: safetensors writes several in random order, and equal tensors are to make equal files.
+        save_file(plain, temporary, {"sha256": _checksum(plain)})
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            written = (file.metadata() or {}).get("sha256")
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise StoreError(f"{path} is truncated or altered ({error}): delete it and run `dvc repro`") from None
+    if written != _checksum(tensors):
+        raise StoreError(f"{path} is truncated or altered: delete it and run `dvc repro`")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

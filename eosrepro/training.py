@@ -10,25 +10,30 @@ from torch import Tensor
 
 from eosrepro.errors import DataError
 from eosrepro.objective import Objective
-from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Row, Stop
+from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
 
 
 def minimise(
     objective: Objective,
-    theta: Tensor,
+    start: Tensor | Position,
     optimizer: Optimizer,
     *,
     stop: Stop,
-    on_iterate: Callable[[int, Tensor], None] = lambda _step, _theta: None,
+    on_iterate: Callable[[Position], None] = lambda _position: None,
 ) -> Iterator[Row]:
-    """Iterate from `theta` until `stop`, and yield one row an iteration.
+    """Iterate from `start` until `stop`, and yield one row an iteration.
 
-    `on_iterate(step, θ)` sees every recorded iterate: snapshots are made there. A run that diverges ends at its last
-    iterate with a finite loss and gradient; `outcome` tells from the last row how a run ended.
+    `on_iterate` sees every recorded iterate, after the rows of all before it: snapshots and checkpoints are made there.
+    A run that diverges ends at its last iterate with a finite loss and gradient; `outcome` tells from the last row how
+    a run ended.
+
+    Args:
+        start: θ₀, or where an interrupted run stood: it yields the rows that are missing, bit for bit.
 
     Raises:
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
     """
+    step, theta, state = start if isinstance(start, Position) else Position(0, start, optimizer.init(start))
     here = objective.value_and_grad(theta)
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
     # vectors are allocated once, since room for a new one takes longer to find than to fill.
@@ -40,8 +45,7 @@ def minimise(
             f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
             "look for NaN or huge values in the training data"
         )
-    state, step = optimizer.init(theta), 0
-    on_iterate(step, theta)
+    on_iterate(Position(step, theta, state))
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
         update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
         next_theta = theta - update
@@ -53,7 +57,7 @@ def minimise(
         yield _row(step, here, following, grad_norm, grad, next_grad, wide_update.copy_(update))
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
-        on_iterate(step, theta)
+        on_iterate(Position(step, theta, state))
     yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan)
 
 

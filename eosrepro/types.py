@@ -118,10 +118,18 @@ class Iterate(NamedTuple):
 class Optimizer(NamedTuple):
     """A first-order method as pure functions. From one recorded iterate to the next it takes a step, or an epoch."""
 
-    init: Callable[[Tensor], Any]  # θ_0 → state
+    init: Callable[[Tensor], Any]  # θ_0 → state, see `Position`
     update: Callable[[Iterate, Any], tuple[Tensor, Any]]  # (θ_t, state) → (u_t = θ_t − θ_{t+1}, state)
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
+
+
+class Position(NamedTuple):
+    """Where a run stands, and all that it needs to go on from there."""
+
+    step: int
+    theta: Tensor  # θ_t, (P,)
+    state: Any  # of the optimizer: numbers and tensors, in lists, tuples or dicts
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: st
             theta,
             gd(step_size=float(Fraction(step_size))),
             stop=stop,
-            on_iterate=lambda step, point: store.save_snapshot(snapshots, step, point),
+            on_iterate=lambda at: store.save_snapshot(snapshots, at.step, at.theta),
         )
     )
     ended = outcome(rows[-1], stop)

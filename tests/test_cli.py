@@ -205,7 +205,7 @@ def test_altered_data_are_not_trained_on(folder: Path) -> None:
     path = folder / "stages/data/dataset.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     said = message(run("train", "exp3_2over30"), exit_code=1)
-    assert "stages/data/dataset.safetensors has changed since the data stage wrote it" in said
+    assert "stages/data/dataset.safetensors is truncated or altered" in said
 
 
 def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(

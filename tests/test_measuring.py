@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
@@ -36,7 +37,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Dataset, 
 
 def measure(trained: tuple[Config, Dataset, list[Path]], diagnostic: Member, *, jobs: int = 1) -> pd.DataFrame:
     config, data, snapshots = trained
-    return measuring.measure(config, RUN, diagnostic, snapshots, data, jobs=jobs)
+    with TemporaryDirectory() as place:
+        return measuring.measure(config, RUN, diagnostic, snapshots, data, jobs=jobs, place=Path(place))
 
 
 @pytest.mark.parametrize("diagnostic", [SHARPNESS, EXPECTED], ids=lambda member: member.name)
@@ -50,12 +52,12 @@ def test_several_processes_find_what_one_finds(
 
 
 def test_a_diagnostic_starts_afresh_in_every_block(
-    trained: tuple[Config, Dataset, list[Path]], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Config, Dataset, list[Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config, data, snapshots = trained
     monkeypatch.setattr(measuring, "BLOCK", 4)
     whole = measure(trained, SHARPNESS)
-    block = measuring.measure(config, RUN, SHARPNESS, snapshots[4:8], data, jobs=1)
+    block = measuring.measure(config, RUN, SHARPNESS, snapshots[4:8], data, jobs=1, place=tmp_path)
     pd.testing.assert_frame_equal(whole[4:8].reset_index(drop=True), block, check_exact=True)
 
 

@@ -31,7 +31,7 @@ def descend(
     """Rows of a GD run and its iterates, (steps + 1, P)."""
     path: list[Tensor] = []
     optimizer = gd(step_size=float(step_size))
-    rows = list(minimise(objective, theta, optimizer, stop=stop, on_iterate=lambda _, point: path.append(point)))
+    rows = list(minimise(objective, theta, optimizer, stop=stop, on_iterate=lambda at: path.append(at.theta)))
     return rows, torch.stack(path).numpy()
 
 

@@ -19,7 +19,7 @@ from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.training import minimise
-from eosrepro.types import EigenPair, Stop
+from eosrepro.types import EigenPair, Position, Stop
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
@@ -27,9 +27,9 @@ def snapshots_of_a_run(*, steps: int, every: int) -> tuple[Objective, list[tuple
     objective, theta = small_problem()
     kept: list[tuple[int, Tensor]] = []
 
-    def keep(step: int, iterate: Tensor) -> None:
-        if step % every == 0:
-            kept.append((step, iterate))
+    def keep(at: Position) -> None:
+        if at.step % every == 0:
+            kept.append((at.step, at.theta))
 
     list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(steps), on_iterate=keep))
     return objective, kept
@@ -54,7 +54,11 @@ def many_examples() -> tuple[Objective, list[tuple[int, Tensor]]]:
         chunk_size=1000,
     )  # fmt: skip
     kept: list[tuple[int, Tensor]] = []
-    list(minimise(objective, theta, gd(step_size=2.0), stop=Stop(60), on_iterate=lambda *at: kept.append(at)))
+    list(
+        minimise(
+            objective, theta, gd(step_size=2.0), stop=Stop(60), on_iterate=lambda at: kept.append((at.step, at.theta))
+        )
+    )
     return objective, kept[::6]
 
 

@@ -112,7 +112,8 @@ def test_the_integral_agrees_with_an_independent_quadrature() -> None:
 def test_along_a_run_the_last_tau_is_the_recorded_smoothness() -> None:
     objective, theta = small_problem()
     path: dict[int, Tensor] = {}
-    rows = list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(20), on_iterate=path.__setitem__))
+    keep = lambda at: path.update({at.step: at.theta})  # noqa: E731
+    rows = list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(20), on_iterate=keep))
     found = list(tau_scan(objective, path.items(), step_size=0.4, n_taus=2, tolerance=0))
     assert [each.step for each in found] == list(range(21))
     for each, row in zip(found[:-1], rows[:-1], strict=True):

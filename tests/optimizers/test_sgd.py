@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_from_an_epoch_is_the_run_that_never_stopped() -> Non
     objective, theta = small_problem()
     optimizer = sgd(step_size=0.4, batch_size=7, seed=3)
     path = {}
-    list(minimise(objective, theta, optimizer, stop=Stop(6), on_iterate=path.__setitem__))
+    list(minimise(objective, theta, optimizer, stop=Stop(6), on_iterate=lambda at: path.update({at.step: at.theta})))
     point, epoch = path[3], 3
     while epoch < 6:
         update, epoch = optimizer.update(Iterate(point, objective.value_and_grad(point).grad, objective), epoch)
@@ -86,6 +86,7 @@ def test_a_run_that_goes_on_from_an_epoch_is_the_run_that_never_stopped() -> Non
 def test_a_recorded_iteration_is_an_epoch_with_the_loss_over_all_examples() -> None:
     objective, theta = small_problem()
     path = {}
-    rows = list(minimise(objective, theta, sgd(step_size=0.4, batch_size=7), stop=Stop(3), on_iterate=path.__setitem__))
+    keep = lambda at: path.update({at.step: at.theta})  # noqa: E731
+    rows = list(minimise(objective, theta, sgd(step_size=0.4, batch_size=7), stop=Stop(3), on_iterate=keep))
     assert [row.step for row in rows] == [0, 1, 2, 3]
     assert [row.loss for row in rows] == [objective.loss(path[step]) for step in range(4)]

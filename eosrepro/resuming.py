@@ -1,0 +1,162 @@
+"""What a stage has done so far, kept where a kill leaves it, so that the same stage goes on from there.
+
+    stages/unfinished/<stage and run>/lock       held while it runs: two processes never work at the same result
+    stages/unfinished/<stage and run>/<key>/     its checkpoints, and the snapshots made so far
+
+The key is a digest of all that determines the result, down to the sources of this package. A stage that starts with
+another key starts afresh, and the state of the old one is removed. At success all of it is removed. DVC deletes the
+outputs of a stage before it runs it, so none of this lies in an output.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from eosrepro import store
+from eosrepro.errors import StoreError
+from eosrepro.types import Position, Row
+
+CHECKPOINT_SECONDS = 10.0  # from one checkpoint to the next: what a kill costs at most
+UNFINISHED = store.STAGES / "unfinished"
+
+
+@contextmanager
+def unfinished(result: Path, key: Any) -> Iterator[Path]:
+    """The folder of the unfinished work at `result`, for one process at a time; empty where there is none.
+
+    It is removed where the block ends without an error, and kept where it does not.
+
+    Args:
+        result: where the stage puts what it makes.
+        key: whatever determines the result beside the sources of this package and the version of PyTorch.
+
+    Raises:
+        StoreError: another process works at the same result, or the folder cannot be made.
+    """
+    place = UNFINISHED / ".".join(part for part in result.parts if part not in (os.sep, "..", store.STAGES.name))
+    with _locked(place, result):
+        digest = hashlib.sha256(json.dumps([key, _sources(), torch.__version__], sort_keys=True, default=str).encode())
+        folder = place / digest.hexdigest()[:16]
+        for stale in place.iterdir():
+            if stale.name not in (folder.name, "lock"):
+                shutil.rmtree(stale)
+        folder.mkdir(exist_ok=True)
+        store.remove_leftovers(folder)
+        yield folder
+        shutil.rmtree(place)
+
+
+class Training:
+    """A training as far as it has come: its rows and where it stands."""
+
+    def __init__(self, folder: Path, snapshot_every: int) -> None:
+        self.rows: list[Row] = []
+        self._folder, self._every = folder, snapshot_every
+        self._latest: Position | None = None
+        self._kept_at = time.monotonic()
+        saved = load_checkpoint(folder / "checkpoint")
+        if saved is None or not self._has_snapshots_up_to(saved["step"]):
+            shutil.rmtree(folder / "snapshots", ignore_errors=True)
+            return
+        self.rows = [Row(int(step), *values) for step, *values in saved["rows"].tolist()]
+        self._latest = Position(saved["step"], saved["theta"], saved["state"])
+
+    def position(self, theta: Tensor) -> Tensor | Position:
+        """Where to start: at θ₀, which `theta` is, or where an earlier process stood."""
+        if self._latest is None:
+            return theta
+        step, reached, state = self._latest
+        return Position(step, reached.to(theta), state)
+
+    def keep(self, at: Position) -> None:
+        """Make a snapshot where one is due, and a checkpoint where the last one is old; after the rows before `at`."""
+        if at.step % self._every == 0:
+            store.save_snapshot(self._folder / "snapshots", at.step, at.theta)
+        self._latest = at
+        if time.monotonic() - self._kept_at >= CHECKPOINT_SECONDS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write down where the training stands."""
+        if self._latest is not None:
+            step, theta, state = self._latest
+            rows = torch.tensor([list(vars(row).values()) for row in self.rows[:step]], dtype=torch.float64)
+            content = {"step": step, "theta": theta, "state": state, "rows": rows}
+            store.save_checkpoint(self._folder / "checkpoint", content)
+            self._kept_at = time.monotonic()
+
+    def _has_snapshots_up_to(self, step: int) -> bool:
+        """Whether all that were due are there and can be read; those after it are removed."""
+        needed = [self._folder / "snapshots" / store.snapshot_name(due) for due in range(0, step + 1, self._every)]
+        for path in (self._folder / "snapshots").glob("*.safetensors"):
+            if path not in needed:
+                path.unlink()
+        try:
+            for path in needed:
+                store.load_snapshot(path)
+        except StoreError as error:
+            print(f"Warning: {error}. Starting afresh", file=sys.stderr)
+            return False
+        return True
+
+
+@contextmanager
+def training(folder: Path, snapshot_every: int) -> Iterator[Training]:
+    """The training that is unfinished in `folder`, or a new one. Whatever ends it early, it can go on from there."""
+    so_far = Training(folder, snapshot_every)
+    store.remove_leftovers(folder / "snapshots")
+    try:
+        yield so_far
+    except BaseException:
+        so_far.checkpoint()
+        raise
+
+
+def load_checkpoint(path: Path) -> Any:
+    """What `store.save_checkpoint` wrote; None where there is none, or where it is damaged, which is said."""
+    try:
+        return store.load_checkpoint(path)
+    except StoreError as error:
+        print(f"Warning: {error}. Starting afresh", file=sys.stderr)
+        return None
+
+
+@contextmanager
+def _locked(place: Path, result: Path) -> Iterator[None]:
+    with _opened(place) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another process works at {result}: wait for it, or end it") from None
+        yield
+
+
+def _opened(place: Path) -> IO[str]:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return (place / "lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write {place}: {error.strerror or error}") from None
+
+
+@cache
+def _sources() -> str:
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

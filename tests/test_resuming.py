@@ -1,0 +1,198 @@
+"""A stage that is interrupted, by an error or by SIGKILL, and started again makes what it would have made."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eosrepro import config, measuring, pipeline, resuming, store
+from eosrepro.errors import StoreError
+from eosrepro.types import Row
+from tests.project import ROOT, small_params, write_params
+
+GD, SGD = "exp3_2over30", "exp8_2over50"
+RUN_FOLDERS = {GD: "tanh/unstable/exp3_2over30", SGD: "sgd/relu/exp8_2over50"}
+
+
+class StoppedError(Exception):
+    """Where a test interrupts a stage."""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: small runs, their data made, a checkpoint at every iterate."""
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resuming, "CHECKPOINT_SECONDS", 0.0)
+    write_params(tmp_path, small_params())
+    pipeline.make_data(config.load())
+    return tmp_path
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    params = small_params()
+    edit(params)
+    write_params(folder, params)
+
+
+def train(name: str, *, until: int | None = None) -> list[int]:
+    """Train a run, up to the row of iteration `until`; the iterations that were computed, and not read back."""
+    loaded = config.load()
+    data = store.load_dataset(store.DATA)
+    folder = store.train_folder(loaded.run(name).folder, name)
+    computed: list[int] = []
+    before = resuming.Training.keep
+
+    def observe(row: Row) -> None:
+        if row.step == until:
+            raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resuming.Training, "keep", lambda self, at: (computed.append(at.step), before(self, at))[1])
+        pipeline.train_into(folder, loaded, name, data, fingerprint="made by this test", observe=observe)
+    return computed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("name", [GD, SGD])
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(name: str, project: Path) -> None:
+    folder = project / "stages/train" / RUN_FOLDERS[name]
+    assert train(name) == list(range(11))
+    whole = files(folder)
+    shutil.rmtree(folder)
+
+    with pytest.raises(StoppedError):
+        train(name, until=7)
+    shutil.rmtree(folder, ignore_errors=True)  # as DVC does before it runs a stage
+    assert train(name) == [7, 8, 9, 10]
+
+    assert files(folder) == whole
+    assert not list((project / "stages/unfinished").iterdir())
+
+
+def test_only_a_finished_training_is_put_in_place_of_the_last(project: Path) -> None:
+    train(GD)
+    folder = project / "stages/train" / RUN_FOLDERS[GD]
+    whole = files(folder)
+    with pytest.raises(StoppedError):
+        train(GD, until=3)
+    assert files(folder) == whole
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda params: params["experiments"][GD].update(step_size="2/40"),
+        lambda params: params["experiments"][GD].update(seed=4),
+        lambda params: params["experiments"][GD]["model"].update(width=9),
+        lambda params: params["compute"].update(dtype="float64"),
+        lambda params: params["compute"].update(threads=2),
+        lambda params: params["profiles"]["quick"].update(max_steps=9),
+        lambda params: params["profiles"]["quick"].update(snapshot_every=7),
+    ],
+)
+def test_a_changed_setting_starts_afresh(edit: Callable[[dict[str, Any]], None], project: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(GD, until=7)
+    change(project, edit)
+    with pytest.raises(StoppedError):
+        train(GD, until=5)
+    assert len(list((project / "stages/unfinished").glob("*/*/checkpoint"))) == 1  # the stale one is gone
+    assert train(GD)[0] == 5
+
+
+@pytest.mark.usefixtures("project")
+def test_changed_sources_start_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoppedError):
+        train(GD, until=7)
+    monkeypatch.setattr(resuming, "_sources", lambda: "edited")
+    assert train(GD)[0] == 0
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:40] + b"?" + data[41:], lambda _: b""])
+@pytest.mark.parametrize("pattern", ["checkpoint", "snapshots/0000005.safetensors"])
+def test_a_damaged_checkpoint_or_snapshot_is_said_and_not_gone_on_with(
+    pattern: str, damage: Callable[[bytes], bytes], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StoppedError):
+        train(GD, until=7)
+    (path,) = (project / "stages/unfinished").glob(f"*/*/{pattern}")
+    path.write_bytes(damage(path.read_bytes()))
+    assert train(GD)[0] == 0
+    assert f"{path.relative_to(project)} is truncated or altered" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+def test_a_result_has_one_process_at_a_time() -> None:
+    result = store.STAGES / "train/some/run"
+    with (
+        resuming.unfinished(result, "key"),
+        pytest.raises(StoreError, match=f"another process works at {result}"),
+        resuming.unfinished(result, "another key"),
+    ):
+        pytest.fail("both are in")
+    with resuming.unfinished(result, "key"):
+        pass
+
+
+def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "BLOCK", 1)
+    train(GD)
+    loaded, data = config.load(), store.load_dataset(store.DATA)
+    snapshots = project / "stages/train" / RUN_FOLDERS[GD] / "snapshots"
+    folder = project / "stages/diagnostics" / RUN_FOLDERS[GD]
+    loads = monkeypatch_loads(monkeypatch)
+
+    def diagnose() -> list[int]:
+        loads.clear()
+        pipeline.diagnose_into(folder, snapshots, loaded, GD, data)
+        return loads
+
+    assert diagnose() == [0, 5, 10]
+    whole = files(folder)
+    shutil.rmtree(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "save_sharpness", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            diagnose()
+    (second,) = (project / "stages/unfinished").glob("*/*/from_0000005")
+    second.unlink()
+    assert diagnose() == [5]
+    assert files(folder) == whole
+
+
+def monkeypatch_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The iterations whose snapshots are loaded from now on."""
+    loads: list[int] = []
+    load = store.load_snapshot
+    monkeypatch.setattr(store, "load_snapshot", lambda path: (loads.append(int(path.stem)), load(path))[1])
+    return loads
+
+
+def test_kills_at_random_moments_leave_the_same_files() -> None:
+    command = [sys.executable, "-m", "tests.kills", "--kills", "8", "--commands", "4"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "8 kills" in outcome.stdout, outcome.stderr
+    assert "differences: []" in outcome.stdout
+
+
+def test_a_stage_ends_with_the_process_that_started_it() -> None:
+    child = "from eosrepro.processes import die_with_parent as d; d(); print('up', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE)"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        # The pipe to the child closes with the child alone: reading to its end waits for that.
+        assert process.stdout.read() == ""
