@@ -74,6 +74,7 @@ class Training:
             return
         self.rows = [Row(int(step), *values) for step, *values in saved["rows"].tolist()]
         self._latest = Position(saved["step"], saved["theta"], saved["state"])
+        print(f"Going on from iteration {saved['step']}, where an earlier attempt stood", file=sys.stderr)
 
     def position(self, theta: Tensor) -> Tensor | Position:
         """Where to start: at θ₀, which `theta` is, or where an earlier process stood."""

@@ -64,7 +64,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", [GD, SGD])
-def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(name: str, project: Path) -> None:
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(
+    name: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = project / "stages/train" / RUN_FOLDERS[name]
     assert train(name) == list(range(11))
     whole = files(folder)
@@ -74,6 +76,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(name: str,
         train(name, until=7)
     shutil.rmtree(folder, ignore_errors=True)  # as DVC does before it runs a stage
     assert train(name) == [7, 8, 9, 10]
+    assert "Going on from iteration 7" in capsys.readouterr().err
 
     assert files(folder) == whole
     assert not list((project / "stages/unfinished").iterdir())

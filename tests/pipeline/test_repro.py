@@ -8,9 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +274,43 @@ def test_without_the_tracking_server_only_the_last_stage_fails(
     assert "figures/exp3/exp3.png" in changed(before, outputs(project))
     # It is back: nothing is computed again, and MLflow catches up.
     assert repro(project) == {"track"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["dvc", "stage"])
+def test_a_killed_repro_goes_on_from_the_last_checkpoint(
+    project: Path, change: Callable[[str, Any], None], victim: str
+) -> None:
+    change("profiles.quick.max_steps", 60_000)  # longer than resuming.CHECKPOINT_SECONDS
+    stage = "train@exp3_2over30"
+    with subprocess.Popen(
+        ["dvc", "repro", "-s", stage], cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as killed:
+        checkpoint = wait_for(lambda: next((project / "stages/unfinished").glob("train*/*/checkpoint"), None))
+        # The stage holds the lock beside its checkpoints; /proc/locks says which process that is.
+        inode = str((checkpoint.parents[1] / "lock").stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
+        (worker,) = (int(fields[4]) for fields in locks if fields[5].endswith(f":{inode}"))
+        os.kill(killed.pid if victim == "dvc" else worker, signal.SIGKILL)
+        killed.communicate()  # to the end of the pipe, which a stage that lives on would hold open
+    assert not (project / "stages/train/tanh/unstable/exp3_2over30/summary.json").exists()
+
+    resumed = run(project, "dvc", "repro", "-s", stage)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"Going on from iteration [1-9]\d+", resumed.stderr)
+    assert not list((project / "stages/unfinished").iterdir())
+    after = outputs(project)
+    again = run(project, "dvc", "repro", "-s", "--force", stage)
+    assert "Going on" not in again.stderr
+    assert changed(after, outputs(project)) == set()
+
+
+def wait_for(find: Callable[[], Path | None], seconds: float = 60) -> Path:
+    end = time.monotonic() + seconds
+    while (found := find()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.slow
