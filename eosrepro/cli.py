@@ -13,7 +13,7 @@ import click
 
 from eosrepro import __version__
 from eosrepro.catalog import did_you_mean
-from eosrepro.errors import EosreproError
+from eosrepro.errors import SMALLER, EosreproError, is_out_of_memory
 
 if TYPE_CHECKING:
     from eosrepro.config import Config
@@ -32,6 +32,15 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted. The same command goes on from where it was", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            ctx.exit(1)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            click.echo(f"Error: out of memory ({error}). {SMALLER}", err=True)
             ctx.exit(1)
 
     def resolve_command(

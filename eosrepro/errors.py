@@ -21,3 +21,15 @@ class DataError(EosreproError):
 
 class StoreError(EosreproError):
     """A recorded file is missing, truncated, altered or cannot be written."""
+
+
+# What to do where memory is short.
+SMALLER = "Make the model, data.n_examples or compute.chunk_size smaller, or take a larger machine"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or PyTorch, on the CPU or on a GPU, found no room for an array."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    )

@@ -11,6 +11,7 @@ import inspect
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import multiprocessing
 
 from eosrepro import resuming, store
 from eosrepro.config import Config, Member
+from eosrepro.errors import EosreproError
 from eosrepro.problems import member, optimizer, problem
 from eosrepro.processes import die_with_parent
 from eosrepro.progress import progress
@@ -91,7 +93,13 @@ def _measure_blocks(
     # PyTorch does not survive a fork; its own `spawn` shares the data between the processes.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=settings) as workers:
-        yield from workers.map(_work, blocks)
+        try:
+            yield from workers.map(_work, blocks)
+        except BrokenProcessPool:
+            raise EosreproError(
+                "one of the processes that share the snapshots was killed, most likely for want of memory: "
+                "take a smaller --jobs. Those that are measured are kept"
+            ) from None
 
 
 def _load_block(place: Path, block: Sequence[Path]) -> list[dict[str, Any]] | None:

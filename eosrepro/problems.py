@@ -11,9 +11,10 @@ from torch import Tensor
 
 from eosrepro import catalog
 from eosrepro.config import Config, Experiment, Member, Profile, Toy
-from eosrepro.errors import ConfigError
+from eosrepro.errors import SMALLER, ConfigError, EosreproError
 from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.preprocessing import preprocess
+from eosrepro.processes import available_memory
 from eosrepro.types import DTYPES, Dataset, Optimizer
 
 
@@ -23,7 +24,12 @@ def dataset(profile: Profile) -> Dataset:
 
 
 def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
-    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data."""
+    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data.
+
+    Raises:
+        ConfigError: the device is not there.
+        EosreproError: the model cannot be trained in the memory that is free.
+    """
     run, compute = config.run(name), config.compute
     torch.set_num_threads(compute.threads)
     # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
@@ -32,8 +38,10 @@ def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective,
     if isinstance(run, Toy):
         return toy_problem(member("toys", run.toy)(), run.start)
     assert data is not None
+    build = member("models", run.model)
+    _check_memory(name, _n_parameters(build, data), DTYPES[compute.dtype])
     return network_problem(
-        member("models", run.model),
+        build,
         member("losses", run.loss)(),
         data,
         seed=run.seed,
@@ -65,3 +73,19 @@ def optimizer(run: Experiment | Toy) -> Optimizer:
 def member(kind: str, chosen: Member) -> Callable[..., Any]:
     """The function that a member stands for, with its options."""
     return partial(catalog.find(kind, chosen.name), **chosen.options)
+
+
+def _n_parameters(build: Callable[[tuple[int, ...], int], torch.nn.Module], data: Dataset) -> int:
+    with torch.device("meta"):  # shapes alone
+        module = build(tuple(data.inputs.shape[1:]), data.n_classes)
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _check_memory(name: str, n_parameters: int, dtype: torch.dtype) -> None:
+    # The module, two iterates, their gradients and the update; three of these in float64 for inner products.
+    needed = n_parameters * (6 * dtype.itemsize + 3 * 8)
+    if needed > (free := available_memory()):
+        raise EosreproError(
+            f"{name} has {n_parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
+            f"{free / 1e9:.1f} GB are free. {SMALLER}"
+        )

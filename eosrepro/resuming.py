@@ -151,7 +151,7 @@ def _opened(place: Path) -> IO[str]:
         place.mkdir(parents=True, exist_ok=True)
         return (place / "lock").open("w")
     except OSError as error:
-        raise StoreError(f"cannot write {place}: {error.strerror or error}") from None
+        raise store.cannot_write(place, error) from None
 
 
 @cache

@@ -17,10 +17,12 @@ are equal files.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +45,10 @@ FIGURES = Path("figures")
 DATA = STAGES / "data"
 VERIFY = STAGES / "verify"
 REFERENCE = Path("reference")  # published curves, committed
+
+
+NO_SPACE = ". Free some space and run the same command again: it goes on from its last checkpoint"
+NO_PERMISSION = ". Make it writable, or run as a user who may write there"
 
 
 class Snapshot(NamedTuple):
@@ -112,13 +118,14 @@ def load_record(name: str, folder: str, step_size: Fraction) -> Record:
 
 def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
     """As `load_record`, from the two folders themselves."""
+    origin = load_json(trained / "origin.json")
     return Record(
         name=name,
         step_size=step_size,
-        trajectory=load_table(trained / "trajectory.csv"),
+        trajectory=_load_verified(trained / "trajectory.csv", origin),
         measured=_load_measured(measured, last_snapshot(trained / "snapshots")),
         summary=load_json(trained / "summary.json"),
-        origin=load_json(trained / "origin.json"),
+        origin=origin,
         snapshots=trained / "snapshots",
     )
 
@@ -129,8 +136,15 @@ def _load_measured(folder: Path, of_snapshot: str | None) -> dict[str, Measured]
         origin = load_json(table.with_suffix(".json"))
         # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
         if of_snapshot in (origin["last_snapshot"], None):
-            found[table.stem] = Measured(load_table(table), origin["settings"])
+            found[table.stem] = Measured(_load_verified(table, origin), origin["settings"])
     return found
+
+
+def _load_verified(path: Path, origin: Mapping[str, Any]) -> pd.DataFrame:
+    table = load_table(path)
+    if sha256(path) != origin.get("table_sha256"):
+        raise StoreError(f"{path} is truncated or altered: delete it and run `dvc repro`")
+    return table
 
 
 def published_run(file: str, folder: Path = REFERENCE) -> PublishedRun:
@@ -180,14 +194,16 @@ def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data
     """Write trajectory.csv, summary.json and origin.json of one run; see `Record`."""
     save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
     save_json(folder / "summary.json", dataclasses.asdict(outcome))
-    save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint})
+    checksum = sha256(folder / "trajectory.csv")
+    save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint, "table_sha256": checksum})
 
 
 def save_measured(folder: Path, diagnostic: str, measured: Measured, snapshots: Path) -> None:
     """Write <diagnostic>.csv and <diagnostic>.json of one run, measured on `snapshots`."""
-    save_table(folder / f"{diagnostic}.csv", measured.table)
-    origin = {"last_snapshot": last_snapshot(snapshots), "settings": measured.settings}
-    save_json(folder / f"{diagnostic}.json", origin)
+    path = folder / f"{diagnostic}.csv"
+    save_table(path, measured.table)
+    origin = {"last_snapshot": last_snapshot(snapshots), "settings": measured.settings, "table_sha256": sha256(path)}
+    save_json(path.with_suffix(".json"), origin)
 
 
 def save_sharpness(folder: Path, measured: Measured, snapshots: Path) -> None:
@@ -365,7 +381,7 @@ def place_snapshots(source: Path, target: Path) -> None:
         for path in snapshot_paths(source):
             _link(path, target / path.name)
     except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from None
+        raise cannot_write(target, error) from None
 
 
 def remove_leftovers(folder: Path, stem: str = "") -> None:
@@ -416,6 +432,19 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def cannot_write(path: Path, error: OSError | SafetensorError) -> StoreError:
+    """The message that a file cannot be written, with what to do about it."""
+    reason = getattr(error, "strerror", None) or str(error)
+    code = getattr(error, "errno", None)
+    if code is None and (told := re.search(r"os error (\d+)", reason)):  # that is how safetensors tells it
+        code = int(told[1])
+    advice = {
+        errno.ENOSPC: NO_SPACE, errno.EDQUOT: NO_SPACE, errno.EFBIG: NO_SPACE,
+        errno.EACCES: NO_PERMISSION, errno.EPERM: NO_PERMISSION, errno.EROFS: NO_PERMISSION,
+    }  # fmt: skip
+    return StoreError(f"cannot write {path}: {reason}{advice.get(code or 0, '')}")
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -423,10 +452,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise StoreError(f"cannot write {path}: {error}") from None
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):  # where the folder could not be made, this would hide why
             temporary.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eosrepro.errors import DataError
+
 # Per-example losses ℓ(outputs, targets): (n, n_outputs), (n,) → (n,).
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,13 +49,24 @@ class RawImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training data as the objective reads it."""
+    """Training data as the objective reads it.
+
+    Raises:
+        DataError: an input is NaN or infinite.
+    """
 
     inputs: Tensor  # (n, channels, height, width), float32
     targets: Tensor  # (n,), int64
     n_classes: int
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        if not finite.all():
+            examples = (~finite).nonzero().flatten().tolist()
+            others = f" and {len(examples) - 1} more" if len(examples) > 1 else ""
+            raise DataError(f"{self.label}: example {examples[0]}{others} has inputs that are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -176,7 +176,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ("train exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
         ("diagnose exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
         ("diagnose example1_2over39", "stages/train/toys/example1/example1_2over39/snapshots holds no snapshots"),
-        ("plot exp3", "trajectory.csv does not exist: run `dvc repro`"),
+        ("plot exp3", "origin.json does not exist: run `dvc repro`"),
     ],
 )
 @pytest.mark.usefixtures("small")

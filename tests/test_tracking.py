@@ -11,8 +11,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from math import inf, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -603,6 +605,70 @@ def test_store_that_fails_during_the_run_is_caught_up(
     assert len(all_runs(ViewType.ALL)) == 1
 
 
+def test_store_locked_by_another_process_is_one_line_and_caught_up(capfd: pytest.CaptureFixture[str]) -> None:
+    hold = (
+        "import sqlite3; c = sqlite3.connect('mlflow.db'); c.execute('BEGIN EXCLUSIVE'); print(1, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        started = time.monotonic()
+        with open_run() as live:
+            for each in rows(10):
+                live.observe(each)
+        assert time.monotonic() - started < 60
+        err = capfd.readouterr().err
+        assert err.count("\n") == 1
+        assert "database is locked" in err
+        other.communicate("\n")
+    assert sync(recorded(rows(10)))
+    assert len(series("loss")) == 11
+
+
+def test_server_that_does_not_answer_holds_up_a_run_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with open_run() as live:
+            for each in rows(1000):
+                live.observe(each)
+        assert time.monotonic() - started < 10
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "ReadTimeoutError" in err
+    assert "`eosrepro sync` catches up" in err
+
+
+@pytest.mark.slow
+def test_server_that_dies_during_a_run_is_caught_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+    port, remaining = free_port(), iter(rows(20))
+    with ExitStack() as stack:
+        with served(port) as uri:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            live = stack.enter_context(open_run())
+            for each in islice(remaining, 10):
+                live.observe(each)
+            assert series("loss")
+        for each in remaining:
+            live.observe(each)
+    assert capfd.readouterr().err.count("\n") == 1
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with served(port) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert sync(recorded(rows(20)))
+        assert len(series("loss")) == 21
+        assert len(all_runs(ViewType.ALL)) == 1
+
+
 def test_errors_of_the_training_are_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError), open_run():
         _ = 1 / 0
@@ -648,29 +714,40 @@ def test_ui_of_a_server_is_where_the_server_is(
 
 
 @pytest.mark.slow
-def test_ui_shows_the_runs(project: Path) -> None:
+def test_ui_shows_the_runs() -> None:
     assert sync(recorded(rows(3)))
-    port = free_port()
+    with (
+        served(free_port()) as uri,
+        urllib.request.urlopen(
+            f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=eosrepro", timeout=10
+        ) as reply,
+    ):
+        assert b"eosrepro" in reply.read()
+
+
+@contextmanager
+def served(port: int) -> Iterator[str]:
+    """The UI on the project's store, in processes of its own that are killed at the end, and its address."""
     code = f"from eosrepro import tracking; tracking.serve({port})"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with (project / "log").open("w") as log:
+    uri = f"http://127.0.0.1:{port}"
+    with Path("log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-c", code], stdout=log, stderr=log, env=environment, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 120
-        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=eosrepro"
         while True:
-            assert server.poll() is None, (project / "log").read_text()
+            assert server.poll() is None, Path("log").read_text()
             assert time.monotonic() < deadline
             try:
-                with urllib.request.urlopen(address, timeout=10) as reply:
-                    assert b"eosrepro" in reply.read()
+                urllib.request.urlopen(f"{uri}/health", timeout=10).close()
                 break
             except OSError:
                 time.sleep(0.5)
+        yield uri
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait(timeout=30)
 
 
