@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import tarfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,12 +47,23 @@ def _open(root: Path, *, download: bool) -> Any:
     try:
         # torchvision unpacks only where it may download, and would download over a damaged archive without being asked.
         unpack = download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _members_stay_inside():
             # NumPy 2.4.0 to 2.4.4 warn about how the NumPy of 2009 pickled False.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align")
             return datasets.CIFAR10(root, train=True, download=unpack)
     except (OSError, RuntimeError, tarfile.TarError, EOFError, http.client.HTTPException) as error:
         raise DataError(_advice(root, datasets.CIFAR10, error, unpacking=unpack)) from None
+
+
+@contextmanager
+def _members_stay_inside() -> Iterator[None]:
+    # torchvision unpacks without a filter, and MD5 alone does not keep out an archive made to write elsewhere.
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> str:

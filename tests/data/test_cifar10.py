@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tarfile
 import urllib.error
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torchvision.datasets import CIFAR10, utils
 
 from eosrepro.data.cifar10 import cifar10
 from eosrepro.errors import DataError
-from tests.data.samples import cifar10_images, write_cifar10
+from tests.data.samples import cifar10_images, md5, write_cifar10
 
 
 @pytest.fixture
@@ -76,6 +77,24 @@ def test_a_truncated_archive_is_named_and_left_alone(root: Path) -> None:
         cifar10(root=str(root), n_examples=1)
 
     assert archive.read_bytes() == truncated
+
+
+@pytest.mark.parametrize("member", ["../outside", "/{root}/outside", "link/outside"])
+def test_no_member_of_an_archive_leaves_its_folder(member: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = root.parent / "elsewhere"
+    outside.mkdir()
+    path = root / CIFAR10.filename
+    with tarfile.open(path, "w:gz") as archive:
+        if member.startswith("link"):
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+            archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(member.format(root=root.parent)))
+    before = set(root.parent.rglob("*"))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(path))  # as if it were the one that is expected
+    with pytest.raises(DataError, match="CIFAR-10 could not be downloaded or unpacked"):
+        cifar10(root=str(root), n_examples=5)
+    assert [made for made in set(root.parent.rglob("*")) - before if not made.is_relative_to(root)] == []
 
 
 def test_a_damaged_folder_without_an_archive_is_named(root: Path) -> None:
