@@ -308,6 +308,32 @@ def test_a_killed_repro_goes_on_from_the_last_checkpoint(project: Path, change: 
     assert changed(after, outputs(project)) == set()
 
 
+@pytest.mark.slow
+def test_two_at_once_and_ctrl_c_lose_nothing(project: Path, change: Callable[[str, Any], None]) -> None:
+    change("profiles.quick.max_steps", 6_000)
+    stage = "train@exp3_2over30"
+    with subprocess.Popen(
+        ["dvc", "repro", "-s", stage], cwd=project, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as first:  # fmt: skip
+        end = time.monotonic() + 60
+        while not list((project / "stages/unfinished").glob("train*/*/snapshots")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        second = run(project, "dvc", "repro", "-s", stage)
+        assert second.returncode != 0
+        assert "Traceback" not in second.stderr
+        assert "is busy" in second.stderr or "lock" in second.stderr
+
+        os.killpg(first.pid, signal.SIGINT)  # as a terminal does
+        said = first.communicate()[1]
+    assert first.returncode != 0
+    assert "Interrupted. The same command goes on from where it was" in said
+    resumed = run(project, "dvc", "repro", "-s", stage)
+    assert resumed.returncode == 0, resumed.stderr
+    assert going_on_from(resumed.stderr) > 0
+
+
 def going_on_from(said: str) -> int:
     found = re.search(r"Going on from iteration (\d+)", said)
     return int(found[1]) if found else 0
