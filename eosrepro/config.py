@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -38,7 +39,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema, to_jsonable_python
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from eosrepro import catalog
@@ -48,6 +49,7 @@ from eosrepro.lanczos import lowest_rtol
 from eosrepro.types import DTYPES, Row, Stop
 
 PARAMS = Path("params.yaml")
+MOST_VALUES = 100_000  # in one file; the committed one holds 3,000
 
 # Where a finding stands in params.yaml, and what is wrong with it.
 Finding = tuple[tuple[str | int, ...], str]
@@ -268,12 +270,8 @@ class _Of:
     def _read(self, raw: Any) -> Member:
         model = _keys_of(self._find(raw), raw["name"], self.common)
         try:
-            written = json.dumps(raw, default=str)
-        except (ValueError, RecursionError):
-            raise _complaint("contains itself, by an alias: write it out") from None
-        try:
             # As JSON, a list may stand for a tuple and text for a path, and nothing else is let through.
-            read = model.model_validate_json(written)
+            read = model.model_validate_json(json.dumps(raw, default=str))
         except ValidationError as error:
             raise _reworded(error, _keys(model)) from None
         values = dict(read)
@@ -689,7 +687,12 @@ def schema() -> dict[str, Any]:
 
 
 def _refusal(path: Path, findings: list[Finding]) -> ConfigError:
-    return ConfigError("\n".join(f"{path}: {'.'.join(map(str, where))}: {what}" for where, what in findings))
+    return ConfigError("\n".join(f"{path}: {'.'.join(map(_key, where))}: {what}" for where, what in findings))
+
+
+def _key(part: str | int) -> str:
+    text = str(part)
+    return text if text.isprintable() else repr(text)  # a line break in a key would break the message
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -697,7 +700,8 @@ def read(path: Path) -> dict[str, Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"))
+        with warnings.catch_warnings(action="error", category=ReusedAnchorWarning):
+            content = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: run eosrepro in the folder of the project that holds it") from None
     except OSError as error:
@@ -706,16 +710,32 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except MarkedYAMLError as error:
         raise ConfigError(f"{path}{_place(error)}: not valid YAML: {error.problem}") from None
+    except ReusedAnchorWarning as error:
+        raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}: give each a name of its own") from None
     except ValueError as error:
         words = "a whole number has more digits than can be read" if "digits" in str(error) else str(error)
         raise ConfigError(f"{path}: not valid YAML: {words}") from None
     except (YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if _has_more_than(MOST_VALUES, content):
+        raise ConfigError(
+            f"{path}: holds more than {MOST_VALUES:,} values: an alias in it contains itself or multiplies"
+        )
     if content is None:
         raise ConfigError(f"{path} is empty: it should hold {', '.join(_keys(Config))}")
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {_shown(content)}: it should be a mapping of {', '.join(_keys(Config))}")
     return content
+
+
+def _has_more_than(most: int, content: Any) -> bool:
+    """Whether it holds more values, each alias written out. A few lines of aliases of aliases make billions of them."""
+    rest, count = [content], 0
+    while rest and count <= most:
+        value = rest.pop()
+        rest.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        count += 1
+    return count > most
 
 
 class _Composer(Composer):

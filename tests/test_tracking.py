@@ -714,15 +714,18 @@ def test_ui_of_a_server_is_where_the_server_is(
 
 
 @pytest.mark.slow
-def test_ui_shows_the_runs() -> None:
+def test_ui_shows_the_runs_to_this_machine_alone() -> None:
     assert sync(recorded(rows(3)))
-    with (
-        served(free_port()) as uri,
-        urllib.request.urlopen(
-            f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=eosrepro", timeout=10
-        ) as reply,
-    ):
-        assert b"eosrepro" in reply.read()
+    port = free_port()
+    with served(port) as uri:
+        question = f"{uri}/api/2.0/mlflow/experiments/get-by-name?experiment_name=eosrepro"
+        with urllib.request.urlopen(question, timeout=10) as reply:
+            assert b"eosrepro" in reply.read()
+        sockets = [
+            line.split() for path in ("tcp", "tcp6") for line in Path(f"/proc/net/{path}").read_text().splitlines()
+        ]
+        listening = [fields[1] for fields in sockets if fields[3] == "0A" and fields[1].endswith(f":{port:04X}")]
+        assert listening == [f"0100007F:{port:04X}"]
 
 
 @contextmanager
