@@ -266,7 +266,7 @@ def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
 @pytest.mark.usefixtures("small", "store_of_the_project")
 def test_sync_of_what_was_not_run(folder: Path) -> None:
     assert run("sync").exit_code == 0
-    assert "stages/train/toys/example1/example1_2over39/trajectory.csv does not exist: run `dvc repro`" in message(
+    assert "stages/train/toys/example1/example1_2over39/origin.json does not exist: run `dvc repro`" in message(
         run("sync", "example1_2over39"), exit_code=1
     )
     assert contents(folder) == {}
