@@ -297,10 +297,13 @@ def _missing(config: Config, name: str, records: Mapping[str, store.Record], pic
 
 def _outdated(config: Config, records: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Iterator[str]:
     """The runs that are not those of params.yaml as it is now: the settings on the page are not theirs."""
-    for run, record in records.items():
+
+    def now(run: str) -> str:
         of_data = None if isinstance(config.run(run), Toy) else data or {"sha256": None}
-        if record.origin["fingerprint"] != tracking.fingerprint(config.resolved(run), of_data):
-            yield f"{run} was trained with other settings, data or code than those of now: `dvc repro` trains it anew"
+        return tracking.fingerprint(config.resolved(run), of_data)
+
+    if changed := [run for run, record in records.items() if record.origin["fingerprint"] != now(run)]:
+        yield f"Trained with other settings, data or code than those of now: {', '.join(changed)}. Anew: `dvc repro`"
 
 
 def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:

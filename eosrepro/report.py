@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,11 +40,18 @@ _AXES: Mapping[str, str] = {  # the quantities that every run has, from top to b
     "sharpness": "sharpness",
 }
 _COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
-_DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")
+_EXPECTED = ("expected_relative_progress", "predicted_expected_progress")
+_ALONG_THE_STEP = tuple(f"directional_smoothness_{name}" for name in ("mean", "low", "high"))
+_PROGRESS = ("relative_progress", *_EXPECTED)  # 0 means: the loss does not fall
+_PUBLISHED = "published"
+_THRESHOLD = "2/η"
+_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_DASHES = ("solid", "2px,2px", "7px,2px", "7px,2px,2px,2px", "4px,3px", "4px,2px,1px,2px")
+_OUTLYING = 5  # times the height of the usual values
 _FEW = 200  # points that can be told apart: each gets a marker
 _PANEL_HEIGHT = 210  # pixels
 _NOTHING = pd.DataFrame({"step": [], "value": []}, dtype=float)
-_MARGINS = {"t": 60, "b": 45, "l": 65, "r": 15}  # pixels
+_MARGINS = {"t": 60, "b": 45, "l": 70, "r": 15}  # pixels
 
 
 @dataclass(frozen=True)
@@ -209,16 +217,30 @@ def chart(part: Part) -> Chart:
     drawn = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels))
     named: set[str] = set()  # what the legend has
     for number, panel in enumerate(panels, start=1):
-        traces = [*_traces(part, panel, colours)]
-        for trace in traces:
-            drawn.add_scatter(**trace, showlegend=trace["name"] not in named, row=number, col=1)
-            named.add(trace["name"])
-        drawn.update_yaxes(title_text=panel.label, range=_range(part, panel), row=number, col=1)
-        if "relative_progress" in panel.quantities:
+        for trace in _traces(part, panel, colours):
+            group = trace["legendgroup"]
+            if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
+                grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
+                line = {**trace["line"], "color": _css(grey)}
+                drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
+            drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=number, col=1)
+            named.add(group)
+        title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
+        drawn.update_yaxes(title=title, range=_range(part, panel), row=number, col=1)
+        if set(panel.quantities) & set(_PROGRESS):
             drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=number, col=1)
-    drawn.update_xaxes(showline=True, linecolor="#444", ticks="outside")
-    drawn.update_yaxes(showline=True, linecolor="#444", ticks="outside", exponentformat="power", gridcolor="#e6e6e6")
-    drawn.update_xaxes(title_text=part.step, row=len(panels), col=1)
+    drawn.update_xaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside")
+    drawn.update_yaxes(
+        zeroline=False,
+        showline=True,
+        linecolor="#444",
+        ticks="outside",
+        exponentformat="power",
+        automargin=True,
+        title_font_size=13,
+        gridcolor="#e6e6e6",
+    )
+    drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
     drawn.update_layout(
         template="none",
         height=_PANEL_HEIGHT * len(panels) + _MARGINS["t"] + _MARGINS["b"],
@@ -245,10 +267,12 @@ def _panels(part: Part) -> list[Panel]:
 
 
 def _relative_of(quantity: str) -> str:
-    """The quantity that every run has and that this one is to be compared with; itself if there is none."""
-    if quantity.endswith("progress"):
+    """The quantity that this one is to be compared with; itself if there is none."""
+    if quantity in _EXPECTED:
+        return _EXPECTED[0]
+    if quantity == "predicted_relative_progress":
         return "relative_progress"
-    return "directional_smoothness" if quantity.startswith("directional_smoothness_") else quantity
+    return "directional_smoothness" if quantity.startswith(_ALONG_THE_STEP) else quantity
 
 
 def _series(part: Part, run: str, quantity: str) -> pd.DataFrame:
@@ -283,19 +307,19 @@ def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> I
             if not points.empty:
                 line = {"color": _css(_style.lighter(colours[run])), "width": 2}
                 about = f"{labels[run]}, {_words(quantity)}, published"
-                yield _trace(points, "published", "published", line, about)
+                yield _trace(points, _PUBLISHED, _PUBLISHED, line, about)
     for run in part.records:
         for quantity, dash in zip(panel.quantities, _dashes(), strict=False):
             points = _series(part, run, quantity)
             if not points.empty:
-                name = labels[run] if quantity in _AXES else f"{labels[run]}, {_words(quantity)}"
+                group = run if quantity == panel.quantities[0] else _words(quantity)
                 line = {"color": _css(colours[run]), "width": 1.2, "dash": dash}
-                yield _trace(points, name, run, line, f"{labels[run]}, {_words(quantity)}")
+                yield _trace(points, labels[run], group, line, f"{labels[run]}, {_words(quantity)}")
     for run, record in part.records.items():
         if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
             edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
             line = {"color": _css(colours[run]), "width": 1.5, "dash": "dash"}
-            yield _trace(edges, "2/η", f"{run} 2/η", line, f"2/η = {record.threshold:g}, {labels[run]}")
+            yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
 
 
 def _dashes() -> Iterator[str]:
@@ -325,35 +349,39 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 
 def _range(part: Part, panel: Panel) -> list[float] | None:
-    """What is shown at first: as in the figure where it has limits; else all values, but of a run that diverged, which
-    has no top, the calm part.
+    """What is shown at first: as in the figure where it has limits; else all values, but for a few that would flatten
+    the others, and for those of a run that diverged, which has no top.
     """
     for quantity in panel.quantities:
         if quantity in part.limits:
             return list(map(float, part.limits[quantity]))
-    if all(record.summary["reason"] != "diverged" for record in part.records.values()):
+    usual, all_values = _span(part, panel, outer=0.02), _span(part, panel, outer=0.0)
+    height = usual[1] - usual[0]
+    if not height or all_values[1] - all_values[0] <= _OUTLYING * height:
         return None
-    shown = [*_extremes(part, panel)]
-    low, high = min(shown), max(shown)
-    margin = 0.05 * (high - low) or 1.0
-    return [low - margin, high + margin]
+    return [usual[0] - 0.05 * height, usual[1] + 0.05 * height]
 
 
-def _extremes(part: Part, panel: Panel) -> Iterator[float]:
+def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
+    """The least and the greatest value, without this share of the values at either end, and what is to be seen too."""
+    shown: list[float] = []
     for run, record in part.records.items():
-        calm = [0.1, 0.6] if record.summary["reason"] == "diverged" else [0.0, 1.0]
+        calm = [0.1, 0.6] if record.summary["reason"] == "diverged" and outer else [outer, 1 - outer]
         for quantity in panel.quantities:
-            points = _series(part, run, quantity)
-            yield from filter(math.isfinite, points["value"].quantile(calm, interpolation="lower"))
-            yield from _published_series(part, run, quantity)["value"].quantile([0.005, 0.995]).dropna()
-        if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
-            yield record.threshold
+            shown += _series(part, run, quantity)["value"].quantile(calm).to_list()
+            shown += _published_series(part, run, quantity)["value"].quantile([outer, 1 - outer]).to_list()
+        shown += [record.threshold] * bool(set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD))
+    finite = [value for value in shown if math.isfinite(value)]
+    return min(finite, default=0.0), max(finite, default=0.0)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
 def _words(quantity: str) -> str:
+    """How a quantity is called: `theta_1` is θ₁."""
+    if coordinate := re.fullmatch(r"theta_(\d+)", quantity):
+        return "θ" + coordinate[1].translate(_LOWERED)
     return html.escape(quantity.replace("_", " "), quote=False)
 
 
