@@ -144,6 +144,7 @@ def _shown(part: Part, verdicts: Sequence[claims.Verdict], compared: pd.DataFram
     """All that the template says about a figure."""
     own = [verdict for verdict in verdicts if verdict.run in part.runs]
     shared, different = shared_and_different(part.settings)
+    drawn = chart(part) if part.records else None
     return {
         "name": part.name,
         "title": part.title,
@@ -158,7 +159,8 @@ def _shown(part: Part, verdicts: Sequence[claims.Verdict], compared: pd.DataFram
         "numbers": {} if compared is None else _numbers(compared, list(part.runs)),
         "shared": shared,
         "different": different,
-        "chart": _for_script(chart(part).to_json(engine="json")) if part.records else None,
+        "chart": _for_script(drawn.to_json(engine="json")) if drawn else None,
+        "height": drawn.layout.height if drawn else 0,
         "published": bool(part.published),
     }
 
@@ -230,16 +232,8 @@ def chart(part: Part) -> Chart:
         if set(panel.quantities) & set(_PROGRESS):
             drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=number, col=1)
     drawn.update_xaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside")
-    drawn.update_yaxes(
-        zeroline=False,
-        showline=True,
-        linecolor="#444",
-        ticks="outside",
-        exponentformat="power",
-        automargin=True,
-        title_font_size=13,
-        gridcolor="#e6e6e6",
-    )
+    drawn.update_yaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside", automargin=True)
+    drawn.update_yaxes(exponentformat="power", gridcolor="#e6e6e6")
     drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
     drawn.update_layout(
         template="none",
