@@ -121,8 +121,9 @@ def report(config: Config) -> Path:
 
     data = _optional(store.load_json, store.DATA / "provenance.json")
     verdicts = _optional(store.load_json, store.VERIFY / "claims.json")
+    published = _published_runs(config)
     text = page(
-        [_part(config, name, data) for name in config.figures],
+        [_part(config, name, published, data) for name in config.figures],
         None if verdicts is None else [claims.Verdict(**verdict) for verdict in verdicts.values()],
         _optional(store.load_table, store.VERIFY / "runs.csv"),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},
@@ -254,19 +255,19 @@ def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
     return load(path) if path.exists() else None
 
 
-def _part(config: Config, name: str, data: Mapping[str, Any] | None) -> Part:
+def _part(config: Config, name: str, published: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Part:
     """A figure for the report."""
     from eosrepro.report import Part
 
     figure, folder = config.figures[name], store.FIGURES / name
     records = {run: _record(config, run) for run in figure.runs if _is_trained(config, run)}
     pictures = [path for path in (folder / f"{name}.png", folder / f"{name}.svg") if path.exists()]
-    published = _published_runs(config)
+    limits = figure.options.get("limits")
     return Part(
         name=name,
         title=figure.options.get("title", name),
         runs=figure.runs,
-        limits=figure.options.get("limits") or {},
+        limits=limits if isinstance(limits, Mapping) else {},
         pictures=pictures,
         drawn=_optional(store.load_table, folder / "table.csv"),
         records=records,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from eosrepro import claims, markdown
-from eosrepro.errors import StoreError
 from eosrepro.figures import _style
 from eosrepro.statistics import series
 from eosrepro.store import Record
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as Chart
 
 SYMBOLS: Mapping[claims.Judgement, str] = {"holds": "✓", "fails": "✗", "not applicable": "–"}
+
+DRAWN = ("run", "panel", "step", "value", "source")  # columns of a table that is a series of each run
 
 _AXES: Mapping[str, str] = {  # the quantities that every run has, from top to bottom
     "loss": "training loss",
@@ -63,7 +65,7 @@ class Part:
     runs: Mapping[str, str]  # run → its label
     limits: Mapping[str, Sequence[float]]  # quantity → (lowest, highest) value that the figure shows
     pictures: Sequence[Path]  # of one and the same; empty where it has not been drawn
-    drawn: pd.DataFrame | None  # the table of the figure
+    drawn: pd.DataFrame | None  # the table of the figure; of use where it has `DRAWN`
     records: Mapping[str, Record]  # those of its runs that are recorded
     published: Mapping[str, Record]  # the published curves of its runs
     settings: Mapping[str, Mapping[str, Any]]  # run → all settings that determine it
@@ -249,7 +251,7 @@ def chart(part: Part) -> Chart:
 
 def _panels(part: Part) -> list[Panel]:
     """One for each quantity that every run has, with its relatives among what the figure draws; one for each other."""
-    drawn = [] if part.drawn is None else [name for name in part.drawn["panel"].unique() if name not in _AXES]
+    drawn = [name for name in _drawn(part)["panel"].unique() if name not in _AXES]
     grouped: dict[str, list[str]] = {quantity: [quantity] for quantity in _AXES}
     for quantity in drawn:
         grouped.setdefault(_relative_of(quantity), []).append(quantity)
@@ -272,24 +274,23 @@ def _relative_of(quantity: str) -> str:
 def _series(part: Part, run: str, quantity: str) -> pd.DataFrame:
     """Columns step and value; no rows where it was not measured."""
     if quantity in _AXES:
-        return _known_series(part.records[run], quantity)
-    if part.drawn is None:
-        return _NOTHING
-    table = part.drawn.query("source == 'ours' and run == @run and panel == @quantity")
+        return _recorded(part.records[run], quantity)
+    table = _drawn(part).query("source == 'ours' and run == @run and panel == @quantity")
     return table[["step", "value"]].dropna()
 
 
-def _known_series(record: Record, quantity: str) -> pd.DataFrame:
-    try:
-        return series(record, quantity)
-    except StoreError:
-        return _NOTHING
+def _drawn(part: Part) -> pd.DataFrame:
+    known = part.drawn is not None and set(DRAWN) <= set(part.drawn.columns)
+    return part.drawn if part.drawn is not None and known else pd.DataFrame(columns=list(DRAWN))
 
 
 def _published_series(part: Part, run: str, quantity: str) -> pd.DataFrame:
-    record = part.published.get(run)
-    known = record is not None and (quantity in record.trajectory or quantity in record.measured)
-    return series(record, quantity) if record is not None and known else _NOTHING
+    return _recorded(part.published[run], quantity) if run in part.published else _NOTHING
+
+
+def _recorded(record: Record, quantity: str) -> pd.DataFrame:
+    known = quantity in record.trajectory or any(quantity in each.table for each in record.measured.values())
+    return series(record, quantity) if known else _NOTHING
 
 
 def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> Iterator[dict[str, Any]]:
@@ -303,7 +304,7 @@ def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> I
                 about = f"{labels[run]}, {_words(quantity)}, published"
                 yield _trace(points, _PUBLISHED, _PUBLISHED, line, about)
     for run in part.records:
-        for quantity, dash in zip(panel.quantities, _dashes(), strict=False):
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
             points = _series(part, run, quantity)
             if not points.empty:
                 group = run if quantity == panel.quantities[0] else _words(quantity)
@@ -314,11 +315,6 @@ def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> I
             edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
             line = {"color": _css(colours[run]), "width": 1.5, "dash": "dash"}
             yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
-
-
-def _dashes() -> Iterator[str]:
-    while True:
-        yield from _DASHES
 
 
 def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any], about: str) -> dict[str, Any]:
