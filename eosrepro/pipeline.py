@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from eosrepro import __version__, catalog, claims, comparison, measuring, resuming, store, tracking
+from eosrepro import catalog, claims, comparison, measuring, resuming, store, tracking
 from eosrepro.config import Config, Figure, Member, Toy, counts_epochs
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
@@ -128,7 +128,7 @@ def report(config: Config) -> Path:
         _optional(store.load_table, store.VERIFY / "runs.csv"),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},
         data=data,
-        versions={"eosrepro": __version__} | {name: metadata.version(name) for name in ("torch", "plotly")},
+        versions={name: metadata.version(name) for name in ("eosrepro", "torch", "plotly")},
     )
     store.save_text(store.REPORT, text)
     return store.REPORT
