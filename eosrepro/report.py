@@ -297,12 +297,12 @@ def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> I
     """Published curves, ours over them, and 2/η over both."""
     labels = {run: html.escape(label, quote=False) for run, label in part.runs.items()}
     for run in part.records:
-        for quantity in panel.quantities:
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
             points = _published_series(part, run, quantity)
             if not points.empty:
-                line = {"color": _css(_style.lighter(colours[run])), "width": 2}
+                line = {"color": _css(_style.lighter(colours[run])), "width": 2, "dash": dash}
                 about = f"{labels[run]}, {_words(quantity)}, published"
-                yield _trace(points, _PUBLISHED, _PUBLISHED, line, about)
+                yield _trace(points, _PUBLISHED, _PUBLISHED, line, about) | {"mode": "lines"}
     for run in part.records:
         for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
             points = _series(part, run, quantity)
