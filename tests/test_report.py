@@ -335,6 +335,9 @@ def test_a_person_reads_and_zooms_at_any_width(address: str) -> None:
         browser.mouse.up()
         until(browser, f"({axis})[1] - ({axis})[0] < 0.5 * {before[1] - before[0]}")
 
+        browser.get_by_role("button", name="Loss: logarithmic").click()
+        until(browser, "document.getElementById('chart-exp').layout.yaxis.type === 'log'")
+
         browser.locator("#filter input[value=fails]").check()
         marks = browser.locator("#exp tr[data-verdict] .mark").all()
         assert [mark.inner_text() for mark in marks if mark.is_visible()] == ["✗ fails"]
