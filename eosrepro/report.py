@@ -318,8 +318,7 @@ def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> I
 
 
 def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any], about: str) -> dict[str, Any]:
-    return {
-        "x": points["step"].to_numpy(),
+    return _at(points["step"].to_numpy()) | {
         "y": _compact(points["value"].to_numpy(dtype=float)),
         "name": name,
         "legendgroup": group,
@@ -328,6 +327,11 @@ def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any],
         "line": line,
         "hovertemplate": f"{about}<br>%{{y:.6g}} at %{{x}}<extra></extra>",
     }
+
+
+def _at(steps: np.ndarray) -> dict[str, Any]:
+    """Abscissae; of a series that has every iteration they need not be listed, a third of the page in long runs."""
+    return {"x0": int(steps[0]), "dx": 1} if np.all(np.diff(steps) == 1) else {"x": steps}
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

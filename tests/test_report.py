@@ -63,7 +63,7 @@ def page(*parts: Part, verdicts: list[Verdict] | None = None, compared: pd.DataF
 
 def traces(shown: Part) -> list[dict[str, Any]]:
     """What the chart draws, without the entries of the legend that draw nothing."""
-    return [trace for trace in json.loads(report.chart(shown).to_json())["data"] if trace["x"] != [None]]
+    return [trace for trace in json.loads(report.chart(shown).to_json())["data"] if trace.get("x") != [None]]
 
 
 def numbers(packed: Mapping[str, str]) -> list[float]:
@@ -168,7 +168,7 @@ def test_every_point_is_drawn() -> None:
     steps = np.arange(5000)
     alternating = record({"loss": 1 + (-1.0) ** steps, "relative_progress": np.zeros(5000)})
     loss = next(trace for trace in traces(part(records={"run": alternating})) if trace["yaxis"] == "y")
-    assert numbers(loss["x"]) == steps.tolist()
+    assert (loss["x0"], loss["dx"]) == (0, 1)
     assert numbers(loss["y"]) == (1 + (-1.0) ** steps).tolist()
 
 
@@ -176,6 +176,8 @@ def test_the_quantities_of_every_run_and_2_over_eta() -> None:
     drawn = json.loads(report.chart(part()).to_json())
     titles = [drawn["layout"][f"yaxis{number}"]["title"]["text"] for number in ("", 2, 3, 4)]
     assert titles == ["training<br>loss", "relative<br>progress", "directional<br>smoothness", "sharpness"]
+    sharpness = next(trace for trace in traces(part()) if trace["yaxis"] == "y4")
+    assert numbers(sharpness["x"]) == [0, 2, 4]
     edges = [trace for trace in traces(part()) if trace["name"] == "2/η"]
     assert [trace["yaxis"] for trace in edges] == ["y3", "y4"]
     assert all(numbers(trace["y"]) == [30, 30] for trace in edges)
