@@ -217,26 +217,14 @@ def chart(part: Part) -> Chart:
     from plotly.subplots import make_subplots
 
     panels = _panels(part)
-    colours = _style.colours(part.runs)
     drawn = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels))
-    named: set[str] = set()  # what the legend has
-    for number, panel in enumerate(panels, start=1):
-        for trace in _traces(part, panel, colours):
-            group = trace["legendgroup"]
-            if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
-                grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
-                line = {**trace["line"], "color": _css(grey)}
-                drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
-            drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=number, col=1)
-            named.add(group)
-        title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
-        drawn.update_yaxes(title=title, range=_range(part, panel), row=number, col=1)
-        if set(panel.quantities) & set(_PROGRESS):
-            drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=number, col=1)
+    named: set[str] = set()
+    for row, panel in enumerate(panels, start=1):
+        _put_panel(drawn, part, panel, row, named)
+    drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
     drawn.update_xaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside")
     drawn.update_yaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside", automargin=True)
     drawn.update_yaxes(exponentformat="power", gridcolor="#e6e6e6")
-    drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
     drawn.update_layout(
         template="none",
         height=_PANEL_HEIGHT * len(panels) + _MARGINS["t"] + _MARGINS["b"],
@@ -247,6 +235,22 @@ def chart(part: Part) -> Chart:
         dragmode="zoom",
     )
     return drawn
+
+
+def _put_panel(drawn: Chart, part: Part, panel: Panel, row: int, named: set[str]) -> None:
+    """One panel with its axes; `named` holds what the legend has, and gets what it has then."""
+    for trace in _traces(part, panel):
+        group = trace["legendgroup"]
+        if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
+            grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
+            line = {**trace["line"], "color": _css(grey)}
+            drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
+        drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=row, col=1)
+        named.add(group)
+    title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
+    drawn.update_yaxes(title=title, range=_range(part, panel), row=row, col=1)
+    if set(panel.quantities) & set(_PROGRESS):
+        drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=row, col=1)
 
 
 def _panels(part: Part) -> list[Panel]:
@@ -293,8 +297,9 @@ def _recorded(record: Record, quantity: str) -> pd.DataFrame:
     return series(record, quantity) if known else _NOTHING
 
 
-def _traces(part: Part, panel: Panel, colours: Mapping[str, _style.Colour]) -> Iterator[dict[str, Any]]:
+def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
     """Published curves, ours over them, and 2/η over both."""
+    colours = _style.colours(part.runs)
     labels = {run: html.escape(label, quote=False) for run, label in part.runs.items()}
     for run in part.records:
         for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
