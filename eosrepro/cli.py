@@ -164,6 +164,14 @@ def verify() -> None:
 
 
 @main.command()
+def report() -> None:
+    """Write all that is recorded as one HTML page that needs no network."""
+    from eosrepro import config, pipeline
+
+    click.echo(f"wrote {pipeline.report(config.load())}")
+
+
+@main.command()
 @click.argument("run", required=False)
 def sync(run: str | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""

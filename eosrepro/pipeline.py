@@ -12,18 +12,24 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from eosrepro import catalog, claims, comparison, measuring, resuming, store, tracking
-from eosrepro.config import Config, Figure, Member, Toy
+from eosrepro.config import Config, Figure, Member, Toy, counts_epochs
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
 from eosrepro.progress import progress
 from eosrepro.training import minimise, outcome
 from eosrepro.types import Dataset, Outcome, Row, stability_threshold
+
+if TYPE_CHECKING:  # a training need not load what the report is made with
+    from eosrepro.report import Part
+
+Loaded = TypeVar("Loaded")
 
 SHORT = 10.0  # seconds
 
@@ -107,6 +113,25 @@ def verify(config: Config) -> list[claims.Verdict]:
     store.save_table(store.VERIFY / "runs.csv", compared)
     store.save_text(store.VERIFY / "runs.md", comparison.as_markdown(compared))
     return verdicts
+
+
+def report(config: Config) -> Path:
+    """Stage `report`: all that is recorded as one page, and of what is not the command that makes it."""
+    from eosrepro.report import page
+
+    data = _optional(store.load_json, store.DATA / "provenance.json")
+    verdicts = _optional(store.load_json, store.VERIFY / "claims.json")
+    published = _published_runs(config)
+    text = page(
+        [_part(config, name, published, data) for name in config.figures],
+        None if verdicts is None else [claims.Verdict(**verdict) for verdict in verdicts.values()],
+        _optional(store.load_table, store.VERIFY / "runs.csv"),
+        profile={"name": config.profile, **config.active.model_dump(mode="json")},
+        data=data,
+        versions={name: metadata.version(name) for name in ("eosrepro", "torch", "plotly")},
+    )
+    store.save_text(store.REPORT, text)
+    return store.REPORT
 
 
 def sync(config: Config, name: str | None = None) -> bool:
@@ -223,6 +248,63 @@ def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> di
         },
     }
     return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
+
+
+def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
+    """What is in a file; None where it was not made yet."""
+    return load(path) if path.exists() else None
+
+
+def _part(config: Config, name: str, published: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Part:
+    """A figure for the report."""
+    from eosrepro.report import Part
+
+    figure, folder = config.figures[name], store.FIGURES / name
+    records = {run: _record(config, run) for run in figure.runs if _is_trained(config, run)}
+    pictures = [path for path in (folder / f"{name}.png", folder / f"{name}.svg") if path.exists()]
+    limits = figure.options.get("limits")
+    return Part(
+        name=name,
+        title=figure.options.get("title", name),
+        runs=figure.runs,
+        limits=limits if isinstance(limits, Mapping) else {},
+        pictures=pictures,
+        drawn=_optional(store.load_table, folder / "table.csv"),
+        records=records,
+        published={run: published[run] for run in figure.runs if run in published},
+        settings={run: _settings(config, run) for run in figure.runs},
+        step="epoch" if all(counts_epochs(config.run(run)) for run in figure.runs) else "iteration",
+        notes=[*_missing(config, name, records, pictures), *_outdated(config, records, data)],
+    )
+
+
+def _settings(config: Config, run: str) -> dict[str, Any]:
+    """All that determines a run, less its name."""
+    return {key: value for key, value in config.resolved(run).items() if key != "name"}
+
+
+def _missing(config: Config, name: str, records: Mapping[str, store.Record], pictures: Sequence[Path]) -> Iterator[str]:
+    """What of a figure was not made yet, and what makes it."""
+    if not pictures:
+        yield f"The figure has not been drawn: `dvc repro figure@{name}`"
+    for run in config.figures[name].runs:
+        toys = isinstance(config.run(run), Toy)
+        if run not in records:
+            yield f"{run} has not been run: `dvc repro {'train_toys' if toys else f'train@{run}'}`"
+        elif records[run].sharpness is None:
+            command = "diagnose_toys" if toys else f"diagnose@{run}"
+            yield f"The sharpness of {run} has not been measured since it was trained: `dvc repro {command}`"
+
+
+def _outdated(config: Config, records: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Iterator[str]:
+    """The runs that are not those of params.yaml as it is now: the settings on the page are not theirs."""
+
+    def now(run: str) -> str:
+        of_data = None if isinstance(config.run(run), Toy) else data or {"sha256": None}
+        return tracking.fingerprint(config.resolved(run), of_data)
+
+    if changed := [run for run, record in records.items() if record.origin["fingerprint"] != now(run)]:
+        yield f"Trained with other settings, data or code than those of now: {', '.join(changed)}. Anew: `dvc repro`"
 
 
 def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:

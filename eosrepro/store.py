@@ -6,6 +6,7 @@
                                              other diagnostic
     reference/                               <curve>.csv, index.json
     stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
+    stages/report.html                       all of it as one page, see `report`
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
     stages/unfinished/                       checkpoints, see `resuming`
 
@@ -44,6 +45,7 @@ STAGES = Path("stages")
 FIGURES = Path("figures")
 DATA = STAGES / "data"
 VERIFY = STAGES / "verify"
+REPORT = STAGES / "report.html"
 REFERENCE = Path("reference")  # published curves, committed
 
 

@@ -37,6 +37,7 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "measure": ("measuring", "objective"),
     "plot": ("figures._style",),
     "verify": ("claims", "comparison"),
+    "report": ("report",),
     "sync": (),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -168,6 +169,8 @@ def runs_on(stage: PipelineStage, params: Mapping[str, Any]) -> set[str]:
         files |= closure("eosrepro.diagnostics.sharpness")
     if command == "measure":
         files |= closure(f"eosrepro.diagnostics.{params['measurements'][name]['diagnostic']['name']}")
+    if command == "report":
+        files.add("eosrepro/report.html.j2")
     if command == "plot":
         files |= closure(f"eosrepro.figures.{params['figures'][name]['name']}")
     known = {**params["experiments"], **params["toys"]}
@@ -222,29 +225,29 @@ FIGURES = {f"figure@{name}" for name in FIGURE_NAMES}
 SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("sharpness.rtol", 1e-4, DIAGNOSES | {"diagnose_toys"}),
     ("sharpness.k", 2, DIAGNOSES | {"diagnose_toys"}),
-    (f"{EXP3}.step_size", "2/45", {"train@exp3_2over30"}),
-    (f"{EXP3}.seed", 99, {"train@exp3_2over30"}),
-    (f"{EXP3}.stop.max_steps", 5, {"train@exp3_2over30"}),
-    (f"{EXP3}.snapshot_every", 2, {"train@exp3_2over30"}),
-    (f"{EXP3}.model.width", 9, {"train@exp3_2over30", "diagnose@exp3_2over30"}),
-    (f"{EXP3}.loss.name", "mse", {"train@exp3_2over30", "diagnose@exp3_2over30"}),
-    ("toys.example1_2over39.start", [0.2, 0.1], TOYS),
-    ("toys.example1_2over39.toy.curvatures", [20, 2], TOYS),
-    ("compute.threads", 2, TRAININGS | DIAGNOSES | TOYS),
-    ("compute.dtype", "float64", TRAININGS | DIAGNOSES | TOYS),
-    ("profiles.quick.data.n_examples", 90, {"data"}),
-    ("profiles.quick.preprocessing.scale", "symmetric", {"data"}),
-    ("profiles.quick.max_steps", 11, TRAININGS),
-    ("profiles.quick.snapshot_every", 2, TRAININGS),
-    ("profiles.quick.published", True, FIGURES | {"verify"}),
+    (f"{EXP3}.step_size", "2/45", {"train@exp3_2over30", "report"}),
+    (f"{EXP3}.seed", 99, {"train@exp3_2over30", "report"}),
+    (f"{EXP3}.stop.max_steps", 5, {"train@exp3_2over30", "report"}),
+    (f"{EXP3}.snapshot_every", 2, {"train@exp3_2over30", "report"}),
+    (f"{EXP3}.model.width", 9, {"train@exp3_2over30", "diagnose@exp3_2over30", "report"}),
+    (f"{EXP3}.loss.name", "mse", {"train@exp3_2over30", "diagnose@exp3_2over30", "report"}),
+    ("toys.example1_2over39.start", [0.2, 0.1], TOYS | {"report"}),
+    ("toys.example1_2over39.toy.curvatures", [20, 2], TOYS | {"report"}),
+    ("compute.threads", 2, TRAININGS | DIAGNOSES | TOYS | {"report"}),
+    ("compute.dtype", "float64", TRAININGS | DIAGNOSES | TOYS | {"report"}),
+    ("profiles.quick.data.n_examples", 90, {"data", "report"}),
+    ("profiles.quick.preprocessing.scale", "symmetric", {"data", "report"}),
+    ("profiles.quick.max_steps", 11, TRAININGS | {"report"}),
+    ("profiles.quick.snapshot_every", 2, TRAININGS | {"report"}),
+    ("profiles.quick.published", True, FIGURES | {"verify", "report"}),
     ("profiles.paper.max_steps", 11, set()),
-    ("profile", "paper", {"data", "verify"} | TRAININGS | FIGURES),
-    ("profiles.quick.max_epochs", 9, TRAININGS),
-    ("profiles.quick.snapshot_every_epochs", 2, TRAININGS),
+    ("profile", "paper", {"data", "verify", "report"} | TRAININGS | FIGURES),
+    ("profiles.quick.max_epochs", 9, TRAININGS | {"report"}),
+    ("profiles.quick.snapshot_every_epochs", 2, TRAININGS | {"report"}),
     ("measurements.exp5.diagnostic.tolerance", 1e-5, {"measure@exp5"}),
     ("measurements.exp8_2over50.every", 10, {"measure@exp8_2over50"}),
     ("mlflow.window", 10, {"track"}),
-    ("figures.exp3.title", "Another", {"figure@exp3", "verify"}),  # figures name the published curves
+    ("figures.exp3.title", "Another", {"figure@exp3", "verify", "report"}),  # figures name the published curves
     ("claims.exp3_2over30_loss_falls.bound.max", 2, {"verify"}),
 ]
 

@@ -50,6 +50,7 @@ for figure, entry in settings.figures.items():
     if set(entry.runs) <= set(names):
         pipeline.plot(settings, figure)
 pipeline.verify(settings)
+pipeline.report(settings)
 for file in Path("studies").glob("*.yaml"):
     sweeps.run(file)
 """

@@ -38,6 +38,7 @@ STAGES = [
     "diagnose_toys",
     *(f"figure@{name}" for name in FIGURES),
     "verify",
+    "report",
     "track",
 ]
 EXP3 = "experiments.exp3_2over30"
@@ -117,7 +118,7 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(stages_run(done)) == sorted(STAGES)
     verified = ("claims.json", "claims.md", "runs.csv", "runs.md", "summary.json")
-    expected = {"stages/valid", *(f"stages/verify/{name}" for name in verified)}
+    expected = {"stages/valid", "stages/report.html", *(f"stages/verify/{name}" for name in verified)}
     expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
     for name, place in (NETS | TOYS).items():
         expected |= {
@@ -218,8 +219,9 @@ def test_a_changed_step_size_runs_one_training_and_what_hangs_on_it(
     change(f"{EXP3}.step_size", "2/45")
     ran = repro(project)
     its_own = {"train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "figure@exp3", "figure@exp5"}
-    assert ran == {"check", "verify", "track"} | its_own
-    touched = {name for name in changed(before, outputs(project)) if "/verify/" not in name}
+    assert ran == {"check", "verify", "report", "track"} | its_own
+    of_all = ("stages/verify/", "stages/report.html")
+    touched = {name for name in changed(before, outputs(project)) if not name.startswith(of_all)}
     assert all("exp3_2over30" in name or name.startswith(("figures/exp3/", "figures/exp5/")) for name in touched)
     assert "stages/train/tanh/unstable/exp3_2over30/trajectory.csv" in touched
 

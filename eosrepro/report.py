@@ -1,0 +1,408 @@
+"""One HTML page of all that is recorded: figures, verdicts, numbers, settings, and series to zoom into.
+
+The page holds everything that it shows, and its content security policy forbids it to load anything. It holds no time,
+host name or run id, so equal results are equal pages. What is not recorded yet is named with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from eosrepro import claims, markdown
+from eosrepro.figures import _style
+from eosrepro.statistics import series
+from eosrepro.store import Record
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from plotly.graph_objects import Figure as Chart
+
+SYMBOLS: Mapping[claims.Judgement, str] = {"holds": "✓", "fails": "✗", "not applicable": "–"}
+
+DRAWN = ("run", "panel", "step", "value", "source")  # columns of a table that is a series of each run
+
+_AXES: Mapping[str, str] = {  # the quantities that every run has, from top to bottom
+    "loss": "training loss",
+    "relative_progress": "relative progress",
+    "directional_smoothness": "directional smoothness",
+    "sharpness": "sharpness",
+}
+_COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
+_EXPECTED = ("expected_relative_progress", "predicted_expected_progress")
+_ALONG_THE_STEP = tuple(f"directional_smoothness_{name}" for name in ("mean", "low", "high"))
+_PROGRESS = ("relative_progress", *_EXPECTED)  # 0 means: the loss does not fall
+_PUBLISHED = "published"
+_THRESHOLD = "2/η"
+_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_DASHES = ("solid", "2px,2px", "7px,2px", "7px,2px,2px,2px", "4px,3px", "4px,2px,1px,2px")
+_OUTLYING = 5  # times the height of the usual values
+_FEW = 200  # points that can be told apart: each gets a marker
+_PANEL_HEIGHT = 210  # pixels
+_NOTHING = pd.DataFrame({"step": [], "value": []}, dtype=float)
+_MARGINS = {"t": 60, "b": 45, "l": 70, "r": 15}  # pixels
+
+
+@dataclass(frozen=True)
+class Part:
+    """A figure of params.yaml and what is recorded about it."""
+
+    name: str
+    title: str
+    runs: Mapping[str, str]  # run → its label
+    limits: Mapping[str, Sequence[float]]  # quantity → (lowest, highest) value that the figure shows
+    pictures: Sequence[Path]  # of one and the same; empty where it has not been drawn
+    drawn: pd.DataFrame | None  # the table of the figure; of use where it has `DRAWN`
+    records: Mapping[str, Record]  # those of its runs that are recorded
+    published: Mapping[str, Record]  # the published curves of its runs
+    settings: Mapping[str, Mapping[str, Any]]  # run → all settings that determine it
+    step: str  # what an iteration is: `iteration` or `epoch`
+    notes: Sequence[str]  # what is missing or outdated, and what makes it
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one of the charts shows, one below the other."""
+
+    label: str
+    quantities: Sequence[str]
+
+
+def page(
+    parts: Sequence[Part],
+    verdicts: Sequence[claims.Verdict] | None,
+    compared: pd.DataFrame | None,
+    *,
+    profile: Mapping[str, Any],
+    data: Mapping[str, Any] | None,
+    versions: Mapping[str, str],
+) -> str:
+    """The page.
+
+    Args:
+        parts: the figures, in the order of the page.
+        verdicts: on all claims; None where there are none yet.
+        compared: what `comparison.table` made; None where it was not made yet.
+        profile: the settings of the active profile, with its name as `name`.
+        data: the provenance of the training data; None where it was not made yet.
+        versions: program → version.
+    """
+    judged = verdicts or []
+    shown = {run for part in parts for run in part.runs}
+    return _template().render(
+        parts=[_shown(part, judged, compared) for part in parts],
+        counts=None if verdicts is None else claims.counts(judged),
+        failed=[_row(verdict) for verdict in judged if verdict.verdict == "fails"],
+        figures_of={run: [part.name for part in parts if run in part.runs] for run in shown},
+        others=[_row(verdict) for verdict in judged if verdict.run not in shown],
+        symbols=SYMBOLS,
+        profile=flattened(profile),
+        data=None if data is None else flattened(data),
+        versions=versions,
+        plotly=_plotly() if any(part.records for part in parts) else "",
+    )
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `outer.inner` → text, without those that are not set."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return flat
+
+
+def shared_and_different(
+    settings: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What all runs have in common; and of each other setting its value in every run, "" where it has none."""
+    flat = {run: flattened(each) for run, each in settings.items()}
+    keys = dict.fromkeys(key for each in flat.values() for key in each)
+    by_key = {key: {run: each.get(key, "") for run, each in flat.items()} for key in keys}
+    different = {key: values for key, values in by_key.items() if len(set(values.values())) > 1}
+    shared = {key: next(iter(values.values())) for key, values in by_key.items() if key not in different}
+    return shared, different
+
+
+# --- one figure -------------------------------------------------------------------------------------------------------
+
+
+def _shown(part: Part, verdicts: Sequence[claims.Verdict], compared: pd.DataFrame | None) -> dict[str, Any]:
+    """All that the template says about a figure."""
+    own = [verdict for verdict in verdicts if verdict.run in part.runs]
+    shared, different = shared_and_different(part.settings)
+    drawn = chart(part) if part.records else None
+    return {
+        "name": part.name,
+        "title": part.title,
+        "picture": _picture(part.pictures),
+        "notes": part.notes,
+        "runs": part.runs,
+        "ended": {run: _ended(record) for run, record in part.records.items()},
+        "data": sorted({record.origin["data"] for record in part.records.values()} - {""}),
+        "fingerprints": {run: record.origin["fingerprint"][:12] for run, record in part.records.items()},
+        "counts": claims.counts(own),
+        "verdicts": [_row(verdict) for verdict in own],
+        "numbers": {} if compared is None else _numbers(compared, list(part.runs)),
+        "shared": shared,
+        "different": different,
+        "chart": _for_script(drawn.to_json(engine="json")) if drawn else None,
+        "height": drawn.layout.height if drawn else 0,
+        "published": bool(part.published),
+    }
+
+
+def _ended(record: Record) -> str:
+    return f"{record.summary['reason']} at {record.summary['steps']:,}"
+
+
+def _row(verdict: claims.Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.verdict,
+        "claim": verdict.claim,
+        "source": verdict.source,
+        "run": verdict.run,
+        "published": markdown.number(verdict.published),
+        "measured": markdown.number(verdict.measured),
+        "difference": "" if verdict.difference is None else f"{verdict.difference:+.1%}",
+        "bound": claims.bound(verdict),
+        "reason": verdict.reason,
+    }
+
+
+def _numbers(compared: pd.DataFrame, runs: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Measure → run → (measured, published) as text, of the measures that any of the runs defines."""
+    by_run = {(row["run"], row["source"]): row for row in compared.to_dict("records")}
+
+    def text(run: str, source: str, measure: str) -> str:
+        return markdown.number(by_run.get((run, source), {}).get(measure))
+
+    measures = compared.columns.drop(["run", "source", "ended"])
+    found = {
+        measure: {run: (text(run, "ours", measure), text(run, "published", measure)) for run in runs}
+        for measure in measures
+    }
+    return {measure: values for measure, values in found.items() if any(map(any, values.values()))}
+
+
+def _picture(files: Sequence[Path]) -> str | None:
+    """The smallest of the files as a data URL: a vector drawing is, until a series has very many points."""
+    if not files:
+        return None
+    path = min(files, key=lambda file: (file.stat().st_size, file.suffix))
+    kind = {".png": "image/png", ".svg": "image/svg+xml"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+# --- the series -------------------------------------------------------------------------------------------------------
+
+
+def chart(part: Part) -> Chart:
+    """The recorded series of the runs of a figure, at full resolution, over their published curves."""
+    from plotly.subplots import make_subplots
+
+    panels = _panels(part)
+    drawn = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels))
+    named: set[str] = set()
+    for row, panel in enumerate(panels, start=1):
+        _put_panel(drawn, part, panel, row, named)
+    drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
+    drawn.update_xaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside")
+    drawn.update_yaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside", automargin=True)
+    drawn.update_yaxes(exponentformat="power", gridcolor="#e6e6e6")
+    drawn.update_layout(
+        template="none",
+        height=_PANEL_HEIGHT * len(panels) + _MARGINS["t"] + _MARGINS["b"],
+        margin=_MARGINS,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#222"},
+        legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0, "groupclick": "togglegroup"},
+        hovermode="closest",
+        dragmode="zoom",
+    )
+    return drawn
+
+
+def _put_panel(drawn: Chart, part: Part, panel: Panel, row: int, named: set[str]) -> None:
+    """One panel with its axes; `named` holds what the legend has, and gets what it has then."""
+    for trace in _traces(part, panel):
+        group = trace["legendgroup"]
+        if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
+            grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
+            line = {**trace["line"], "color": _css(grey)}
+            drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
+        drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=row, col=1)
+        named.add(group)
+    title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
+    drawn.update_yaxes(title=title, range=_range(part, panel), row=row, col=1)
+    if set(panel.quantities) & set(_PROGRESS):
+        drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=row, col=1)
+
+
+def _panels(part: Part) -> list[Panel]:
+    """One for each quantity that every run has, with its relatives among what the figure draws; one for each other."""
+    drawn = [name for name in _drawn(part)["panel"].unique() if name not in _AXES]
+    grouped: dict[str, list[str]] = {quantity: [quantity] for quantity in _AXES}
+    for quantity in drawn:
+        grouped.setdefault(_relative_of(quantity), []).append(quantity)
+    recorded = {
+        head: [name for name in names if any(not _series(part, run, name).empty for run in part.records)]
+        for head, names in grouped.items()
+    }
+    return [Panel(_AXES.get(head, _words(head)), names) for head, names in recorded.items() if names]
+
+
+def _relative_of(quantity: str) -> str:
+    """The quantity that this one is to be compared with; itself if there is none."""
+    if quantity in _EXPECTED:
+        return _EXPECTED[0]
+    if quantity == "predicted_relative_progress":
+        return "relative_progress"
+    return "directional_smoothness" if quantity.startswith(_ALONG_THE_STEP) else quantity
+
+
+def _series(part: Part, run: str, quantity: str) -> pd.DataFrame:
+    """Columns step and value; no rows where it was not measured."""
+    if quantity in _AXES:
+        return _recorded(part.records[run], quantity)
+    table = _drawn(part).query("source == 'ours' and run == @run and panel == @quantity")
+    return table[["step", "value"]].dropna()
+
+
+def _drawn(part: Part) -> pd.DataFrame:
+    known = part.drawn is not None and set(DRAWN) <= set(part.drawn.columns)
+    return part.drawn if part.drawn is not None and known else pd.DataFrame(columns=list(DRAWN))
+
+
+def _published_series(part: Part, run: str, quantity: str) -> pd.DataFrame:
+    return _recorded(part.published[run], quantity) if run in part.published else _NOTHING
+
+
+def _recorded(record: Record, quantity: str) -> pd.DataFrame:
+    known = quantity in record.trajectory or any(quantity in each.table for each in record.measured.values())
+    return series(record, quantity) if known else _NOTHING
+
+
+def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
+    """Published curves, ours over them, and 2/η over both."""
+    colours = _style.colours(part.runs)
+    labels = {run: html.escape(label, quote=False) for run, label in part.runs.items()}
+    for run in part.records:
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _published_series(part, run, quantity)
+            if not points.empty:
+                line = {"color": _css(_style.lighter(colours[run])), "width": 2, "dash": dash}
+                about = f"{labels[run]}, {_words(quantity)}, published"
+                yield _trace(points, _PUBLISHED, _PUBLISHED, line, about) | {"mode": "lines"}
+    for run in part.records:
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _series(part, run, quantity)
+            if not points.empty:
+                group = run if quantity == panel.quantities[0] else _words(quantity)
+                line = {"color": _css(colours[run]), "width": 1.2, "dash": dash}
+                yield _trace(points, labels[run], group, line, f"{labels[run]}, {_words(quantity)}")
+    for run, record in part.records.items():
+        if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
+            edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
+            line = {"color": _css(colours[run]), "width": 1.5, "dash": "dash"}
+            yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
+
+
+def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any], about: str) -> dict[str, Any]:
+    return _at(points["step"].to_numpy()) | {
+        "y": _compact(points["value"].to_numpy(dtype=float)),
+        "name": name,
+        "legendgroup": group,
+        "mode": "lines+markers" if 2 < len(points) <= _FEW else "lines",
+        "marker": {"size": 4},
+        "line": line,
+        "hovertemplate": f"{about}<br>%{{y:.6g}} at %{{x}}<extra></extra>",
+    }
+
+
+def _at(steps: np.ndarray) -> dict[str, Any]:
+    """Abscissae; of a series that has every iteration they need not be listed, a third of the page in long runs."""
+    return {"x0": int(steps[0]), "dx": 1} if np.all(np.diff(steps) == 1) else {"x": steps}
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """Seven digits in half the size, unless they would leave its range."""
+    sizes = np.abs(values[(values != 0) & np.isfinite(values)])
+    limits = np.finfo(np.float32)
+    fits = not len(sizes) or (limits.tiny <= sizes.min() and sizes.max() <= limits.max)
+    return values.astype(np.float32) if fits else values
+
+
+def _range(part: Part, panel: Panel) -> list[float] | None:
+    """What is shown at first: as in the figure where it has limits; else all values, but for a few that would flatten
+    the others, and for those of a run that diverged, which has no top.
+    """
+    for quantity in panel.quantities:
+        if quantity in part.limits:
+            return list(map(float, part.limits[quantity]))
+    usual, all_values = _span(part, panel, outer=0.02), _span(part, panel, outer=0.0)
+    height = usual[1] - usual[0]
+    if not height or all_values[1] - all_values[0] <= _OUTLYING * height:
+        return None
+    return [usual[0] - 0.05 * height, usual[1] + 0.05 * height]
+
+
+def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
+    """The least and the greatest value, without this share of the values at either end, and what is to be seen too."""
+    shown: list[float] = []
+    for run, record in part.records.items():
+        calm = [0.1, 0.6] if record.summary["reason"] == "diverged" and outer else [outer, 1 - outer]
+        for quantity in panel.quantities:
+            shown += _series(part, run, quantity)["value"].quantile(calm).to_list()
+            shown += _published_series(part, run, quantity)["value"].quantile([outer, 1 - outer]).to_list()
+        shown += [record.threshold] * bool(set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD))
+    finite = [value for value in shown if math.isfinite(value)]
+    return min(finite, default=0.0), max(finite, default=0.0)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _words(quantity: str) -> str:
+    """How a quantity is called: `theta_1` is θ₁."""
+    if coordinate := re.fullmatch(r"theta_(\d+)", quantity):
+        return "θ" + coordinate[1].translate(_LOWERED)
+    return html.escape(quantity.replace("_", " "), quote=False)
+
+
+def _css(colour: _style.Colour) -> str:
+    return "#" + "".join(f"{round(255 * component):02x}" for component in colour)
+
+
+def _for_script(text: str) -> Markup:
+    """JSON that may stand inside <script>: no `<` in it can end that."""
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = resources.files("eosrepro").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
