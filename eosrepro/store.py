@@ -301,7 +301,12 @@ def load_table(path: Path) -> pd.DataFrame:
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with two-space indents; NaN and infinity become null, as strict JSON readers demand."""
-    save_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    save_text(path, as_json(content) + "\n")
+
+
+def as_json(content: Any) -> str:
+    """The same as text, for a reader in a pipe."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_json(path: Path) -> dict[str, Any]:
