@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
 
+# Its output says the same whatever params.yaml holds: nothing runs anew because of it.
+SAYS_ALWAYS_THE_SAME = "check"
+
 Kind = Literal["experiment", "toy", "measurement", "figure", "other"]
 Word = Literal["up to date", "changed", "behind", "never made", "unfinished", "running"]
 
@@ -69,9 +72,7 @@ def tables(listed: Sequence[Entry]) -> Iterator[tuple[str, list[str], list[list[
         "other": ["stage", "", "state"],
     }
     for kind, head in heads.items():
-        rows = [
-            [entry.name, entry.about, *map(str, entry.states.values())] for entry in listed if entry.kind == kind
-        ]
+        rows = [[entry.name, entry.about, *map(str, entry.states.values())] for entry in listed if entry.kind == kind]
         if rows:
             yield f"{len(rows)} {head[0]}{'s' * (len(rows) > 1)}", head, rows
 
@@ -196,5 +197,5 @@ def _after_others(stage: str, own: Mapping[str, State], needs: Iterable[str]) ->
     """A stage whose own files are as they were is still behind where one that it hangs on is to run again."""
     if own[stage].word != "up to date":
         return own[stage]
-    open_ = [each for each in needs if own[each].word != "up to date"]
+    open_ = [each for each in needs if own[each].word != "up to date" and each != SAYS_ALWAYS_THE_SAME]
     return State("behind", f"after {open_[-1]}") if open_ else own[stage]
