@@ -181,6 +181,22 @@ def sync(run: str | None) -> None:
     click.echo("MLflow is up to date with the recorded files")
 
 
+@main.command()
+@_as_json
+def doctor(as_json: bool) -> None:
+    """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
+    from eosrepro import doctor, screen
+
+    checks = doctor.examine()
+    if as_json:
+        _echo_json([vars(check) for check in checks])
+    else:
+        rows = [[check.state, check.name, check.found] for check in checks]
+        screen.show_table("", ["state", "of", "found, and what to do"], rows)
+    if any(check.state == "problem" for check in checks):
+        raise SystemExit(1)
+
+
 @main.command("list")
 @_as_json
 def list_(as_json: bool) -> None:

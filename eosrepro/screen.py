@@ -16,7 +16,9 @@ def show_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*head, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        *head, title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for row in rows:
         table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else IN_A_PIPE, highlight=False).print(table)
