@@ -171,6 +171,22 @@ def verify(as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=_RUNS)
+@_as_json
+def compare(runs: tuple[str, ...], as_json: bool) -> None:
+    """Compare two or more recorded RUNS: settings that differ, measures, and a picture of their curves."""
+    from eosrepro import compare, config, screen
+
+    compared = compare.compare(config.load(), runs)
+    if as_json:
+        _echo_json({**vars(compared), "figure": str(compared.figure)})
+        return
+    for title, head, rows in compare.tables(compared):
+        screen.show_table(title, head, rows)
+    click.echo(f"wrote {compared.figure}")
+
+
+@main.command()
 @click.argument("run", required=False, shell_complete=_RUNS)
 def sync(run: str | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
