@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = store.STAGES / "compare"
 LONGEST_NAME = 120  # of a file; many runs together have a longer one
-IN_UNITS = {"directional_smoothness": "L / (2/η)", "sharpness": "sharpness / (2/η)"}
+FARTHEST_RP = 2.0  # shown: a single epoch of SGD may reach 100, and would flatten all else
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
     for record in records:
         _warn(config, record)
     place = FOLDER / _joined(names)
-    drawn, table = draw(records)
+    settings = differences({name: config.resolved(name) for name in names})
+    drawn, table = draw(records, settings)
     _style.save(drawn, place / f"{place.name}.png", place / f"{place.name}.svg")
     store.save_table(place / "table.csv", table)
     measured = {record.name: comparison.measures(record) for record in records}
     return Compared(
         runs=[*names],
-        settings=differences({name: config.resolved(name) for name in names}),
+        settings=settings,
         ended={record.name: f"{record.summary['reason']} at {record.summary['steps']:,}" for record in records},
         measures={measure: {name: measured[name][measure] for name in names} for measure in comparison.MEASURES},
         figure=place / f"{place.name}.png",
@@ -78,27 +79,45 @@ def differences(resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     return {key: by_run for key, by_run in values.items() if not _all_equal([*by_run.values()])}
 
 
-def draw(records: Sequence[Record]) -> tuple[Figure, pd.DataFrame]:
-    """Loss, RP, and L and sharpness in units of each run's own 2/η, and the table of what is drawn."""
-    labels = sorted({record.origin["data"] for record in records} - {""})
-    names = [record.name for record in records]
+def draw(records: Sequence[Record], settings: Collection[str]) -> tuple[Figure, pd.DataFrame]:
+    """Loss, RP, and L and sharpness in units of each run's own 2/η, and the table of what is drawn.
+
+    `settings` are those that differ, for the title.
+    """
+    data = sorted({record.origin["data"] for record in records} - {""})
+    progress = pd.concat([record.trajectory["relative_progress"] for record in records])
+    is_cut = bool((progress.abs() > FARTHEST_RP).any())
     figure, table = trajectories(
         [_in_units_of_threshold(record) for record in records],
-        "; ".join(labels),
+        "; ".join(data),
         {},
-        title=" and ".join(names) if len(names) == 2 else f"{len(names)} runs",
-        runs={name: name for name in names},
+        title=_title(settings),
+        runs={record.name: record.name for record in records},
         panels=["loss", "relative_progress", "directional_smoothness", "sharpness"],
+        limits={"relative_progress": (-FARTHEST_RP, FARTHEST_RP)} if is_cut else None,
     )
-    for axis in figure.axes:
-        axis.set_ylabel(IN_UNITS.get(axis.get_ylabel().replace(" ", "_"), axis.get_ylabel()))
+    _, progress_axis, smoothness_axis, sharpness_axis = figure.axes
+    if is_cut:
+        progress_axis.set_ylabel(f"relative progress\n(cut at ±{FARTHEST_RP:g})")
+    smoothness_axis.set_ylabel("directional smoothness\nin units of 2/η")
+    sharpness_axis.set_ylabel("sharpness\nin units of 2/η")
     return figure, table
+
+
+def _title(settings: Collection[str]) -> str:
+    if not settings:
+        return "Runs of equal settings"
+    return f"Runs that differ in {', '.join(settings) if len(settings) <= 4 else f'{len(settings)} settings'}"
 
 
 def tables(compared: Compared) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """For a reader: title, head and rows of a table of settings, and of one of measures."""
     settings = [[key, *map(_shown, by_run.values())] for key, by_run in compared.settings.items()]
-    yield f"{len(settings)} settings differ", ["setting", *compared.runs], settings
+    yield (
+        f"{len(settings)} setting{'s differ' if len(settings) != 1 else ' differs'}",
+        ["setting", *compared.runs],
+        settings,
+    )
     measures = [[name, *map(markdown.number, by_run.values())] for name, by_run in compared.measures.items()]
     yield "Measures", ["measure", *compared.runs], [["ended by", *compared.ended.values()], *measures]
 
