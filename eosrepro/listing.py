@@ -7,6 +7,7 @@ reads params.yaml once a stage, which takes most of its time, and refuses to ans
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,23 +91,24 @@ def as_records(listed: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
 
 
-def project() -> Repo:
-    """The project as DVC reads it, to be used as a context manager.
+@contextmanager
+def project() -> Iterator[Repo]:
+    """The project as DVC reads it.
 
     Raises:
-        StoreError: DVC cannot read it.
+        StoreError: DVC cannot read it, here or in the block.
     """
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
     try:
-        return Repo()
+        with Repo() as repo:
+            yield repo
     except (DvcException, SCMError) as error:
-        words = " ".join(str(error).split())
-        raise StoreError(
-            f"DVC cannot read this project ({words}): run `dvc init`, or in a folder without git `dvc init --no-scm`"
-        ) from None
+        advice = ": run `dvc init`, or in a folder without git `dvc init --no-scm`"
+        remedy = advice if isinstance(error, (NotDvcRepoError, SCMError)) else ""
+        raise StoreError(f"DVC cannot read this project ({' '.join(str(error).split())}){remedy}") from None
 
 
 def _declared(declared: Config) -> Iterator[tuple[Kind, str, str, list[str]]]:
@@ -137,20 +139,15 @@ def _results(declared: Config) -> dict[str, Path]:
 
 def _states(results: Mapping[str, Path]) -> dict[str, State]:
     """Of all stages of the pipeline."""
-    from dvc.exceptions import DvcException
-
     standings = resuming.standings()
     with project() as repo:
-        try:
-            stages, graph = repo.index.stages, repo.index.graph
-            content = config.read(config.PARAMS)
-            own = {stage.addressing: _own_state(stage, content) for stage in stages}
-            for stage, result in results.items():
-                if own[stage].word != "up to date" and (standing := standings.get(resuming.place_of(result).name)):
-                    own[stage] = _going_on(standing)
-            return {stage.addressing: _after_others(stage.addressing, own, _needs(graph, stage)) for stage in stages}
-        except DvcException as error:
-            raise StoreError(f"DVC cannot read this project: {' '.join(str(error).split())}") from None
+        stages, graph = repo.index.stages, repo.index.graph
+        content = config.read(config.PARAMS)
+        own = {stage.addressing: _own_state(stage, content) for stage in stages}
+        for stage, result in results.items():
+            if own[stage].word != "up to date" and (standing := standings.get(resuming.place_of(result).name)):
+                own[stage] = _going_on(standing)
+        return {stage.addressing: _after_others(stage.addressing, own, _needs(graph, stage)) for stage in stages}
 
 
 def _needs(graph: Any, stage: Stage) -> list[str]:
