@@ -201,7 +201,10 @@ def sync(run: str | None) -> None:
 @_as_json
 def doctor(as_json: bool) -> None:
     """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
-    from eosrepro import doctor, screen
+    try:
+        from eosrepro import doctor, screen
+    except ImportError as error:
+        raise EosreproError(f"{error}: `make setup` installs what is missing") from None
 
     checks = doctor.examine()
     if as_json:

@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from eosrepro import catalog, config, listing, problems, resuming, sizes, store, tracking
 from eosrepro.config import Config
@@ -46,8 +48,6 @@ def examine() -> list[Check]:
 
 
 def _python() -> Check:
-    from packaging.specifiers import SpecifierSet
-
     found, wanted = platform.python_version(), SpecifierSet(_metadata("Requires-Python"))
     if found in wanted:
         return Check("Python", "ok", found)
@@ -59,8 +59,6 @@ def _metadata(field: str) -> str:
 
 
 def _packages() -> Check:
-    from packaging.requirements import Requirement
-
     declared = [Requirement(line) for line in importlib.metadata.requires("eosrepro") or []]
     complaints = [
         complaint
@@ -73,7 +71,7 @@ def _packages() -> Check:
     return Check("packages", "ok", f"{main}, and what else pyproject.toml asks for")
 
 
-def _unmet(wanted: Any) -> str | None:
+def _unmet(wanted: Requirement) -> str | None:
     try:
         version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:

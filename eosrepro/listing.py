@@ -147,14 +147,19 @@ def _states(results: Mapping[str, Path]) -> dict[str, State]:
         for stage, result in results.items():
             if own[stage].word != "up to date" and (standing := standings.get(resuming.place_of(result).name)):
                 own[stage] = _going_on(standing)
-        return {stage.addressing: _after_others(stage.addressing, own, _needs(graph, stage)) for stage in stages}
+        inputs = {stage.addressing: [each.addressing for each in graph.successors(stage)] for stage in stages}
+        return {stage: _after_others(stage, own, _needs(stage, inputs)) for stage in own}
 
 
-def _needs(graph: Any, stage: Stage) -> list[str]:
+def _needs(stage: str, inputs: Mapping[str, list[str]]) -> list[str]:
     """The stages that one hangs on, the nearest first."""
-    import networkx
-
-    return [each.addressing for each in networkx.bfs_tree(graph, stage)][1:]
+    found = dict.fromkeys(inputs[stage])
+    waiting = [*found]
+    for each in waiting:
+        new = [one for one in inputs[each] if one not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return waiting
 
 
 def _own_state(stage: Stage, content: Mapping[str, Any]) -> State:

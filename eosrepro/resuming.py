@@ -160,22 +160,30 @@ def load_checkpoint(path: Path) -> Any:
 @contextmanager
 def _locked(place: Path, result: Path) -> Iterator[None]:
     with _opened(place) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another process works at {result}: wait for it, or end it") from None
+        if not (_lock(file) or _lock_soon(file)):
+            raise StoreError(f"another process works at {result}: wait for it, or end it")
         yield
+
+
+def _lock(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_soon(file: IO[str]) -> bool:
+    time.sleep(0.1)  # `standings` holds it for a moment
+    return _lock(file)
 
 
 def _is_held(lock: Path) -> bool:
     try:
         with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not _lock(file, fcntl.LOCK_SH)
     except OSError:  # finished, and removed, since it was found
         return False
-    return False
 
 
 def _last_step(place: Path) -> int | None:

@@ -115,6 +115,15 @@ def test_python_and_packages_are_compared_with_what_pyproject_asks_for(monkeypat
     assert packages == Check("packages", "problem", "torch is 2.0, needs torch>=2.6; pandas is missing: `make setup`")
 
 
+def test_a_package_without_which_nothing_can_be_checked() -> None:
+    program = "import sys; sys.modules['torch'] = None; from eosrepro.cli import main; main(['doctor'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(": `make setup` installs what is missing\n")
+    assert "torch" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(problems.torch.cuda, "is_available", lambda: False)
     with_params(project, compute={"device": "cuda"})
