@@ -144,7 +144,7 @@ def _disk(declared: Config, data: Dataset) -> Check:
     found = f"{sizes.in_words(free)} free"
     if open_:
         found += (
-            f"; snapshots of the {len(open_)} runs to come: at most {sizes.in_words(needed)}, less where one ends early"
+            f"; snapshots of runs to come ({len(open_)}): at most {sizes.in_words(needed)}, less where one ends early"
         )
     if needed > free:
         return Check("disk", "warning", f"{found}: {sizes.MORE_ROOM}")
@@ -177,7 +177,13 @@ def _writers() -> list[str]:
         locks = json.loads(RWLOCK.read_text("utf-8")).get("write", {}).values()
     except (OSError, ValueError):
         return []
-    return sorted({f"`{lock['cmd']}` (process {lock['pid']})" for lock in locks if _is_alive(lock["pid"])})
+    return sorted({f"process {lock['pid']} (`{_short(lock['cmd'])}`)" for lock in locks if _is_alive(lock["pid"])})
+
+
+def _short(command: str) -> str:
+    """Without the path of the program."""
+    program, _, arguments = command.partition(" ")
+    return f"{Path(program).name} {arguments}"
 
 
 def _is_alive(pid: int) -> bool:

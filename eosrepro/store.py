@@ -8,6 +8,7 @@
     stages/verify/                           claims.json, claims.md, runs.csv, runs.md, summary.json
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
     stages/unfinished/                       checkpoints, see `resuming`
+    stages/compare/<run>_<run>/              what `compare` draws
 
 Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
 shortest decimal that reads back to the same float64. Nothing here holds a time, a host name or a run id, so equal runs

@@ -26,7 +26,7 @@ from eosrepro.doctor import Check
 from tests.project import ROOT, small_params, write_params
 
 # Ten snapshots of a 3072-8-8-10 network: three of each run, and of exp2_2over300 the first.
-SNAPSHOTS = "snapshots of the 4 runs to come: at most 990 kB"
+SNAPSHOTS = "snapshots of runs to come (4): at most 990 kB"
 assert 10 * 4 * (3072 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10) == 989_840
 
 
@@ -218,7 +218,7 @@ def test_a_store_of_another_folder_or_one_that_is_locked(
 def lock_file(pid: int) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         (folder / ".dvc/tmp").mkdir(exist_ok=True)
-        held = {"pid": pid, "cmd": "dvc repro"}
+        held = {"pid": pid, "cmd": "/some/where/bin/dvc repro"}
         (folder / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {"stages/data": held}, "read": {}}))
 
     return write
@@ -231,7 +231,7 @@ def dead_process() -> int:
 
 def test_dvc_at_work(project: Path) -> None:
     lock_file(os.getpid())(project)
-    assert doctor._dvc().found.startswith(f"`dvc repro` (process {os.getpid()}) is at work: wait for it")
+    assert doctor._dvc().found.startswith(f"process {os.getpid()} (`dvc repro`) is at work: wait for it")
     assert doctor._dvc().state == "warning"
     lock_file(dead_process())(project)
     assert doctor._dvc().state == "ok"
