@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,30 @@ from tests.records import record, unstable
 A, B = "example1_2over39", "example1_2over41"
 
 
-@pytest.fixture
-def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: two toys that have been trained, and one whose sharpness was measured."""
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which two toys have been trained, and the sharpness of one measured."""
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "reference").symlink_to(ROOT / "reference")
     params = small_params()
     params["toys"] = {name: all_params()["toys"][name] for name in (A, B)}
-    write_params(tmp_path, params)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
-    for name in (A, B):
-        pipeline.train(config.load(), name)
-    pipeline.diagnose(config.load(), A)
-    return tmp_path
+    write_params(folder, params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+        for name in (A, B):
+            pipeline.train(config.load(), name)
+        pipeline.diagnose(config.load(), A)
+    return folder
+
+
+@pytest.fixture
+def toys(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def run(*arguments: str) -> Result:
