@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast, get_args, get_type_hints
 
@@ -41,6 +41,17 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     if not callable(member := getattr(module, identifier, None)):
         raise ConfigError(f"eosrepro/{kind}/{identifier}.py defines no function {identifier}, and that is its member")
     return cast(Callable[..., Any], member)
+
+
+def missing(source: str, options: Mapping[str, Any]) -> str | None:
+    """What a data source with these options lacks, as the function `missing` in its file says, if there is one.
+
+    Raises:
+        DataError: it cannot work here, whatever lies on disk.
+    """
+    file = importlib.import_module(find("data", source).__module__)
+    look: Callable[..., str | None] = getattr(file, "missing", lambda **_options: None)
+    return look(**options)
 
 
 def quantities(diagnostic: str) -> list[str]:

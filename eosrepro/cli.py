@@ -13,6 +13,7 @@ import click
 
 from eosrepro import __version__
 from eosrepro.catalog import did_you_mean
+from eosrepro.completion import names
 from eosrepro.errors import SMALLER, EosreproError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ def main() -> None:
         die_with_parent()
 
 
+_RUNS = names("experiments", "toys")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _echo_json(content: Any) -> None:
+    from eosrepro import store
+
+    click.echo(store.as_json(content))
+
+
 @main.command()
 def data() -> None:
     """Write the training data of the profile as one verified file."""
@@ -78,7 +89,7 @@ def data() -> None:
 def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
     """A command on one RUN of params.yaml, or on all toys in one process."""
 
-    @click.argument("run", required=False)
+    @click.argument("run", required=False, shell_complete=_RUNS)
     @click.option("--toys", is_flag=True, help="All toys.")
     @functools.wraps(command)
     def on_runs(run: str | None, *, toys: bool, **options: Any) -> None:
@@ -132,7 +143,7 @@ def diagnose(config: Config, run: str, jobs: int) -> None:
 
 
 @main.command()
-@click.argument("measurement")
+@click.argument("measurement", shell_complete=names("measurements"))
 @_jobs
 def measure(measurement: str, jobs: int) -> None:
     """Make the MEASUREMENT of params.yaml on the snapshots of its run."""
@@ -145,7 +156,7 @@ def measure(measurement: str, jobs: int) -> None:
 
 
 @main.command()
-@click.argument("figure")
+@click.argument("figure", shell_complete=names("figures"))
 def plot(figure: str) -> None:
     """Draw FIGURE of params.yaml from recorded tables."""
     from eosrepro import config, pipeline
@@ -154,11 +165,16 @@ def plot(figure: str) -> None:
 
 
 @main.command()
-def verify() -> None:
+@_as_json
+def verify(as_json: bool) -> None:
     """Say of each declared claim whether the recorded runs bear it out."""
     from eosrepro import claims, config, pipeline, store
 
-    counts = claims.counts(pipeline.verify(config.load()))
+    verdicts = pipeline.verify(config.load())
+    if as_json:
+        _echo_json(claims.as_json(verdicts))
+        return
+    counts = claims.counts(verdicts)
     summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     click.echo(f"claims: {summary}; see {store.VERIFY / 'claims.md'}")
 
@@ -172,7 +188,23 @@ def report() -> None:
 
 
 @main.command()
-@click.argument("run", required=False)
+@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=_RUNS)
+@_as_json
+def compare(runs: tuple[str, ...], as_json: bool) -> None:
+    """Compare two or more recorded RUNS: settings that differ, measures, and a picture of their curves."""
+    from eosrepro import compare, config, screen
+
+    compared = compare.compare(config.load(), runs)
+    if as_json:
+        _echo_json({**vars(compared), "figure": str(compared.figure)})
+        return
+    for title, head, rows in compare.tables(compared):
+        screen.show_table(title, head, rows)
+    click.echo(f"wrote {compared.figure}")
+
+
+@main.command()
+@click.argument("run", required=False, shell_complete=_RUNS)
 def sync(run: str | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
     from eosrepro import config, pipeline
@@ -180,6 +212,41 @@ def sync(run: str | None) -> None:
     if not pipeline.sync(config.load(), run):
         raise EosreproError("MLflow does not have everything: see the warnings above")
     click.echo("MLflow is up to date with the recorded files")
+
+
+@main.command()
+@_as_json
+def doctor(as_json: bool) -> None:
+    """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
+    try:
+        from eosrepro import doctor, screen
+    except ImportError as error:
+        raise EosreproError(f"{error}: `make setup` installs what is missing") from None
+
+    checks = doctor.examine()
+    if as_json:
+        _echo_json([vars(check) for check in checks])
+    else:
+        rows = [[check.state, check.name, check.found] for check in checks]
+        screen.show_table("", ["state", "of", "found, and what to do"], rows)
+    if any(check.state == "problem" for check in checks):
+        raise SystemExit(1)
+
+
+@main.command("list")
+@_as_json
+def list_(as_json: bool) -> None:
+    """List runs, measurements and figures, and say what of each is up to date."""
+    from eosrepro import config, listing, screen
+
+    listed = listing.entries(config.load())
+    if as_json:
+        _echo_json(listing.as_records(listed))
+        return
+    for title, head, rows in listing.tables(listed):
+        screen.show_table(title, head, rows)
+    if any(state.word != "up to date" for entry in listed for state in entry.states.values()):
+        click.echo("`dvc repro` brings all of it up to date; `dvc repro STAGE`, such as figure@exp3, a part")
 
 
 @main.command()
@@ -209,14 +276,17 @@ def sweep(file: Path) -> None:
     show_default=True,
     help="auto: a GPU if any.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_as_json
 def bench(examples: int, rounds: int, steps: int, threads: int, device: str, as_json: bool) -> None:
     """Measure speed as ratios against baselines in this process; takes minutes."""
     from eosrepro import bench, problems
 
     chosen = problems.device(device)
     results = bench.bench(n_examples=examples, rounds=rounds, steps=steps, threads=threads, device=chosen)
-    click.echo(json.dumps(bench.as_records(results), indent=2) if as_json else bench.as_markdown(results))
+    if as_json:
+        _echo_json(bench.as_records(results))
+    else:
+        click.echo(bench.as_markdown(results))
 
 
 @main.command()
@@ -236,14 +306,18 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("run")
-def show(run: str) -> None:
+@click.argument("run", shell_complete=_RUNS)
+@_as_json
+def show(run: str, as_json: bool) -> None:
     """Print the resolved settings of the experiment or toy RUN."""
     import yaml
 
     from eosrepro.config import load
 
-    click.echo(yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=True), nl=False)
+    if as_json:
+        _echo_json(load().resolved(run))
+    else:
+        click.echo(yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @config.command()

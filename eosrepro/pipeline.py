@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from eosrepro import catalog, claims, comparison, measuring, resuming, store, tracking
+from eosrepro import catalog, claims, comparison, measuring, resuming, sizes, store, tracking
 from eosrepro.config import Config, Figure, Member, Toy, counts_epochs
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
@@ -170,18 +170,19 @@ def train_into(
     with (
         resuming.unfinished(folder, determined_by) as place,
         resuming.training(place, snapshot_every) as so_far,
-        progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report,
     ):
+        if data is not None:
+            sizes.announce(config, name, objective, theta, done=len(so_far.rows), folder=place)
         store.remove_leftovers(folder)
         for row in so_far.rows:
             observe(row)
         start = so_far.position(theta)
-        for row in minimise(objective, start, optimizer(run), stop=stop, on_iterate=so_far.keep):
-            so_far.rows.append(row)
-            observe(row)
-            report(
-                row.step, loss=row.loss, accuracy=row.accuracy, RP=row.relative_progress, L=row.directional_smoothness
-            )
+        with progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report:
+            for row in minimise(objective, start, optimizer(run), stop=stop, on_iterate=so_far.keep):
+                so_far.rows.append(row)
+                observe(row)
+                shown = {"loss": row.loss, "accuracy": row.accuracy}
+                report(row.step, **shown, RP=row.relative_progress, L=row.directional_smoothness)
         ended = outcome(so_far.rows[-1], stop)
         store.place_snapshots(place / "snapshots", folder / "snapshots")
         store.save_trajectory(folder, so_far.rows, ended, data=str(data or ""), fingerprint=fingerprint)

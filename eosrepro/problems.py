@@ -38,10 +38,9 @@ def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective,
     if isinstance(run, Toy):
         return toy_problem(member("toys", run.toy)(), run.start)
     assert data is not None
-    build = member("models", run.model)
-    _check_memory(name, _n_parameters(build, data), DTYPES[compute.dtype])
+    _check_memory(name, n_parameters(run, data), DTYPES[compute.dtype])
     return network_problem(
-        build,
+        member("models", run.model),
         member("losses", run.loss)(),
         data,
         seed=run.seed,
@@ -75,17 +74,18 @@ def member(kind: str, chosen: Member) -> Callable[..., Any]:
     return partial(catalog.find(kind, chosen.name), **chosen.options)
 
 
-def _n_parameters(build: Callable[[tuple[int, ...], int], torch.nn.Module], data: Dataset) -> int:
-    with torch.device("meta"):  # shapes alone
-        module = build(tuple(data.inputs.shape[1:]), data.n_classes)
+def n_parameters(run: Experiment, data: Dataset) -> int:
+    """Number of parameters P of the network of a run on these data; nothing is computed."""
+    with torch.device("meta"):  # shapes without numbers
+        module = member("models", run.model)(tuple(data.inputs.shape[1:]), data.n_classes)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _check_memory(name: str, n_parameters: int, dtype: torch.dtype) -> None:
+def _check_memory(name: str, parameters: int, dtype: torch.dtype) -> None:
     # The module, two iterates, their gradients and the update; three of these in float64 for inner products.
-    needed = n_parameters * (6 * dtype.itemsize + 3 * 8)
+    needed = parameters * (6 * dtype.itemsize + 3 * 8)
     if needed > (free := available_memory()):
         raise EosreproError(
-            f"{name} has {n_parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
+            f"{name} has {parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
             f"{free / 1e9:.1f} GB are free. {SMALLER}"
         )

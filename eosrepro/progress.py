@@ -119,11 +119,12 @@ class _Lines(_Display):
         first_step, started = self._start = self._start or (step, now)
         parts = [f"{self._label}: step {step}/{self._total}", values]
         if first_step < step < self._total:
-            parts.append(f"ETA {_duration((now - started) / (step - first_step) * (self._total - step))}")
+            parts.append(f"ETA {duration((now - started) / (step - first_step) * (self._total - step))}")
         print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words: `12 min 05 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -18,7 +18,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -47,7 +48,7 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
     Raises:
         StoreError: another process works at the same result, or the folder cannot be made.
     """
-    place = UNFINISHED / ".".join(part for part in result.parts if part not in (os.sep, "..", store.STAGES.name))
+    place = place_of(result)
     with _locked(place, result):
         digest = hashlib.sha256(json.dumps([key, _sources(), torch.__version__], sort_keys=True, default=str).encode())
         folder = place / digest.hexdigest()[:16]
@@ -58,6 +59,26 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
         store.remove_leftovers(folder)
         yield folder
         shutil.rmtree(place)
+
+
+def place_of(result: Path) -> Path:
+    """Where the unfinished work at `result` is kept."""
+    return UNFINISHED / ".".join(part for part in result.parts if part not in (os.sep, "..", store.STAGES.name))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far an unfinished stage is."""
+
+    name: str  # of its folder below stages/unfinished
+    step: int | None  # the last iteration that is kept; None: nothing is kept yet
+    running: bool  # a process works at it
+
+
+def standings() -> dict[str, Standing]:
+    """All unfinished stages, by name. Work of other settings or sources than today's is among them."""
+    places = sorted(lock.parent for lock in UNFINISHED.glob("*/lock"))
+    return {place.name: Standing(place.name, _last_step(place), _is_held(place / "lock")) for place in places}
 
 
 class Training:
@@ -139,11 +160,44 @@ def load_checkpoint(path: Path) -> Any:
 @contextmanager
 def _locked(place: Path, result: Path) -> Iterator[None]:
     with _opened(place) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another process works at {result}: wait for it, or end it") from None
+        if not (_lock(file) or _lock_soon(file)):
+            raise StoreError(f"another process works at {result}: wait for it, or end it")
         yield
+
+
+def _lock(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_soon(file: IO[str]) -> bool:
+    time.sleep(0.1)  # `standings` holds it for a moment
+    return _lock(file)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except OSError:  # finished, and removed, since it was found
+        return False
+
+
+def _last_step(place: Path) -> int | None:
+    """Of the snapshots of a training, or of the blocks of a measurement."""
+    snapshots = [int(path.stem) for path in place.glob("*/snapshots/*.safetensors") if path.stem.isdecimal()]
+    steps = [saved["step"] for saved in map(_saved, place.glob("*/checkpoint")) if saved]
+    rows = [saved["rows"] for saved in map(_saved, place.glob("*/from_*")) if saved]
+    return max([*snapshots, *steps, *(each[-1]["step"] for each in rows if each)], default=None)
+
+
+def _saved(path: Path) -> Any:
+    with suppress(StoreError):
+        return store.load_checkpoint(path)
+    return None
 
 
 def _opened(place: Path) -> IO[str]:

@@ -9,6 +9,7 @@
     stages/report.html                       all of it as one page, see `report`
     figures/<figure>/                        <figure>.png, <figure>.svg, table.csv
     stages/unfinished/                       checkpoints, see `resuming`
+    stages/compare/<run>_<run>/              what `compare` draws
 
 Every file is written beside its place and moved there, so a reader never sees half of one. Tables are CSV with the
 shortest decimal that reads back to the same float64. Nothing here holds a time, a host name or a run id, so equal runs
@@ -319,7 +320,12 @@ def load_table(path: Path) -> pd.DataFrame:
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON with two-space indents; NaN and infinity become null, as strict JSON readers demand."""
-    save_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    save_text(path, as_json(content) + "\n")
+
+
+def as_json(content: Any) -> str:
+    """The same as text, for a reader in a pipe."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -26,11 +26,12 @@ import os
 import platform
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import cache
 from math import isclose, isfinite
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 FLUSH_SECONDS = 10.0
+LOCK_SECONDS = 2.0  # one who writes to a SQLite store holds it for less
 POINTS_A_REQUEST = 1000  # the most that MLflow takes
 PARAMS_A_REQUEST = 100
 PARAM_LENGTH = 500
@@ -63,6 +65,8 @@ MEASURING_SOURCES = ("measuring.py", "diagnostics/sharpness.py", "lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
 
 GIT_COMMIT = "mlflow.source.git.commit"  # the name under which the MLflow UI shows it
+
+MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro sync`"
 
 # MLflow's own defaults would hold up a stage for minutes where a server is away.
 QUIET_AND_QUICK = {
@@ -562,6 +566,51 @@ def serve(port: int) -> None:
     os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **server})
 
 
+def check(experiment: str) -> str:
+    """Where MLflow keeps the runs of this project, in words; nothing is written.
+
+    Raises:
+        EosreproError: the store is away, is locked, is of another folder, or cannot be read.
+    """
+    uri = store_uri()
+    file = _file(uri)
+    if file and not file.exists():
+        return f"{redacted(uri)} will be made by the first run"
+    try:
+        if file:
+            _try_to_lock(file)
+        found = _client(uri).get_experiment_by_name(experiment)
+    except Exception as error:  # whatever MLflow and its database drivers raise
+        reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
+        raise EosreproError(
+            f"{redacted(uri)} cannot be used ({reason}): start its server, or mend MLFLOW_TRACKING_URI. Until then "
+            "trainings go on without it, and `eosrepro sync` catches up"
+        ) from None
+    if found and not _is_here(found.artifact_location):
+        raise EosreproError(MADE_ELSEWHERE)
+    return f"{redacted(uri)}{'' if found else ', no runs yet'}"
+
+
+def _file(uri: str) -> Path | None:
+    """The file of a SQLite store."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def _try_to_lock(file: Path) -> None:
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def _is_here(artifacts: str) -> bool:
+    """Whether a store is that of this folder; one that the environment names may be anywhere."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or artifacts == _artifacts()
+
+
+def _artifacts() -> str:
+    return (_project() / "mlartifacts").as_uri()
+
+
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -592,15 +641,15 @@ class _CarryingOn:
 
 def _open(experiment: str) -> _Store:
     uri = store_uri()
-    own = None if os.environ.get("MLFLOW_TRACKING_URI") else (_project() / "mlartifacts").as_uri()
+    own = None if os.environ.get("MLFLOW_TRACKING_URI") else _artifacts()
     # Several processes that create the tables of one SQLite file at once fail.
     with _locked(uri):
         client = _client(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return _Store(client, _create_experiment(client, experiment, own), uri)
-    if own and found.artifact_location != own:
-        raise RuntimeError("mlflow.db was made in another folder: delete it, then run `eosrepro sync`")
+    if not _is_here(found.artifact_location):
+        raise RuntimeError(MADE_ELSEWHERE)
     return _Store(client, found.experiment_id, uri)
 
 
@@ -629,10 +678,11 @@ def _client(uri: str) -> MlflowClient:
 @contextmanager
 def _locked(uri: str) -> Iterator[None]:
     """Hold the lock file beside a SQLite store; other stores look after themselves."""
-    if not uri.startswith("sqlite:///"):
+    database = _file(uri)
+    if database is None:
         yield
         return
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    path = database.with_name(f"{database.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from eosrepro import measuring, pipeline, problems, store, tracking
@@ -106,7 +107,11 @@ def test_a_broken_file_is_refused_with_its_place_and_what_is_allowed_and_leaves_
         "verify",
         "sync",
         "sync exp3_2over30",
+        "list",
+        "list --json",
+        "compare exp3_2over30 exp2_2over300",
         "config show exp3_2over30",
+        "config show exp3_2over30 --json",
         "config check",
         "config check --stamp stages/valid",
     ],
@@ -426,6 +431,20 @@ def test_config_show_prints_what_determines_the_run(name: str, folder: Path) -> 
     assert yaml.safe_load(done.stdout) == load(folder / "params.yaml").resolved(name)
 
 
+@pytest.mark.usefixtures("small")
+def test_config_show_as_json(folder: Path) -> None:
+    done = run("config", "show", "exp3_2over30", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == load(folder / "params.yaml").resolved("exp3_2over30")
+
+
+@pytest.mark.usefixtures("small")
+def test_verify_as_json_prints_the_verdicts_that_it_writes(folder: Path) -> None:
+    done = run("verify", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == store.load_json(folder / "stages/verify/claims.json")
+
+
 @pytest.mark.usefixtures("folder")
 def test_config_schema_prints_the_committed_file() -> None:
     done = run("config", "schema")
@@ -469,6 +488,50 @@ def test_every_command_has_help(path: tuple[str, ...], command: click.Command) -
             assert str(parameter.name).upper() in command.help
         else:
             assert getattr(parameter, "help", None), parameter.name
+
+
+# --- the Tab key ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "incomplete", "wanted"),
+    [
+        (["train"], "exp3", ["exp3_2over10", "exp3_2over30"]),
+        (["diagnose"], "exam", ["example1_2over39"]),
+        (["sync"], "exp8", ["exp8_2over50"]),
+        (["config", "show"], "exp2", ["exp2_2over300"]),
+        (["compare", "exp3_2over10"], "exp3", ["exp3_2over30"]),
+        (["measure"], "", ["exp5", "exp8_2over50"]),
+        (["plot"], "ex", ["example1", "exp3", "exp5", "exp8"]),
+        (["plot"], "nothing", []),
+        ([], "doc", ["doctor"]),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_names_are_completed(typed: list[str], incomplete: str, wanted: list[str]) -> None:
+    shell = ShellComplete(main, {}, "eosrepro", "_EOSREPRO_COMPLETE")
+    assert [item.value for item in shell.get_completions(typed, incomplete)] == wanted
+
+
+@pytest.mark.parametrize("text", [None, "profile: [", "", "experiments: 3", "toys: {a: {}}", "a: &a [*a]", "\x00"])
+def test_a_file_that_cannot_be_read_completes_to_nothing(text: str | None, folder: Path) -> None:
+    if text is not None:
+        (folder / "params.yaml").write_text(text)
+    shell = ShellComplete(main, {}, "eosrepro", "_EOSREPRO_COMPLETE")
+    assert shell.get_completions(["train"], "") == []
+
+
+@pytest.mark.usefixtures("small")
+def test_the_tab_key_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys, atexit; atexit.register(lambda: print({'torch', 'pandas', 'pydantic'} & set(sys.modules)));"
+        "from eosrepro.cli import main; main(prog_name='eosrepro')"
+    )
+    asked = {"_EOSREPRO_COMPLETE": "bash_complete", "COMP_WORDS": "eosrepro train exp3", "COMP_CWORD": "2"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment() | asked)
+    assert done.stdout.splitlines() == ["plain,exp3_2over10", "plain,exp3_2over30", "set()"]
+    assert done.stderr == ""
 
 
 def test_version() -> None:

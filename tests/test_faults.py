@@ -28,6 +28,7 @@ from tests.test_cli import CLOSED_PORT, contents, message, run
 GD = "exp3_2over30"
 TRAIN, DIAGNOSTICS = f"stages/train/tanh/unstable/{GD}", f"stages/diagnostics/tanh/unstable/{GD}"
 PROGRAM = "from eosrepro import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
+PROGRESS = (f"train {GD}", f"sharpness of {GD}")
 LONG = {"max_steps": 2500, "snapshot_every": 15}
 
 
@@ -63,7 +64,7 @@ def failure(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert "Traceback" not in err
-    return "".join(line for line in err.splitlines(keepends=True) if "step " not in line)
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith(PROGRESS))
 
 
 def success(process: subprocess.Popen[str]) -> str:
@@ -117,7 +118,8 @@ def test_a_full_disk_ends_a_training_that_goes_on_when_there_is_room(trained: Pa
     )
     assert done.returncode == 0, done.stderr
     first, second = done.stderr.split("first: 1\n")
-    (said,) = [line for line in first.splitlines() if "step " not in line]
+    warned, said = [line for line in first.splitlines() if not line.startswith(PROGRESS)]
+    assert warned.startswith(f"Warning: the snapshots of {GD} take up to ")
     assert said.startswith("Error: cannot write stages/unfinished/")
     assert "No space left on device" in said
     assert "Free some space and run the same command again: it goes on from its last checkpoint" in said
@@ -244,7 +246,7 @@ def test_a_truncated_or_altered_file_is_named_and_not_used(
     (folder / path).write_bytes(damage((folder / path).read_bytes()))
     before = contents(folder)
     said = message(run(*stage.split()), exit_code=1)
-    (line,) = [each for each in said.splitlines() if "step " not in each]
+    (line,) = [each for each in said.splitlines() if not each.startswith(PROGRESS)]
     assert line.startswith(f"Error: {path} is ")
     assert line.endswith("run `dvc repro`")
     assert {name: content for name, content in contents(folder).items() if "unfinished" not in name} == before

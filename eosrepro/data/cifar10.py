@@ -40,6 +40,17 @@ def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)
     )
 
 
+def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
+    """What has to be fetched before `cifar10` can be called, and how; None: nothing."""
+    datasets, place = torchvision_datasets(), Path(root).expanduser()
+    names = (datasets.CIFAR10.filename, datasets.CIFAR10.base_folder)
+    if any((place / name).exists() for name in names):
+        return None
+    if download:
+        return f"{names[0]} is not in {place} yet: `dvc repro` downloads it (170 MB), or put it there"
+    return _advice(place, datasets.CIFAR10, RuntimeError(), unpacking=False)
+
+
 def _open(root: Path, *, download: bool) -> Any:
     datasets = torchvision_datasets()
     archive = root / datasets.CIFAR10.filename

@@ -48,13 +48,22 @@ def imagefolder(
     )
 
 
+def missing(*, root: str, **_others: Any) -> str | None:
+    """What has to be put where before `imagefolder` can be called; None: nothing."""
+    torchvision_datasets()
+    folder = Path(root).expanduser()
+    if folder.is_dir():
+        return None
+    return (
+        f"data.root: there is no folder {folder}: put the images there as {folder}/<class>/<image>, "
+        "or set `profile: quick` in params.yaml, which needs none"
+    )
+
+
 def _open(root: Path) -> Any:
     datasets = torchvision_datasets()
-    if not root.is_dir():
-        raise DataError(
-            f"data.root: there is no folder {root}: put the images there as {root}/<class>/<image>, "
-            "or set `profile: quick` in params.yaml, which needs none"
-        )
+    if advice := missing(root=str(root)):
+        raise DataError(advice)
     try:
         return datasets.ImageFolder(root)
     except OSError as error:

@@ -1,0 +1,204 @@
+"""What is up to date is what DVC says, and an unfinished stage says how far it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from dvc.repo import Repo
+
+from eosrepro import config, listing, pipeline, resuming, store
+from eosrepro.cli import main
+from eosrepro.errors import StoreError
+from eosrepro.listing import State
+from eosrepro.types import Position, Row
+from tests.project import small_params, write_params, write_project
+
+TOY, RUN, FIGURE = "example1_2over39", "exp3_2over30", "figure@example1"
+MADE = ("check", "train_toys", "diagnose_toys", FIGURE)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which DVC knows the toys and their figure as up to date, and nothing else."""
+    folder = tmp_path_factory.mktemp("listing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+        write_project(folder)
+        store.save_text(folder / "stages/valid", "params.yaml is valid\n")
+        pipeline.train(config.load(), TOY)
+        pipeline.diagnose(config.load(), TOY)
+        pipeline.plot(config.load(), "example1")
+        with Repo.init(no_scm=True) as repo:
+            for stage in MADE:  # as if `dvc repro` had run it
+                repo.commit(stage, force=True)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to change, the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def states() -> dict[str, State]:
+    """By stage."""
+    return {stage: state for entry in listing.entries(config.load()) for stage, state in entry.states.items()}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["list", *arguments])
+
+
+def append(path: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / path).open("a") as file:
+            file.write("\n")
+
+    return change
+
+
+def set_param(*keys: str, to: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        params = small_params()
+        place = params
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = to
+        write_params(folder, params)
+
+    return change
+
+
+def change_command(folder: Path) -> None:
+    path = folder / "dvc.yaml"
+    path.write_text(path.read_text().replace("eosrepro train --toys", "nice eosrepro train --toys"))
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "state"),
+    [
+        pytest.param(lambda _folder: None, "train_toys", State("up to date"), id="nothing"),
+        pytest.param(
+            set_param("toys", TOY, "start", to=[0.2, 0.1]), "train_toys", State("changed", "toys"), id="a setting"
+        ),
+        pytest.param(set_param("mlflow", "window", to=5), FIGURE, State("up to date"), id="a setting of others"),
+        pytest.param(
+            append("eosrepro/training.py"), "train_toys", State("changed", "eosrepro/training.py"), id="a source"
+        ),
+        pytest.param(
+            lambda folder: shutil.rmtree(folder / "figures"),
+            FIGURE,
+            State("changed", "figures/example1 deleted"),
+            id="an output is gone",
+        ),
+        pytest.param(
+            append("figures/example1/table.csv"),
+            FIGURE,
+            State("changed", "figures/example1"),
+            id="one is altered",
+        ),
+        pytest.param(change_command, "train_toys", State("changed", "its command"), id="the command"),
+        pytest.param(
+            lambda folder: (folder / "dvc.lock").unlink(),
+            FIGURE,
+            State("changed", "made without `dvc repro`"),
+            id="DVC knows nothing",
+        ),
+    ],
+)
+def test_what_is_up_to_date_is_what_dvc_says(
+    change: Callable[[Path], None], stage: str, state: State, project: Path
+) -> None:
+    change(project)
+    found = states()
+    assert found[stage] == state
+    with Repo() as repo:
+        stale = repo.status().keys()
+    assert {name for name, each in found.items() if each.word not in ("up to date", "behind")} == stale
+
+
+@pytest.mark.usefixtures("project")
+def test_what_was_never_made() -> None:
+    found = states()
+    assert {stage for stage, state in found.items() if state == State("up to date")} == set(MADE)
+    assert {state for stage, state in found.items() if stage not in MADE} == {State("never made")}
+
+
+def test_what_hangs_on_a_stage_that_is_to_run_is_behind(project: Path) -> None:
+    set_param("mlflow", "window", to=5)(project)
+    append("eosrepro/optimizers/gd.py")(project)
+    found = states()
+    assert found["check"] == State("changed", "params.yaml")
+    # Not after `check`, whose output is always the same.
+    assert found[FIGURE] == found["diagnose_toys"] == State("behind", "after train_toys")
+
+
+def keep_a_training(place: Path, steps: int) -> None:
+    so_far = resuming.Training(place, 5)
+    for step in range(steps):
+        so_far.rows.append(Row(step, *[0.0] * 8))
+        so_far.keep(Position(step + 1, torch.zeros(3), None))
+    so_far.checkpoint()
+
+
+@pytest.mark.usefixtures("project")
+def test_an_unfinished_stage_says_how_far_it_is() -> None:
+    trained = store.train_folder(config.load().run(RUN).folder, RUN)
+    measured = store.diagnostics_folder(config.load().run(RUN).folder, RUN) / "sharpness"
+    with suppress(KeyboardInterrupt), resuming.unfinished(trained, "key") as place:
+        keep_a_training(place, 7)
+        assert states()[f"train@{RUN}"] == State("running", "at iteration 7")
+        raise KeyboardInterrupt
+    with suppress(KeyboardInterrupt), resuming.unfinished(measured, "key") as place:
+        store.save_checkpoint(place / "from_0000000", {"snapshots": [], "rows": [{"step": 0}, {"step": 1_005}]})
+        raise KeyboardInterrupt
+    found = states()
+    assert found[f"train@{RUN}"] == State("unfinished", "at iteration 7")
+    assert found[f"diagnose@{RUN}"] == State("unfinished", "at iteration 1,005")
+    assert found["train_toys"] == State("up to date")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_comparison_makes_nothing_out_of_date() -> None:
+    before = states()
+    store.save_text(Path("stages/compare/a_b/table.csv"), "step\n")
+    assert states() == before
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_lists_all_of_params_yaml() -> None:
+    done = run()
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [TOY, "quadratic,", "gd,", "η", "=", "2/39", *["up", "to", "date", "up", "to", "date"]] in lines
+    assert [RUN, "mlp,", "cross_entropy,", "gd,", "η", "=", "2/30", *["never", "made", "never", "made"]] in lines
+    assert ["example1", TOY, "up", "to", "date"] in lines
+    assert ["exp5", "tau_scan", "of", RUN, "never", "made"] in lines
+    assert done.stdout.rstrip().endswith("`dvc repro STAGE`, such as figure@exp3, a part")
+
+
+@pytest.mark.usefixtures("project")
+def test_json_lists_the_same() -> None:
+    told = json.loads(run("--json").stdout)
+    assert {"kind": "figure", "name": "example1", "about": TOY, "stages": {FIGURE: vars(State("up to date"))}} in told
+    declared = config.load()
+    named = {entry["name"] for entry in told if entry["kind"] != "other"}
+    assert named == {*declared.runs, *declared.measurements, *declared.figures}
+
+
+def test_a_folder_that_dvc_does_not_know_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"DVC cannot read this project .*: run `dvc init`"), listing.project():
+        pass

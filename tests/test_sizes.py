@@ -1,0 +1,76 @@
+"""What a training takes is said before it starts, and a disk that is too small is noticed there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from eosrepro import config, sizes
+from eosrepro.config import Config
+from eosrepro.errors import StoreError
+from eosrepro.problems import problem
+from eosrepro.sizes import Size
+from eosrepro.types import Dataset
+from tests.conftest import small_dataset
+from tests.project import ROOT, small_params
+
+RUN = "exp3_2over30"
+DATA = small_dataset()  # 40 examples of 3 × 3
+N_PARAMETERS = 9 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3  # of two hidden layers of 8
+
+
+def settings(stop: dict[str, Any] | None = None) -> Config:
+    params = small_params()
+    params["experiments"][RUN]["stop"] = stop or params["experiments"][RUN]["stop"]
+    return config.validate(params, Path("params.yaml"), reference=ROOT / "reference")
+
+
+def announce(declared: Config, data: Dataset, folder: Path, done: int = 0) -> None:
+    objective, theta = problem(declared, RUN, data)
+    sizes.announce(declared, RUN, objective, theta, done=done, folder=folder)
+
+
+def test_the_size_is_that_of_all_snapshots_of_the_longest_run() -> None:
+    size = sizes.of_experiment(settings(), RUN, DATA)
+    assert size == Size(N_PARAMETERS, steps=10, every=5, itemsize=4)
+    assert size.snapshots == 3  # of iterations 0, 5 and 10
+    assert size.bytes == 3 * N_PARAMETERS * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 kB"), (12_345, "12.3 kB"), (52.5e6, "52.5 MB"), (1.58e10, "15.8 GB")]
+)
+def test_bytes_in_words(size: int, words: str) -> None:
+    assert sizes.in_words(size) == words
+
+
+def test_what_is_to_come_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    announce(settings(), DATA, tmp_path)
+    said = capsys.readouterr()
+    assert said.out == ""
+    start = f"train {RUN}: {N_PARAMETERS} parameters, 40 examples; at most 10 iterations (about 0 s) and 3 snapshots ("
+    assert said.err.startswith(start)
+    assert said.err.count("\n") == 1
+    announce(settings(), DATA, tmp_path, done=6)
+    assert "at most 4 iterations (about 0 s) and 1 snapshots" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [{"max_steps": 10}, {"max_steps": 10, "accuracy": 0.95}])
+def test_a_disk_that_is_too_small_is_refused_or_where_a_run_may_end_early_warned_of(
+    stop: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=1000))
+    found = f"the snapshots of {RUN} take up to {3 * N_PARAMETERS * 4 / 1000:.3g} kB, and the disk has 1 kB free"
+    if "accuracy" in stop:
+        announce(settings(stop), DATA, tmp_path)
+        assert capsys.readouterr().err.endswith(
+            f"Warning: {found}. They fit if the run ends early; else {sizes.MORE_ROOM}\n"
+        )
+    else:
+        with pytest.raises(StoreError) as raised:
+            announce(settings(stop), DATA, tmp_path)
+        assert str(raised.value) == f"{found}: {sizes.MORE_ROOM}"
