@@ -132,7 +132,7 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
             verdict.source,
             f"`{verdict.run}`",
             markdown.number(verdict.measured),
-            _bound(verdict),
+            bound(verdict),
             markdown.number(verdict.published),
             "" if verdict.difference is None else f"{verdict.difference:+.1%}",
             verdict.reason,
@@ -156,7 +156,8 @@ def counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
     return {kind: found[kind] for kind in JUDGEMENTS}
 
 
-def _bound(verdict: Verdict) -> str:
+def bound(verdict: Verdict) -> str:
+    """The values that bear a claim out, as text."""
     if verdict.low is not None and verdict.high is not None:
         return f"{markdown.number(verdict.low)} to {markdown.number(verdict.high)}"
     return f"≥ {markdown.number(verdict.low)}" if verdict.high is None else f"≤ {markdown.number(verdict.high)}"
