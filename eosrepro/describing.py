@@ -18,7 +18,7 @@ _ENDS = {
     "diverged": "diverged",
 }
 _SHORT = {"holds": "holds", "fails": "**fails**", "not applicable": "n.a."}
-_MEMBERS = ("toy", "model", "loss", "optimizer", "data", "preprocessing")
+_MEMBERS = ("toy", "model", "loss", "optimizer", "preprocessing")
 _MOST_ROWS = 25  # MLflow takes 8,000 characters
 
 _EXPERIMENT = """\
@@ -32,7 +32,7 @@ One run for each entry of `experiments` and `toys` in `params.yaml`, as `dvc.yam
 | `windowed/` | least, mean and greatest value of every few steps: charts thin `train/`, which hides an oscillation |
 | `curvature/` | sharpness, the largest eigenvalue of the Hessian, and the same in units of 2/η |
 | `summary/` | one number a run, to sort and compare by: onset, crossing of 2/η, means after the onset |
-| others | what another diagnostic measured, by its name |
+| `diagnostics/` | what other diagnostics measured, as `<diagnostic>.<quantity>` |
 
 Search: {example}`params.step_size = '2/60'`, `tags."claims.fail" != '0'`, `metrics."summary/onset" > 100`.
 More is in `docs/mlflow.md`.
@@ -73,6 +73,7 @@ def run(
     rows = [
         ("reproduces", reproduces),
         ("step size η", f"{resolved['step_size']}, so that 2/η = {markdown.number(record.threshold)}"),
+        ("data", record.origin["data"]),
         *settings,
     ]
     # The UI folds the description after a few lines.
@@ -90,16 +91,12 @@ def experiment(paper: str | None, verdicts: Sequence[Verdict]) -> str:
     """What all runs are, the number of claims that hold, what the metrics are, and how to find a run."""
     sources = Counter(verdict.source for verdict in verdicts)
     example = f"`tags.reproduction LIKE '%{sources.most_common(1)[0][0]}%'`, " if paper and sources else ""
-    return _EXPERIMENT.format(
-        paper=f" of {paper}" if paper else "",
-        counts=_count(verdicts),
-        example=example,
-    )
+    return _EXPERIMENT.format(counts=_count(verdicts), paper=f" of {paper}" if paper else "", example=example)
 
 
 def _claims(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
-        return "There are none."
+        return "There is none."
     rows = [
         [
             _SHORT[verdict.verdict],
@@ -112,8 +109,9 @@ def _claims(verdicts: Sequence[Verdict]) -> str:
         for verdict in sorted(verdicts, key=lambda verdict: verdict.verdict != "fails")
     ]
     table = markdown.table(["verdict", "claim", "measured", "expected", "published", "source"], rows[:_MOST_ROWS])
-    rest = f"\n\n{len(rows) - _MOST_ROWS} more in `stages/verify/claims.md`" if len(rows) > _MOST_ROWS else ""
-    return table + rest
+    left_out = [f"{len(rows) - _MOST_ROWS} more are in `stages/verify/claims.md`."] if len(rows) > _MOST_ROWS else []
+    reasons = dict.fromkeys(verdict.reason for verdict in verdicts if verdict.verdict == "not applicable")
+    return "\n\n".join([table, *left_out, *(f"n.a.: {reason}" for reason in reasons)])
 
 
 def _count(verdicts: Sequence[Verdict]) -> str:
@@ -129,10 +127,8 @@ def _member(settings: Mapping[str, Any]) -> str:
 
 def _end(record: Record) -> str:
     end = record.summary
-    numbers = [f"loss {markdown.number(end['loss'])}"] if isfinite(end["loss"] or 0) else []
-    if end.get("accuracy") is not None:
-        numbers.append(f"accuracy {end['accuracy']:.1%}")
-    return f"{_ENDS[end['reason']]}: {end['steps']:,} steps, {', '.join(numbers)}"
+    accuracy = "" if end["accuracy"] is None else f", accuracy {end['accuracy']:.1%}"
+    return f"{_ENDS[end['reason']]}: {end['steps']:,} steps, loss {markdown.number(end['loss'])}{accuracy}"
 
 
 def _at(step: float) -> str:
