@@ -32,7 +32,7 @@ One run for each entry of `experiments` and `toys` in `params.yaml`, as `dvc.yam
 | `windowed/` | least, mean and greatest value of every few steps: charts thin `train/`, which hides an oscillation |
 | `curvature/` | sharpness, the largest eigenvalue of the Hessian, and the same in units of 2/η |
 | `summary/` | one number a run, to sort and compare by: onset, crossing of 2/η, means after the onset |
-| `diagnostics/` | what other diagnostics measured, as `<diagnostic>.<quantity>` |
+| `diagnostics/` | what other diagnostics measured |
 
 Search: {example}`params.step_size = '2/60'`, `tags."claims.fail" != '0'`, `metrics."summary/onset" > 100`.
 More is in `docs/mlflow.md`.

@@ -33,7 +33,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -375,10 +375,12 @@ def _trajectory_points(record: Record, window: int) -> Iterator[Point]:
 
 
 def _measured_points(record: Record) -> Iterator[Point]:
-    """The eigenvalues as curvature/<quantity>; what others found as diagnostics/<diagnostic>.<quantity>."""
+    """The eigenvalues as curvature/<quantity>; what others found as diagnostics/<quantity>."""
     for diagnostic, (table, _) in record.measured.items():
+        if not table["step"].is_unique:
+            continue  # a curve at each step, which no metric can hold
         columns = [str(name) for name in table if name != "step"]
-        prefix = f"diagnostics/{diagnostic}."
+        prefix = "diagnostics/"
         if diagnostic == "sharpness":
             columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
             prefix = "curvature/"
@@ -401,18 +403,18 @@ def _finite(points: Iterable[Point]) -> Iterator[Point]:
     return (point for point in points if isfinite(point.value))
 
 
-def _is_recorded(name: str, measured: Container[str]) -> bool:
+def _is_recorded(name: str, measured: Mapping[str, Measured]) -> bool:
     """Whether a metric is of what is on record: the trajectory, or a diagnostic that was measured."""
     group, slash, quantity = name.partition("/")
     if group == "curvature" or (group == "summary" and quantity.startswith("sharpness")):
         return "sharpness" in measured
     if group == "diagnostics":
-        return quantity.partition(".")[0] in measured
+        return any(quantity in found.table for found in measured.values())
     return not slash or group in ("train", "windowed", "summary")
 
 
 def _missing(
-    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Container[str]
+    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Mapping[str, Measured]
 ) -> list[Point] | None:
     """The points that the run lacks; None where what it has is not a part of what is recorded."""
     names = {point.name for point in points}

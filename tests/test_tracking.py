@@ -349,7 +349,7 @@ def with_scan(record: Record, means: Mapping[int, float], rtol: float = 1e-4) ->
     return replace(record, measured={**record.measured, "tau_scan": scan})
 
 
-SCAN = "diagnostics/tau_scan.directional_smoothness_mean"
+SCAN = "diagnostics/directional_smoothness_mean"
 
 
 def test_other_diagnostics_join_the_run_as_a_group_of_their_own() -> None:
@@ -371,6 +371,12 @@ def test_a_diagnostic_measured_anew_replaces_what_it_found() -> None:
     assert sync(with_scan(recorded(rows(10)), {0: 59.5}, rtol=1e-6))
     assert series(SCAN) == [(0, 59.5)]
     assert the_run().data.params["tau_scan.rtol"] == "1e-06"
+
+
+def test_a_curve_at_each_step_is_no_metric() -> None:
+    density = store.Measured(pd.DataFrame({"step": [0, 0, 5, 5], "node": [1.0, 2.0, 1.0, 2.0]}), {})
+    assert sync(replace(recorded(rows(10)), measured={"spectral_density": density}))
+    assert not any(name.startswith("diagnostics/") for name in the_run().data.metrics)
 
 
 def test_training_leaves_the_sharpness_of_an_equal_training_alone() -> None:
