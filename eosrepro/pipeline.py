@@ -124,7 +124,7 @@ def sync(config: Config, name: str | None = None) -> bool:
         for run in reversed(names)  # MLflow lists the newest first
     ]
     if name is None:
-        text = describing.experiment(config.mlflow.paper, _verdicts(config, names))
+        text = describing.experiment(config.mlflow.paper, _verdicts(config, config.runs))
         done.append(tracking.describe(config.mlflow.experiment, text))
     return all(done)
 

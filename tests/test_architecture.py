@@ -24,7 +24,18 @@ from tests.project import FIGURES as FIGURE_NAMES
 # Modules that stages import and dvc.yaml does not name, as an edit of them changes no result: nouns and look-ups, and
 # the wiring around the core. Where it does (a new column, a mended format), `dvc repro --force` is the answer.
 NOUNS_AND_LOOKUPS = ("errors", "catalog", "types")
-WIRING_AND_FORMATS = ("config", "store", "pipeline", "problems", "cli", "tracking", "progress", "resuming", "processes")
+WIRING_AND_FORMATS = (
+    "config",
+    "store",
+    "pipeline",
+    "problems",
+    "cli",
+    "tracking",
+    "describing",
+    "progress",
+    "resuming",
+    "processes",
+)
 
 # The core modules that the wiring calls in each command of dvc.yaml, and the kinds of members that it looks up there.
 # (A figure's contours of a toy come from a member too, and so do objective and minibatches of a measurement, but what
