@@ -33,11 +33,26 @@ _DECLARED: Mapping[str, Mapping[str, Any]] = {  # as claims are in params.yaml
 }
 MEASURES: Mapping[str, Measure] = {name: Measure.model_validate(declared) for name, declared in _DECLARED.items()}
 _HEAD = ["run", "source", "ended", *MEASURES]
+_NAMES = (  # of the measures, where no spaces may be
+    "steps_to_accuracy",
+    "sharpness_crossing",
+    "onset",
+    "relative_progress_mean",
+    "relative_progress_fraction_positive",
+    "directional_smoothness_over_threshold_mean",
+    "sharpness_over_threshold_mean",
+    "final_loss",
+)
 
 
 def measures(record: Record) -> dict[str, float]:
     """All of `MEASURES` of one run; NaN where it does not define the number, or the quantity was not recorded."""
     return {name: value(record, of) for name, of in MEASURES.items()}
+
+
+def summary(record: Record) -> dict[str, float]:
+    """The same by names without spaces."""
+    return dict(zip(_NAMES, measures(record).values(), strict=True))
 
 
 def table(records: Sequence[Record], published: Mapping[str, Record]) -> pd.DataFrame:

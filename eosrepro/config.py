@@ -397,6 +397,8 @@ class Mlflow(Section):
     """How runs are shown in MLflow; changes no result."""
 
     experiment: Text
+    paper: Text | None = None
+    """What is reproduced, in short: with the `source` of its claims, the tag `reproduction` of a run."""
     window: Positive
     """Iterations over which minimum, mean and maximum of an oscillating series are logged."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from eosrepro import catalog, claims, comparison, measuring, resuming, sizes, store, tracking
+from eosrepro import catalog, claims, comparison, describing, measuring, resuming, sizes, store, tracking
 from eosrepro.config import Config, Figure, Member, Toy, counts_epochs
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
@@ -51,10 +51,11 @@ def train(config: Config, name: str) -> Outcome:
     made_by = tracking.fingerprint(resolved, provenance)
     folder = store.train_folder(run.folder, name)
     started = time.monotonic()
+    tags = _reproduction(config, name)
     with ExitStack() as stack:
 
         def open_run() -> tracking.LiveRun:
-            return stack.enter_context(tracking.open_run(name, resolved, provenance, **_view(config)))
+            return stack.enter_context(tracking.open_run(name, resolved, provenance, tags=tags, **_view(config)))
 
         ended = train_into(folder, config, name, data, fingerprint=made_by, observe=_live(open_run, started))
     _sync_unless_short(config, name, data, started)
@@ -142,12 +143,14 @@ def sync(config: Config, name: str | None = None) -> bool:
     """
     names = [name] if name else [run for run in config.runs if _is_trained(config, run)]
     data = store.load_dataset(store.DATA) if config.experiments.keys() & names else None
-    done = [_sync(config, run, data if run in config.experiments else None) for run in names]
-    for figure, entry in config.figures.items():
-        if (store.FIGURES / figure).exists() and set(entry.runs) <= set(names):
-            done.append(_log_figure(config, figure))
-    if (store.VERIFY / "claims.json").exists():
-        done.append(_log_verdicts(config, _verdicts(config, names)))
+    figures = [figure for figure, entry in config.figures.items() if set(entry.runs) <= set(names)]
+    done = [
+        _sync(config, run, data if run in config.experiments else None, figures=figures)
+        for run in reversed(names)  # MLflow lists the newest first
+    ]
+    if name is None:
+        text = describing.experiment(config.mlflow.paper, _verdicts(config, config.runs))
+        done.append(tracking.describe(config.mlflow.experiment, text))
     return all(done)
 
 
@@ -336,7 +339,43 @@ def _published_files(config: Config, figure: Figure) -> dict[str, dict[str, str]
 
 
 def _view(config: Config) -> dict[str, Any]:
-    return {**config.mlflow.model_dump(), "profile": config.profile}
+    return {"experiment": config.mlflow.experiment, "window": config.mlflow.window, "profile": config.profile}
+
+
+def _reproduction(config: Config, name: str) -> dict[str, str]:
+    """The tag `reproduction` of a run: the paper, and what in it the claims about this run are about."""
+    sources = {claim.source for claim in config.claims.values() if claim.run == name}
+    return {"reproduction": describing.reproduction(config.mlflow.paper, sources)}
+
+
+def _colour(config: Config, name: str) -> str | None:
+    """The colour that a run has in the first figure that draws it; None where none does."""
+    from eosrepro.figures._style import colours
+
+    for figure in config.figures.values():
+        if name in figure.runs:
+            return "#" + bytes(round(255 * part) for part in colours(figure.runs)[name]).hex()
+    return None
+
+
+def _about(config: Config, name: str, record: store.Record, figures: Collection[str]) -> tracking.About:
+    verdicts = _verdicts(config, [name])
+    run = config.run(name)
+    trained, measured = store.train_folder(run.folder, name), store.diagnostics_folder(run.folder, name)
+    drawn = [store.FIGURES / figure for figure in figures if name in config.figures[figure].runs]
+    tables = [trained / "trajectory.csv", *(measured / f"{diagnostic}.csv" for diagnostic in record.measured)]
+    summary = comparison.summary(record)
+    of = _reproduction(config, name)
+    return tracking.About(
+        tags={**of, **describing.counts(verdicts)},
+        description=describing.run(config.resolved(name), of["reproduction"], record, summary, verdicts),
+        colour=_colour(config, name) if drawn else None,
+        summary=summary,
+        artifacts={
+            "tables": tables,
+            **{f"figures/{folder.name}": sorted(folder.iterdir()) for folder in drawn if folder.exists()},
+        },
+    )
 
 
 def _verdicts(config: Config, names: Collection[str]) -> list[claims.Verdict]:
@@ -353,17 +392,6 @@ def _verdicts(config: Config, names: Collection[str]) -> list[claims.Verdict]:
         )
         for key, claim in declared.items()
     ]
-
-
-def _log_verdicts(config: Config, verdicts: list[claims.Verdict]) -> bool:
-    runs = {verdict.run for verdict in verdicts if _is_trained(config, verdict.run)}
-    fingerprints = {run: _record(config, run).origin["fingerprint"] for run in runs}
-    return tracking.log_verdicts(verdicts, fingerprints, experiment=config.mlflow.experiment)
-
-
-def _log_figure(config: Config, name: str) -> bool:
-    drawn = [_record(config, run).origin["fingerprint"] for run in config.figures[name].runs]
-    return tracking.log_figure(store.FIGURES / name, drawn, experiment=config.mlflow.experiment)
 
 
 def _is_worth_mlflow(started: float) -> bool:
@@ -393,9 +421,10 @@ def _sync_unless_short(config: Config, name: str, data: Dataset | None, started:
         _sync(config, name, data)
 
 
-def _sync(config: Config, name: str, data: Dataset | None) -> bool:
+def _sync(config: Config, name: str, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
     resolved, record = config.resolved(name), _record(config, name)
     if record.origin["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
         print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
         return False
-    return tracking.sync_run(name, resolved, _provenance(data), record, **_view(config))
+    about = _about(config, name, record, figures)
+    return tracking.sync_run(name, resolved, _provenance(data), record, about=about, **_view(config))

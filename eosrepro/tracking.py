@@ -13,6 +13,10 @@ compares the MLflow run with the recorded tables, point by point:
 The MLflow UI thins a long series by sampling, which aliases an oscillation of period 2. Each oscillating series is
 therefore also logged as the least, mean and greatest value of every `window` steps, at the last of these steps.
 
+The UI makes a section of all metrics with the same text before their slash: `train`, every step; `windowed`, the same
+in windows; `curvature`, eigenvalues of the Hessian; `diagnostics`, what the others measured; `summary`, one number a
+run. The UI keeps an empty section for what none of the runs shown has, so they are few.
+
 No function here raises because MLflow is away: the first failure prints one line, and `eosrepro sync` catches up later.
 """
 
@@ -30,20 +34,21 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from math import isclose, isfinite
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import torch
 
 from eosrepro.errors import EosreproError
-from eosrepro.store import Measured, Record
+from eosrepro.store import DATA, Measured, Record, sha256
 from eosrepro.types import Row, stability_threshold
 
 if TYPE_CHECKING:
@@ -56,6 +61,9 @@ POINTS_A_REQUEST = 1000  # the most that MLflow takes
 PARAMS_A_REQUEST = 100
 PARAM_LENGTH = 500
 
+# Of the provenance of the data: the first is among the settings, the second is shown with the data set.
+TOLD_ELSEWHERE = ("preprocessing", "source")
+
 PER_STEP = ("loss", "accuracy", "grad_norm", "relative_progress", "directional_smoothness")
 WINDOWED = ("loss", "relative_progress", "directional_smoothness")
 
@@ -64,7 +72,18 @@ TRAINING_SOURCES = ("training.py", "objective.py")
 MEASURING_SOURCES = ("measuring.py", "diagnostics/sharpness.py", "lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
 
-GIT_COMMIT = "mlflow.source.git.commit"  # the name under which the MLflow UI shows it
+# Names under which the MLflow UI shows what they hold.
+GIT_COMMIT = "mlflow.source.git.commit"
+SOURCE = "mlflow.source.name"
+DESCRIPTION = "mlflow.note.content"
+USE_OF_DATA = "mlflow.data.context"
+KIND = "mlflow.experimentKind"
+COLOUR = "mlflow.runColor"
+# Without it, some versions of the UI take the experiment for one on language models, with pages that have nothing to
+# show. Others have a switch for that, and `workflowType` in an address sets it.
+TRAINING = "custom_model_development"
+
+EMPTY = "0"  # the experiment that every store has
 
 MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro sync`"
 
@@ -87,20 +106,15 @@ class Point(NamedTuple):
     value: float
 
 
-class VerdictLike(Protocol):
-    """What `log_verdicts` reads of a `claims.Verdict`."""
+@dataclass(frozen=True)
+class About:
+    """What is shown of a run beside its record."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def run(self) -> str: ...
-
-    @property
-    def verdict(self) -> str: ...
-
-    @property
-    def measured(self) -> float | None: ...
+    tags: Mapping[str, str] = field(default_factory=dict)  # one with no text is taken away
+    description: str = ""  # Markdown
+    colour: str | None = None  # of its curves, #RRGGBB; None: as it is
+    summary: Mapping[str, float] = field(default_factory=dict)  # one number a run; NaN where it has none
+    artifacts: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # folder in MLflow → files
 
 
 class _Store(NamedTuple):
@@ -204,6 +218,7 @@ def open_run(
     experiment: str,
     window: int,
     profile: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> LiveRun:
     """Find or make the MLflow run of a training that starts now, on this machine.
 
@@ -214,6 +229,7 @@ def open_run(
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.
+        tags: further ones.
 
     Returns:
         A run that takes rows; it does nothing with them where MLflow is away.
@@ -221,15 +237,17 @@ def open_run(
     series = _Series(stability_threshold(_step_size(resolved)), window)
     with _CarryingOn():
         store = _open(experiment)
-        tags = _tags(resolved, data_provenance, profile) | _machine(resolved)
+        tags = {**_tags(name, resolved, data_provenance, profile), **_machine(resolved), **tags}
         with _locked(store.uri):
             run = _find(store, tags["fingerprint"])
             if run is None:
-                run = _create(store, name, tags, _params(resolved, data_provenance, window, {}), data_provenance)
+                run = _create(store, name, tags)
+                _log_params(store, run.info.run_id, _params(resolved, data_provenance, window, {}))
             else:
-                _set_tags(store, run.info.run_id, tags)
+                _set_tags(store, run, tags)
                 store.client.update_run(run.info.run_id, status="RUNNING")
-        logged = store.client.get_metric_history(run.info.run_id, "loss")
+        _log_data(store, run, data_provenance)
+        logged = store.client.get_metric_history(run.info.run_id, "train/loss")
         return LiveRun(store, run.info.run_id, series, max((metric.step for metric in logged), default=-1))
     return LiveRun(None, "", series, -1)
 
@@ -246,6 +264,7 @@ def sync_run(
     experiment: str,
     window: int,
     profile: str,
+    about: About = About(),
 ) -> bool:
     """Make the MLflow run of a recorded run equal to the record; see the head of this file.
 
@@ -257,6 +276,7 @@ def sync_run(
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.
+        about: what is shown beside the record.
 
     Returns:
         Whether MLflow has it all.
@@ -264,9 +284,12 @@ def sync_run(
     with _CarryingOn():
         store = _open(experiment)
         params = _params(resolved, data_provenance, window, record.measured)
-        points = [*_trajectory_points(record, window), *_measured_points(record)]
-        tags = _tags(resolved, data_provenance, profile) | _outcome_tags(record.summary)
-        synced = {"synced": _digest([params, points])}  # set last: an interrupted sync does not count
+        points = [*_trajectory_points(record, window), *_measured_points(record), *_summary_points(about.summary)]
+        shown = {**about.tags, DESCRIPTION: about.description, **({COLOUR: about.colour} if about.colour else {})}
+        tags = _tags(name, resolved, data_provenance, profile) | _outcome_tags(record.summary) | shown
+        files = [[folder, path.name, sha256(path)] for folder, paths in about.artifacts.items() for path in paths]
+        # Set last: an interrupted sync does not count.
+        synced = {"synced": _digest([params, points, shown, files])[:12]}
         with _locked(store.uri):
             run = _find(store, tags["fingerprint"])
             if run and run.info.status == "FINISHED" and synced.items() <= run.data.tags.items():
@@ -276,68 +299,35 @@ def sync_run(
                 store.client.delete_run(run.info.run_id)
                 tags = {key: value for key, value in run.data.tags.items() if _of_machine(key)} | tags
             if run is None or missing is None:
-                run, missing = _create(store, name, tags, {}, data_provenance), points
+                run, missing = _create(store, name, tags), points
         run_id = run.info.run_id
         _log_params(store, run_id, {key: value for key, value in params.items() if key not in run.data.params})
+        _log_data(store, run, data_provenance)
         _log_points(store, run_id, missing)
+        for folder, paths in about.artifacts.items():
+            for path in paths:
+                store.client.log_artifact(run_id, str(path), folder)
         if run.info.status != "FINISHED":
             store.client.set_terminated(run_id, "FINISHED")
-        _set_tags(store, run_id, tags | synced)
+        _set_tags(store, run, tags | synced)
         return True
     return False
 
 
-def log_figure(folder: Path, fingerprints: Iterable[str], *, experiment: str) -> bool:
-    """Attach the files of `figures/<figure>/` to the runs that the figure draws, as artifacts `figures/<figure>/...`.
-
-    Args:
-        folder: the figure's folder.
-        fingerprints: of the runs drawn; one that MLflow does not know is passed over.
-        experiment: MLflow experiment.
+def describe(experiment: str, description: str) -> bool:
+    """Write the description of an MLflow experiment, in Markdown, where it has another.
 
     Returns:
-        Whether MLflow has it all.
+        Whether MLflow has it.
     """
     with _CarryingOn():
         store = _open(experiment)
-        for run in filter(None, (_find(store, each) for each in fingerprints)):
-            store.client.log_artifacts(run.info.run_id, str(folder), artifact_path=f"figures/{folder.name}")
+        tags = store.client.get_experiment(store.experiment_id).tags
+        for key, value in {DESCRIPTION: description, KIND: TRAINING}.items():
+            if tags.get(key) != value:
+                store.client.set_experiment_tag(store.experiment_id, key, value)
         return True
     return False
-
-
-def log_verdicts(verdicts: Sequence[VerdictLike], fingerprints: Mapping[str, str], *, experiment: str) -> bool:
-    """Write each verdict into the run it is about: tag `claim.<id>` (holds, fails or n.a.), metric `claim/<id>`.
-
-    Tags of claims that are no longer made are removed. A metric is logged where its value has changed.
-
-    Args:
-        verdicts: of all claims.
-        fingerprints: by name of run; a run that MLflow does not know is passed over.
-        experiment: MLflow experiment.
-
-    Returns:
-        Whether MLflow has it all.
-    """
-    with _CarryingOn():
-        store = _open(experiment)
-        for name, each in fingerprints.items():
-            if run := _find(store, each):
-                _write_verdicts(store, run, [verdict for verdict in verdicts if verdict.run == name])
-        return True
-    return False
-
-
-def _write_verdicts(store: _Store, run: Run, verdicts: Sequence[VerdictLike]) -> None:
-    tags = {f"claim.{each.id}": "n.a." if each.verdict == "not applicable" else each.verdict for each in verdicts}
-    measured = {f"claim/{each.id}": each.measured for each in verdicts if each.measured is not None}
-    logged = run.data.metrics
-    changed = [Point(key, 0, value) for key, value in measured.items() if key not in logged or logged[key] != value]
-    _log_points(store, run.info.run_id, _finite(changed))
-    for key in run.data.tags:
-        if key.startswith("claim.") and key not in tags:
-            store.client.delete_tag(run.info.run_id, key)
-    _set_tags(store, run.info.run_id, tags)
 
 
 # --- points -----------------------------------------------------------------------------------------------------------
@@ -353,8 +343,9 @@ class _Series:
 
     def add(self, row: Row) -> list[Point]:
         """The points of one iteration, and of the window that ends with it."""
-        points = [Point(name, row.step, getattr(row, name)) for name in PER_STEP]
-        points.append(Point("smoothness_over_threshold", row.step, row.directional_smoothness / self._threshold))
+        points = [Point(f"train/{name}", row.step, getattr(row, name)) for name in PER_STEP]
+        relative = row.directional_smoothness / self._threshold
+        points.append(Point("train/directional_smoothness_over_threshold", row.step, relative))
         self._window.append(row)
         if (row.step + 1) % self._length == 0:
             # A training that resumed inside a window has seen a part of it only: the sync at its end logs it.
@@ -388,19 +379,27 @@ def _trajectory_points(record: Record, window: int) -> Iterator[Point]:
 
 
 def _measured_points(record: Record) -> Iterator[Point]:
-    """The eigenvalues as they are; what other diagnostics found as <diagnostic>/<quantity>, a group in the UI each."""
+    """The eigenvalues as curvature/<quantity>; what others found as diagnostics/<quantity>."""
     for diagnostic, (table, _) in record.measured.items():
+        if not table["step"].is_unique:
+            continue  # a curve at each step, which no metric can hold
         columns = [str(name) for name in table if name != "step"]
+        prefix = "diagnostics/"
         if diagnostic == "sharpness":
             columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
-        prefix = "" if diagnostic == "sharpness" else f"{diagnostic}/"
+            prefix = "curvature/"
         for step, *values in table[["step", *columns]].itertuples(index=False):
-            points = [
-                Point(prefix + name, int(step), float(value)) for name, value in zip(columns, values, strict=True)
-            ]
+            points = [Point(prefix + name, int(step), float(at)) for name, at in zip(columns, values, strict=True)]
             if diagnostic == "sharpness":
-                points.append(Point("sharpness_over_threshold", int(step), points[0].value / record.threshold))
+                points.append(
+                    Point("curvature/sharpness_over_threshold", int(step), points[0].value / record.threshold)
+                )
             yield from _finite(points)
+
+
+def _summary_points(summary: Mapping[str, float]) -> Iterator[Point]:
+    # The UI draws what has no step but 0 as bars, a bar a run.
+    return _finite(Point(f"summary/{name}", 0, value) for name, value in summary.items())
 
 
 def _finite(points: Iterable[Point]) -> Iterator[Point]:
@@ -408,16 +407,18 @@ def _finite(points: Iterable[Point]) -> Iterator[Point]:
     return (point for point in points if isfinite(point.value))
 
 
-def _is_recorded(name: str, measured: Container[str]) -> bool:
+def _is_recorded(name: str, measured: Mapping[str, Measured]) -> bool:
     """Whether a metric is of what is on record: the trajectory, or a diagnostic that was measured."""
-    if name.startswith(("sharpness", "eigenvalue_")):
+    group, slash, quantity = name.partition("/")
+    if group == "curvature" or (group == "summary" and quantity.startswith("sharpness")):
         return "sharpness" in measured
-    group, slash, _ = name.partition("/")
-    return not slash or group == "windowed" or group in measured
+    if group == "diagnostics":
+        return any(quantity in found.table for found in measured.values())
+    return not slash or group in ("train", "windowed", "summary")
 
 
 def _missing(
-    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Container[str]
+    store: _Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Mapping[str, Measured]
 ) -> list[Point] | None:
     """The points that the run lacks; None where what it has is not a part of what is recorded."""
     names = {point.name for point in points}
@@ -449,7 +450,8 @@ def _params(
     step_size = _step_size(resolved)
     numbers = {"step_size_float": float(step_size), "stability_threshold": stability_threshold(step_size)}
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
-    facts = {**resolved, **numbers, "window": window, "dataset": data_provenance or {}, **settings}
+    data = {key: value for key, value in (data_provenance or {}).items() if key not in TOLD_ELSEWHERE}
+    facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}
     return {key: _shortened(value) for key, value in _flat(facts)}
 
 
@@ -470,8 +472,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 1] + "…"
 
 
-def _tags(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None, profile: str) -> dict[str, str]:
+def _tags(
+    name: str, resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None, profile: str
+) -> dict[str, str]:
     tags = {
+        SOURCE: f"eosrepro train {name}",
         "fingerprint": fingerprint(resolved, data_provenance),
         "code_version": code_version(resolved),
         "profile": profile,
@@ -557,12 +562,15 @@ def serve(port: int) -> None:
         return
     _check_free(port)
     with _locked(uri):
-        _client(uri)  # makes the tables where there are none yet
+        client = _client(uri)  # makes the tables where there are none yet
+    found = [each.experiment_id for each in client.search_experiments() if each.experiment_id != EMPTY]
+    page = f"experiments/{found[0]}/runs" if len(found) == 1 else "experiments"
     # In the environment, since everybody can read the arguments of a process. One worker and no job runner start in
     # 10 s and 0.4 GB instead of 45 s and 1.6 GB.
     server = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     arguments = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    print(f"MLflow UI: http://127.0.0.1:{port} in about 10 s; Ctrl-C ends it", flush=True)
+    address = f"http://127.0.0.1:{port}/#/{page}?workflowType=machine_learning"
+    print(f"MLflow UI: {address} in about 10 s; Ctrl-C ends it", flush=True)
     os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **server})
 
 
@@ -655,7 +663,7 @@ def _open(experiment: str) -> _Store:
 
 def _create_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
     try:
-        return client.create_experiment(name, artifact_location)
+        return client.create_experiment(name, artifact_location, tags={KIND: TRAINING})
     except Exception:
         found = client.get_experiment_by_name(name)  # another process was first
         if found is None:
@@ -694,23 +702,24 @@ def _find(store: _Store, fingerprint: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def _create(
-    store: _Store,
-    name: str,
-    tags: dict[str, str],
-    params: Mapping[str, str],
-    data_provenance: Mapping[str, Any] | None,
-) -> Run:
-    from mlflow.entities import Dataset, DatasetInput
+def _create(store: _Store, name: str, tags: Mapping[str, str]) -> Run:
+    said = {key: value for key, value in tags.items() if value}
+    return store.client.create_run(store.experiment_id, tags=said, run_name=name)
 
-    run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
-    _log_params(store, run.info.run_id, params)
-    if data_provenance:
-        source = json.dumps({"sha256": data_provenance["sha256"]})
-        size = json.dumps({"num_rows": data_provenance["n_examples"]})
-        data = Dataset(data_provenance["label"], data_provenance["sha256"][:8], "local", source, profile=size)
-        store.client.log_inputs(run.info.run_id, datasets=[DatasetInput(data, [])])
-    return run
+
+def _log_data(store: _Store, run: Run, data_provenance: Mapping[str, Any] | None) -> None:
+    """Name the data set of a run, where that was not done: label, checksum, size, and how it was made."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if data_provenance is None or (run.inputs and run.inputs.dataset_inputs):
+        return
+    checksum = data_provenance["sha256"]
+    origin = {"uri": str(DATA / "dataset.safetensors"), "sha256": checksum}
+    source = json.dumps(origin | {key: data_provenance[key] for key in TOLD_ELSEWHERE if key in data_provenance})
+    size = json.dumps({"num_rows": data_provenance["n_examples"], "num_classes": data_provenance["n_classes"]})
+    data = Dataset(data_provenance["label"], checksum[:8], "local", source, profile=size)
+    use = [InputTag(USE_OF_DATA, "training")]
+    store.client.log_inputs(run.info.run_id, datasets=[DatasetInput(data, use)])
 
 
 def _log_points(store: _Store, run_id: str, points: Iterable[Point]) -> None:
@@ -730,8 +739,12 @@ def _log_params(store: _Store, run_id: str, params: Mapping[str, str]) -> None:
         store.client.log_batch(run_id, params=items[start : start + PARAMS_A_REQUEST], synchronous=True)
 
 
-def _set_tags(store: _Store, run_id: str, tags: Mapping[str, str]) -> None:
+def _set_tags(store: _Store, run: Run, tags: Mapping[str, str]) -> None:
+    """Set those with a text, and take away the others."""
     from mlflow.entities import RunTag
 
-    if tags:
-        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
+    said = [RunTag(key, value) for key, value in tags.items() if value]
+    store.client.log_batch(run.info.run_id, tags=said, synchronous=True)
+    for key in tags:
+        if not tags[key] and key in run.data.tags:
+            store.client.delete_tag(run.info.run_id, key)

@@ -27,6 +27,7 @@ NOUNS_AND_LOOKUPS = ("errors", "catalog", "types")
 WIRING_AND_FORMATS = (
     *("config", "store", "pipeline", "problems", "cli", "tracking", "progress", "resuming", "processes", "sizes"),
     *("completion", "screen", "listing", "compare", "doctor"),
+    "describing",
 )
 
 # The core modules that the wiring calls in each command of dvc.yaml, and the kinds of members that it looks up there.

@@ -104,7 +104,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("endless number", edited("threads: 2", f"threads: {'9' * 5000}"), ["not valid YAML", "more digits than can be read"]),
     # sections
     ("unknown section", TEXT + "experimentz: {}\n", ["experimentz", "did you mean 'experiments'", "profiles"]),
-    ("missing section", edited("mlflow: {experiment: eosrepro, window: 20}", ""), ["mlflow", "is missing"]),
+    ("missing section", edited("mlflow: {experiment: eosrepro, paper: Ahn 2022, window: 20}", ""), ["mlflow", "is missing"]),
     ("empty section", re.sub(r"(?s)\nfigures:\n.*?\nclaims:", "\nfigures:\nclaims:", TEXT), ["figures", "found nothing"]),
     ("unknown profile", edited("profile: quick", "profile: quik"), ["profile", "'quik'", "'quick'", "paper", "jpeg"]),
     ("profile not text", edited("profile: quick", "profile: 3"), ["profile: found 3", "valid string"]),

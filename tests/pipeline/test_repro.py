@@ -168,8 +168,9 @@ def test_mlflow_has_one_run_an_experiment(reproduced: tuple[Path, Done]) -> None
     assert set(runs) == set(NETS | TOYS)
     assert len(client.search_runs([experiment.experiment_id])) == len(runs)
     logged = runs["exp3_2over30"].data
-    assert {"loss", "sharpness", "relative_progress", "tau_scan/directional_smoothness_mean"} <= logged.metrics.keys()
-    assert logged.tags["claim.exp3_2over30_onset"] == "n.a."
+    names = {"train/loss", "curvature/sharpness", "train/relative_progress", "diagnostics/directional_smoothness_mean"}
+    assert names <= logged.metrics.keys()
+    assert "| n.a. | Iteration of the onset (first RP > -0.5) |" in logged.tags["mlflow.note.content"]
     artifacts = client.list_artifacts(runs["exp3_2over30"].info.run_id, "figures/exp3")
     assert {Path(artifact.path).name for artifact in artifacts} == {"exp3.png", "exp3.svg", "table.csv"}
 
