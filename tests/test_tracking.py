@@ -697,7 +697,7 @@ def test_store_locked_by_another_process_is_one_line_and_caught_up(capfd: pytest
         assert "database is locked" in err
         other.communicate("\n")
     assert sync(recorded(rows(10)))
-    assert len(series("loss")) == 11
+    assert len(series("train/loss")) == 11
 
 
 def test_server_that_does_not_answer_holds_up_a_run_once(
@@ -729,7 +729,7 @@ def test_server_that_dies_during_a_run_is_caught_up(
             live = stack.enter_context(open_run())
             for each in islice(remaining, 10):
                 live.observe(each)
-            assert series("loss")
+            assert series("train/loss")
         for each in remaining:
             live.observe(each)
     assert capfd.readouterr().err.count("\n") == 1
@@ -738,7 +738,7 @@ def test_server_that_dies_during_a_run_is_caught_up(
     with served(port) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         assert sync(recorded(rows(20)))
-        assert len(series("loss")) == 21
+        assert len(series("train/loss")) == 21
         assert len(all_runs(ViewType.ALL)) == 1
 
 
