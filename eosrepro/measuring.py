@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from eosrepro.types import Dataset, stability_threshold
 
 BLOCK = 50  # snapshots that a process measures in a row
 
-MeasureBlock = Callable[[Sequence[Path]], Iterator[dict[str, Any]]]
+Row = dict[str, Any]
+MeasureBlock = Callable[[Sequence[Path]], Iterator[Row]]
+Settings = tuple[Config, str, Member, Dataset | None, Path]
 
 
 def measure(
@@ -68,24 +71,15 @@ def _rows(
     data: Dataset | None,
     jobs: int,
     place: Path,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     done = [_load_block(place, block) for block in blocks]
     missing = [block for block, rows in zip(blocks, done, strict=True) if rows is None]
-    measured = _measure_blocks((config, name, diagnostic, data), missing, jobs)
-    for block, rows in zip(blocks, done, strict=True):
-        if rows is not None:
-            yield from rows
-            continue
-        fresh = []
-        for row in next(measured):
-            fresh.append(row)
-            yield row
-        store.save_checkpoint(_block_file(place, block), {"snapshots": _checksums(block), "rows": fresh})
+    measured = _measure_blocks((config, name, diagnostic, data, place), missing, jobs)
+    for rows in done:
+        yield from next(measured) if rows is None else rows
 
 
-def _measure_blocks(
-    settings: tuple[Config, str, Member, Dataset | None], blocks: Sequence[Sequence[Path]], jobs: int
-) -> Iterator[Iterable[dict[str, Any]]]:
+def _measure_blocks(settings: Settings, blocks: Sequence[Sequence[Path]], jobs: int) -> Iterator[Iterable[Row]]:
     jobs = min(jobs, len(blocks))
     if jobs <= 1:
         yield from map(_prepared(*settings), blocks)
@@ -95,18 +89,24 @@ def _measure_blocks(
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=settings) as workers:
         try:
             yield from workers.map(_work, blocks)
-        except BrokenProcessPool:
-            raise EosreproError(
-                "one of the processes that share the snapshots was killed, most likely for want of memory: "
-                "take a smaller --jobs. Those that are measured are kept"
-            ) from None
+        except BaseException as error:
+            # Else the blocks at work, and those that wait for them, would be measured to their end first.
+            workers.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise EosreproError(
+                    "one of the processes that share the snapshots was killed, most likely for want of memory: "
+                    "take a smaller --jobs. Blocks that are measured are kept"
+                ) from None
+            raise
 
 
-def _load_block(place: Path, block: Sequence[Path]) -> list[dict[str, Any]] | None:
+def _load_block(place: Path, block: Sequence[Path]) -> list[Row] | None:
     saved = resuming.load_checkpoint(_block_file(place, block))
     if saved is None or saved["snapshots"] != _checksums(block):
         return None
-    rows: list[dict[str, Any]] = saved["rows"]
+    rows: list[Row] = saved["rows"]
     return rows
 
 
@@ -118,30 +118,40 @@ def _checksums(block: Sequence[Path]) -> list[str]:
     return [store.sha256(path) for path in block]
 
 
-def _prepared(config: Config, name: str, diagnostic: Member, data: Dataset | None) -> MeasureBlock:
+def _prepared(config: Config, name: str, diagnostic: Member, data: Dataset | None, place: Path) -> MeasureBlock:
+    """Of a block of snapshot files what the diagnostic yields on them, which is written to `place` at its end."""
     objective, start = problem(config, name, data)
     run = config.run(name)
     facts = {"step_size": float(run.step_size), "minibatches": optimizer(run).minibatches}
     yields = member("diagnostics", diagnostic)
     given = {key: value for key, value in facts.items() if key in inspect.signature(yields).parameters}
 
-    def measure_block(block: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    def measure_block(block: Sequence[Path]) -> Iterator[Row]:
         points = ((step, theta.to(start)) for step, theta in map(store.load_snapshot, block))
+        rows = []
         for row in yields(objective, points, **given):
-            yield row if isinstance(row, dict) else dataclasses.asdict(row)
+            rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
+            yield rows[-1]
+        store.save_checkpoint(_block_file(place, block), {"snapshots": _checksums(block), "rows": rows})
 
     return measure_block
 
 
-_measure_block: MeasureBlock  # of a worker, made when it starts
+_settings: Settings  # of a worker, given to it when it starts
 
 
-def _start_worker(config: Config, name: str, diagnostic: Member, data: Dataset | None) -> None:
-    global _measure_block
+def _start_worker(*settings: Any) -> None:
+    global _settings
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that started them ends them
-    _measure_block = _prepared(config, name, diagnostic, data)
+    _settings = settings
 
 
-def _work(block: Sequence[Path]) -> list[dict[str, Any]]:
-    return list(_measure_block(block))
+@cache
+def _prepared_in_worker() -> MeasureBlock:
+    # With the first block, and not when the worker starts: an error would not come back from there.
+    return _prepared(*_settings)
+
+
+def _work(paths: Sequence[Path]) -> list[Row]:
+    return list(_prepared_in_worker()(paths))

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -24,14 +25,17 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from eosrepro import store
 from eosrepro.errors import StoreError
 from eosrepro.types import Position, Row
 
 CHECKPOINT_SECONDS = 10.0  # from one checkpoint to the next: what a kill costs at most
+CHECKPOINT_SHARE = 20  # but this many times as long as the last one took to write, which is long for a large network
 UNFINISHED = store.STAGES / "unfinished"
 
 
@@ -43,14 +47,14 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
 
     Args:
         result: where the stage puts what it makes.
-        key: whatever determines the result beside the sources of this package and the version of PyTorch.
+        key: whatever determines the result beside the sources of this package, the libraries and the machine.
 
     Raises:
         StoreError: another process works at the same result, or the folder cannot be made.
     """
     place = place_of(result)
     with _locked(place, result):
-        digest = hashlib.sha256(json.dumps([key, _sources(), torch.__version__], sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(json.dumps([key, _sources(), _machine()], sort_keys=True, default=str).encode())
         folder = place / digest.hexdigest()[:16]
         for stale in place.iterdir():
             if stale.name not in (folder.name, "lock"):
@@ -58,7 +62,10 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
         folder.mkdir(exist_ok=True)
         store.remove_leftovers(folder)
         yield folder
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
+        (place / "lock").unlink()  # the last, and held: see `_locked`
+        with suppress(OSError):  # another process is here already
+            place.rmdir()
 
 
 def place_of(result: Path) -> Path:
@@ -88,7 +95,7 @@ class Training:
         self.rows: list[Row] = []
         self._folder, self._every = folder, snapshot_every
         self._latest: Position | None = None
-        self._kept_at = time.monotonic()
+        self._kept_at, self._took = time.monotonic(), 0.0
         saved = load_checkpoint(folder / "checkpoint")
         if saved is None or not self._has_snapshots_up_to(saved["step"]):
             shutil.rmtree(folder / "snapshots", ignore_errors=True)
@@ -102,30 +109,33 @@ class Training:
         if self._latest is None:
             return theta
         step, reached, state = self._latest
-        return Position(step, reached.to(theta), state)
+        return Position(step, reached.to(theta), tree_map_only(Tensor, lambda each: each.to(theta.device), state))
 
     def keep(self, at: Position) -> None:
         """Make a snapshot where one is due, and a checkpoint where the last one is old; after the rows before `at`."""
         if at.step % self._every == 0:
             store.save_snapshot(self._folder / "snapshots", at.step, at.theta)
         self._latest = at
-        if time.monotonic() - self._kept_at >= CHECKPOINT_SECONDS:
+        if time.monotonic() - self._kept_at >= max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self._took):
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Write down where the training stands."""
         if self._latest is not None:
+            started = time.monotonic()
             step, theta, state = self._latest
             rows = torch.tensor([list(vars(row).values()) for row in self.rows[:step]], dtype=torch.float64)
             content = {"step": step, "theta": theta, "state": state, "rows": rows}
             store.save_checkpoint(self._folder / "checkpoint", content)
             self._kept_at = time.monotonic()
+            self._took = self._kept_at - started
 
     def _has_snapshots_up_to(self, step: int) -> bool:
         """Whether all that were due are there and can be read; those after it are removed."""
         needed = [self._folder / "snapshots" / store.snapshot_name(due) for due in range(0, step + 1, self._every)]
+        due_paths = set(needed)
         for path in (self._folder / "snapshots").glob("*.safetensors"):
-            if path not in needed:
+            if path not in due_paths:
                 path.unlink()
         try:
             for path in needed:
@@ -159,10 +169,20 @@ def load_checkpoint(path: Path) -> Any:
 
 @contextmanager
 def _locked(place: Path, result: Path) -> Iterator[None]:
-    with _opened(place) as file:
-        if not (_lock(file) or _lock_soon(file)):
-            raise StoreError(f"another process works at {result}: wait for it, or end it")
-        yield
+    while True:
+        with _opened(place) as file:
+            if not (_lock(file) or _lock_soon(file)):
+                raise StoreError(f"another process works at {result}: wait for it, or end it")
+            if _is_at(file, place / "lock"):  # and was not removed, by a process that was done, before it was locked
+                yield
+                return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
@@ -187,11 +207,10 @@ def _is_held(lock: Path) -> bool:
 
 
 def _last_step(place: Path) -> int | None:
-    """Of the snapshots of a training, or of the blocks of a measurement."""
-    snapshots = [int(path.stem) for path in place.glob("*/snapshots/*.safetensors") if path.stem.isdecimal()]
+    """Of the checkpoint of a training, or of the blocks of a measurement."""
     steps = [saved["step"] for saved in map(_saved, place.glob("*/checkpoint")) if saved]
     rows = [saved["rows"] for saved in map(_saved, place.glob("*/from_*")) if saved]
-    return max([*snapshots, *steps, *(each[-1]["step"] for each in rows if each)], default=None)
+    return max([*steps, *(each[-1]["step"] for each in rows if each)], default=None)
 
 
 def _saved(path: Path) -> Any:
@@ -206,6 +225,12 @@ def _opened(place: Path) -> IO[str]:
         return (place / "lock").open("w")
     except OSError as error:
         raise store.cannot_write(place, error) from None
+
+
+def _machine() -> list[str]:
+    """What rounding hangs on beside the settings: a run that went on elsewhere would be a mixture."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return [torch.__version__, np.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu]
 
 
 @cache

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -378,7 +379,10 @@ def load_checkpoint(path: Path) -> Any:
     checksum, payload = written[:32], written[32:]
     if hashlib.sha256(payload).digest() != checksum:
         raise StoreError(f"{path} is truncated or altered")
-    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise StoreError(f"{path} holds more than numbers, texts and tensors") from None
 
 
 def place_snapshots(source: Path, target: Path) -> None:
