@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from eosrepro import markdown
@@ -119,6 +120,18 @@ def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale:
 def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Every verdict, by the key of its claim."""
     return {verdict.id: dataclasses.asdict(verdict) for verdict in verdicts}
+
+
+def from_json(written: Mapping[str, Any], path: Path) -> list[Verdict]:
+    """The verdicts that `as_json` wrote to a file.
+
+    Raises:
+        StoreError: they are of another version of this package.
+    """
+    try:
+        return [Verdict(**verdict) for verdict in written.values()]
+    except TypeError:
+        raise StoreError(f"{path} does not hold verdicts as this version writes them: run `eosrepro verify`") from None
 
 
 def as_markdown(verdicts: Sequence[Verdict]) -> str:

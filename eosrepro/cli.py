@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
 
 
+GOING_ON = ("train", "diagnose", "measure", "sweep")  # from where they were interrupted
+
+
 class _Group(click.Group):
     """Ends known failures in one message and their exit code; names the nearest command for a mistyped one."""
 
@@ -32,7 +36,8 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted. The same command goes on from where it was", err=True)
+            goes_on = ctx.invoked_subcommand in GOING_ON
+            click.echo(f"Interrupted{'. The same command goes on from its last checkpoint' * goes_on}", err=True)
             ctx.exit(1)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
@@ -60,6 +65,7 @@ def main() -> None:
 
     `dvc repro` runs the stages below in order, as params.yaml declares them.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how schedulers and containers say Ctrl-C
     if "DVC_STAGE" in os.environ:
         from eosrepro.processes import die_with_parent
 

@@ -153,7 +153,8 @@ def _warn(config: Config, record: Record) -> None:
     data = None if isinstance(config.run(record.name), Toy) else _provenance()
     if record.origin["fingerprint"] != tracking.fingerprint(config.resolved(record.name), data):
         found = f"{record.name} was trained with other settings, data or code than today's"
-        print(f"Warning: {found}: run `dvc repro train@{record.name}`", file=sys.stderr)
+        stage = "train_toys" if isinstance(config.run(record.name), Toy) else f"train@{record.name}"
+        print(f"Warning: {found}: run `dvc repro {stage}`", file=sys.stderr)
     if record.sharpness is None:
         found = f"the sharpness of {record.name} has not been measured since it was trained"
         print(f"Warning: {found}: run `eosrepro diagnose {record.name}`", file=sys.stderr)

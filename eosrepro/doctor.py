@@ -175,7 +175,7 @@ def _writers() -> list[str]:
     """Processes of DVC that are writing an output; those that were killed have left their entry."""
     try:
         locks = json.loads(RWLOCK.read_text("utf-8")).get("write", {}).values()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return []
     return sorted({f"process {lock['pid']} (`{_short(lock['cmd'])}`)" for lock in locks if _is_alive(lock["pid"])})
 
@@ -202,5 +202,6 @@ def _unfinished() -> Iterator[Check]:
         if standing.running:
             yield Check("running", "ok", f"{name}{where}")
         else:
-            remedy = f"`dvc repro` goes on from there, `rm -r {resuming.UNFINISHED / name}` gives it up"
+            give_up = f"`rm -r {resuming.UNFINISHED / name}` gives it up"
+            remedy = f"its command goes on from there if nothing has changed since, {give_up}"
             yield Check("unfinished", "warning", f"{name}{where}: {remedy}")

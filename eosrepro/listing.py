@@ -38,6 +38,9 @@ class State:
         return f"{self.word}: {self.detail}" if self.detail else self.word
 
 
+UNKNOWN = State("never made", "dvc.yaml has no such stage")
+
+
 @dataclass(frozen=True)
 class Entry:
     """An entry of params.yaml and the stages that make what it asks for."""
@@ -56,7 +59,7 @@ def entries(declared: Config) -> list[Entry]:
     """
     states = _states(_results(declared))
     found = [
-        Entry(kind, name, about, {stage: states[stage] for stage in stages})
+        Entry(kind, name, about, {stage: states.get(stage, UNKNOWN) for stage in stages})
         for kind, name, about, stages in _declared(declared)
     ]
     shown = {stage for entry in found for stage in entry.states}
@@ -145,7 +148,11 @@ def _states(results: Mapping[str, Path]) -> dict[str, State]:
         content = config.read(config.PARAMS)
         own = {stage.addressing: _own_state(stage, content) for stage in stages}
         for stage, result in results.items():
-            if own[stage].word != "up to date" and (standing := standings.get(resuming.place_of(result).name)):
+            if (
+                stage in own
+                and own[stage].word != "up to date"
+                and (standing := standings.get(resuming.place_of(result).name))
+            ):
                 own[stage] = _going_on(standing)
         inputs = {stage.addressing: [each.addressing for each in graph.successors(stage)] for stage in stages}
         return {stage: _after_others(stage, own, _needs(stage, inputs)) for stage in own}

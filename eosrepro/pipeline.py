@@ -125,7 +125,7 @@ def report(config: Config) -> Path:
     published = _published_runs(config)
     text = page(
         [_part(config, name, published, data) for name in config.figures],
-        None if verdicts is None else [claims.Verdict(**verdict) for verdict in verdicts.values()],
+        None if verdicts is None else claims.from_json(verdicts, store.VERIFY / "claims.json"),
         _optional(store.load_table, store.VERIFY / "runs.csv"),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},
         data=data,

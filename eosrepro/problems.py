@@ -14,7 +14,7 @@ from eosrepro.config import Config, Experiment, Member, Profile, Toy
 from eosrepro.errors import SMALLER, ConfigError, EosreproError
 from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.preprocessing import preprocess
-from eosrepro.processes import available_memory
+from eosrepro.processes import free_memory
 from eosrepro.types import DTYPES, Dataset, Optimizer
 
 
@@ -38,7 +38,7 @@ def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective,
     if isinstance(run, Toy):
         return toy_problem(member("toys", run.toy)(), run.start)
     assert data is not None
-    _check_memory(name, n_parameters(run, data), DTYPES[compute.dtype])
+    _check_memory(name, n_parameters(run, data), DTYPES[compute.dtype], device(compute.device))
     return network_problem(
         member("models", run.model),
         member("losses", run.loss)(),
@@ -75,16 +75,26 @@ def member(kind: str, chosen: Member) -> Callable[..., Any]:
 
 
 def n_parameters(run: Experiment, data: Dataset) -> int:
-    """Number of parameters P of the network of a run on these data; nothing is computed."""
-    with torch.device("meta"):  # shapes without numbers
-        module = member("models", run.model)(tuple(data.inputs.shape[1:]), data.n_classes)
+    """Number of parameters P of the network of a run on these data; nothing is computed.
+
+    Raises:
+        EosreproError: it has more numbers than PyTorch can count.
+    """
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            module = member("models", run.model)(tuple(data.inputs.shape[1:]), data.n_classes)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise EosreproError(
+            f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {SMALLER}"
+        ) from None
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _check_memory(name: str, parameters: int, dtype: torch.dtype) -> None:
+def _check_memory(name: str, parameters: int, dtype: torch.dtype, on: str) -> None:
     # The module, two iterates, their gradients and the update; three of these in float64 for inner products.
     needed = parameters * (6 * dtype.itemsize + 3 * 8)
-    if needed > (free := available_memory()):
+    if needed > (free := torch.cuda.mem_get_info()[0] if on == "cuda" else free_memory()):
         raise EosreproError(
             f"{name} has {parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
             f"{free / 1e9:.1f} GB are free. {SMALLER}"

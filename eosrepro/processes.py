@@ -19,23 +19,30 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def available_memory() -> float:
+def free_memory() -> float:
     """Bytes of memory that this process can still take, by its machine and its container; infinite where unknown."""
     return min(_free_of_machine(), _free_of_container())
 
 
 def _free_of_machine() -> float:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+        return _table(Path("/proc/meminfo"))["MemAvailable:"] * 1024
+    except (OSError, KeyError):
         return inf
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), inf)
 
 
 def _free_of_container() -> float:
-    cgroup = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((cgroup / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
-    except OSError:
+        group = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("::/")[2].strip()
+        place = Path("/sys/fs/cgroup") / group
+        limit, used = ((place / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        files = _table(place / "memory.stat")
+        # What files are kept in is given back when a process asks for it.
+        return float(limit) - float(used) + files["inactive_file"] + files["active_file"]
+    except (OSError, KeyError, ValueError):  # no limit is "max"
         return inf
-    return inf if limit == "max" else float(limit) - float(used)
+
+
+def _table(path: Path) -> dict[str, float]:
+    lines = path.read_text(encoding="ascii").splitlines()
+    return {name: float(value) for name, value, *_ in map(str.split, lines)}

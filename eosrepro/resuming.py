@@ -137,12 +137,12 @@ class Training:
         for path in (self._folder / "snapshots").glob("*.safetensors"):
             if path not in due_paths:
                 path.unlink()
-        try:
-            for path in needed:
+        for path in needed:
+            try:
                 store.load_snapshot(path)
-        except StoreError as error:
-            print(f"Warning: {error}. Starting afresh", file=sys.stderr)
-            return False
+            except StoreError:
+                print(f"Warning: {path} is missing, truncated or altered. Starting afresh", file=sys.stderr)
+                return False
         return True
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch import Tensor
 
 from eosrepro.config import Config
-from eosrepro.errors import StoreError
 from eosrepro.objective import Objective
 from eosrepro.problems import n_parameters, optimizer
 from eosrepro.progress import duration
@@ -60,9 +59,6 @@ def announce(config: Config, name: str, objective: Objective, theta: Tensor, *, 
         theta: its start, (P,).
         done: iterations that an earlier attempt has made.
         folder: on the disk that takes the snapshots.
-
-    Raises:
-        StoreError: it is certain to need more disk than is free.
     """
     stop = config.stop(name)
     left = Size(len(theta), stop.max_steps - done, config.snapshot_every(name), theta.element_size())
@@ -76,8 +72,6 @@ def announce(config: Config, name: str, objective: Objective, theta: Tensor, *, 
     free = shutil.disk_usage(folder).free
     if left.bytes > free:
         found = f"the snapshots of {name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
-        if stop.accuracy is None and stop.loss_above is None:
-            raise StoreError(f"{found}: {MORE_ROOM}")
         print(f"Warning: {found}. They fit if the run ends early; else {MORE_ROOM}", file=sys.stderr)
 
 

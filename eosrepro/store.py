@@ -51,7 +51,7 @@ REPORT = STAGES / "report.html"
 REFERENCE = Path("reference")  # published curves, committed
 
 
-NO_SPACE = ". Free some space and run the same command again: it goes on from its last checkpoint"
+NO_SPACE = ". Free some space and run the same command again; what was done is kept"
 NO_PERMISSION = ". Make it writable, or run as a user who may write there"
 
 
@@ -122,13 +122,13 @@ def load_record(name: str, folder: str, step_size: Fraction) -> Record:
 
 def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
     """As `load_record`, from the two folders themselves."""
-    origin = load_json(trained / "origin.json")
+    origin = _facts(trained / "origin.json", "data", "fingerprint")
     return Record(
         name=name,
         step_size=step_size,
         trajectory=_load_verified(trained / "trajectory.csv", origin),
         measured=_load_measured(measured, last_snapshot(trained / "snapshots")),
-        summary=load_json(trained / "summary.json"),
+        summary=_facts(trained / "summary.json", "reason", "steps"),
         origin=origin,
         snapshots=trained / "snapshots",
     )
@@ -137,11 +137,18 @@ def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured:
 def _load_measured(folder: Path, of_snapshot: str | None) -> dict[str, Measured]:
     found = {}
     for table in sorted(folder.glob("*.csv")):
-        origin = load_json(table.with_suffix(".json"))
+        origin = _facts(table.with_suffix(".json"), "last_snapshot", "settings")
         # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
         if of_snapshot in (origin["last_snapshot"], None):
             found[table.stem] = Measured(_load_verified(table, origin), origin["settings"])
     return found
+
+
+def _facts(path: Path, *needed: str) -> dict[str, Any]:
+    content = load_json(path)
+    if missing := set(needed) - content.keys():
+        raise StoreError(f"{path} lacks {', '.join(sorted(missing))}: delete it and run `dvc repro`")
+    return content
 
 
 def _load_verified(path: Path, origin: Mapping[str, Any]) -> pd.DataFrame:

@@ -157,12 +157,14 @@ def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store
     measured_by = [variant.sharpness.model_dump(), tracking.code_version({}, tracking.MEASURING_SOURCES)]
     key = json.dumps([made_by, measured_by], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    done = place / ("measured/summary.json" if measure else "summary.json")
+    trained, snapshots = place / "origin.json", place / "snapshots"  # the last file of a training
+    done = place / "measured/summary.json" if measure else trained
     if not done.exists():
-        pipeline.train_into(place, variant, name, data, fingerprint=made_by)
+        if not (trained.exists() and snapshots.exists()):
+            pipeline.train_into(place, variant, name, data, fingerprint=made_by)
         if measure:
-            pipeline.diagnose_into(place / "measured", place / "snapshots", variant, name, data)
-        shutil.rmtree(place / "snapshots")
+            pipeline.diagnose_into(place / "measured", snapshots, variant, name, data)
+    shutil.rmtree(snapshots, ignore_errors=True)
     return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=place / "measured")
 
 

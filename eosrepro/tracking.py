@@ -535,18 +535,20 @@ def store_uri() -> str:
 
 def redacted(text: str) -> str:
     """A text without the user, password and query of the addresses in it, fit to be printed."""
-    secrets = [_password(), *(os.environ.get(f"MLFLOW_TRACKING_{kind}") for kind in ("PASSWORD", "TOKEN"))]
+    secrets = [*_credentials(), *(os.environ.get(f"MLFLOW_TRACKING_{kind}") for kind in ("PASSWORD", "TOKEN"))]
     for secret in filter(None, secrets):
-        text = text.replace(secret, "***").replace(unquote(secret), "***")
+        for spelt in (secret, unquote(secret)):
+            text = re.sub(rf"(?<!\w){re.escape(spelt)}(?!\w)", "***", text)
     text = re.sub(r"://\S*@", "://***@", text)
     return re.sub(r"\?\S+", "?***", text)  # errors quote the query without its address
 
 
-def _password() -> str | None:
+def _credentials() -> list[str | None]:
     try:
-        return urlsplit(store_uri()).password
+        parts = urlsplit(store_uri())
     except ValueError:
-        return None
+        return []
+    return [parts.username, parts.password]
 
 
 def _project() -> Path:
@@ -582,7 +584,7 @@ def check(experiment: str) -> str:
     """
     uri = store_uri()
     file = _file(uri)
-    if file and not file.exists():
+    if file and not (file.exists() and file.stat().st_size):
         return f"{redacted(uri)} will be made by the first run"
     try:
         if file:

@@ -29,6 +29,7 @@ GD = "exp3_2over30"
 TRAIN, DIAGNOSTICS = f"stages/train/tanh/unstable/{GD}", f"stages/diagnostics/tanh/unstable/{GD}"
 PROGRAM = "from eosrepro import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
 PROGRESS = (f"train {GD}", f"sharpness of {GD}")
+INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint\n"
 LONG = {"max_steps": 2500, "snapshot_every": 15}
 
 
@@ -122,7 +123,7 @@ def test_a_full_disk_ends_a_training_that_goes_on_when_there_is_room(trained: Pa
     assert warned.startswith(f"Warning: the snapshots of {GD} take up to ")
     assert said.startswith("Error: cannot write stages/unfinished/")
     assert "No space left on device" in said
-    assert "Free some space and run the same command again: it goes on from its last checkpoint" in said
+    assert "Free some space and run the same command again" in said
     assert "Going on from iteration" in second
     assert second.endswith("second: 0\n")
     assert contents(small) == contents(trained)
@@ -145,11 +146,12 @@ def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     assert contents(folder) == before
 
 
-def test_ctrl_c_is_one_line_and_the_run_goes_on(long_run: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_one_line_and_the_run_goes_on(how: signal.Signals, long_run: Path) -> None:
     process = start(long_run, "train", GD)
     wait_for(lambda: list(long_run.glob("stages/unfinished/*/*/checkpoint")), process)
-    process.send_signal(signal.SIGINT)
-    assert failure(process) == "Interrupted. The same command goes on from where it was\n"
+    process.send_signal(how)
+    assert failure(process) == INTERRUPTED
     assert "Going on from iteration" in success(start(long_run, "train", GD))
 
 
@@ -157,7 +159,8 @@ def test_ctrl_c_ends_all_processes_of_a_measurement(long_run: Path) -> None:
     process = start(long_run, "diagnose", GD, "--jobs", "2", start_new_session=True)
     wait_for(lambda: list(long_run.glob("stages/unfinished/*/*/from_*")), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    assert failure(process) == "Interrupted. The same command goes on from where it was\n"
+    assert failure(process) == INTERRUPTED
+    assert list(long_run.glob("stages/unfinished/*/*/from_*"))
 
 
 def test_a_worker_that_is_killed_ends_the_measurement_with_a_message(long_run: Path) -> None:
@@ -174,6 +177,7 @@ def test_a_worker_that_is_killed_ends_the_measurement_with_a_message(long_run: P
     said = failure(process)
     assert said.startswith("Error: one of the processes that share the snapshots was killed")
     assert "take a smaller --jobs" in said
+    success(start(long_run, "diagnose", GD, "--jobs", "2"))
 
 
 @pytest.fixture
@@ -199,6 +203,17 @@ def test_a_model_too_large_for_this_machine_is_refused_before_it_is_made(folder:
     assert said.startswith(f"Error: {GD} has 40,616,800,010 parameters, and to train it takes at least 1949.6 GB")
     assert said.endswith("Make the model, data.n_examples or compute.chunk_size smaller, or take a larger machine\n")
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("width", [10**20, 10**10])
+def test_a_model_too_large_to_count_is_one_line(width: int, folder: Path) -> None:
+    params = small_params()
+    params["experiments"][GD]["model"] |= {"width": width}
+    write_params(folder, params)
+    said = message(run("train", GD), exit_code=1)
+    assert said.startswith("Error: ")
+    assert said.count("\n") == 1
+    assert "smaller" in said
 
 
 def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
@@ -250,6 +265,28 @@ def test_a_truncated_or_altered_file_is_named_and_not_used(
     assert line.startswith(f"Error: {path} is ")
     assert line.endswith("run `dvc repro`")
     assert {name: content for name, content in contents(folder).items() if "unfinished" not in name} == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("verify", f"{TRAIN}/summary.json"),
+        ("plot exp3", f"{TRAIN}/origin.json"),
+        ("plot exp3", f"{DIAGNOSTICS}/sharpness.json"),
+    ],
+)
+def test_facts_that_are_missing_are_named(stage: str, path: str, folder: Path) -> None:
+    (folder / path).write_text("{}", encoding="utf-8")
+    said = message(run(*stage.split()), exit_code=1)
+    assert said.startswith(f"Error: {path} lacks ")
+
+
+def test_verdicts_of_another_version_are_named(folder: Path) -> None:
+    assert run("verify").exit_code == 0
+    path = folder / "stages/verify/claims.json"
+    verdicts = store.load_json(path)
+    store.save_json(path, {name: {**verdict, "mood": "good"} for name, verdict in verdicts.items()})
+    assert "run `eosrepro verify`" in message(run("report"), exit_code=1)
 
 
 def test_nan_in_the_data_is_found_before_training(folder: Path) -> None:

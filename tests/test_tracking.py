@@ -767,6 +767,9 @@ def test_password_quoted_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://ada:s3%20cret@host/db")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
     assert tracking.redacted("bad password 's3 cret' or token t0ken") == "bad password '***' or token ***"
+    assert tracking.redacted("Access denied for user 'ada'@'host', said adam") == (
+        "Access denied for user '***'@'host', said adam"
+    )
 
 
 # --- the UI

@@ -75,7 +75,7 @@ def _read(folder: Any) -> list[np.ndarray]:
     for path, _ in folder.samples:
         try:
             images.append(np.asarray(folder.loader(path)))
-        except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of a broken PNG
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow says SyntaxError of a broken PNG
             raise DataError(f"{path} is not a readable image ({error}): replace it or remove it") from None
         if images[-1].shape != images[0].shape:
             raise DataError(

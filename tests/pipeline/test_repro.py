@@ -331,7 +331,7 @@ def test_two_at_once_and_ctrl_c_lose_nothing(project: Path, change: Callable[[st
         os.killpg(first.pid, signal.SIGINT)  # as a terminal does
         said = first.communicate()[1]
     assert first.returncode != 0
-    assert "Interrupted. The same command goes on from where it was" in said
+    assert "Interrupted. The same command goes on from its last checkpoint" in said
     resumed = run(project, "dvc", "repro", "-s", stage)
     assert resumed.returncode == 0, resumed.stderr
     assert going_on_from(resumed.stderr) > 0
