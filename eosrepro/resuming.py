@@ -34,7 +34,8 @@ from eosrepro import store
 from eosrepro.errors import StoreError
 from eosrepro.types import Position, Row
 
-CHECKPOINT_SECONDS = 10.0  # from one checkpoint to the next: what a kill costs at most
+# From one checkpoint to the next: what a kill costs at most.
+CHECKPOINT_SECONDS = float(os.environ.get("EOSREPRO_CHECKPOINT_SECONDS", "10"))
 CHECKPOINT_SHARE = 20  # but this many times as long as the last one took to write, which is long for a large network
 UNFINISHED = store.STAGES / "unfinished"
 

@@ -166,7 +166,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(folder: Path, monkeypatch
     assert [name for name in complete if "snapshots" in name] == []
 
 
-def test_a_run_that_was_cut_off_while_measured_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_cut_off_while_measured_is_not_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(*_args: Any, **_given: Any) -> None:
         raise KeyboardInterrupt
 
@@ -174,7 +174,10 @@ def test_a_run_that_was_cut_off_while_measured_is_made_anew(monkeypatch: pytest.
         patch.setattr(pipeline, "diagnose_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SWEEP))
+    (cut_off_at,) = Path("stages/sweeps").rglob("origin.json")
+    written = cut_off_at.stat().st_mtime_ns
     resumed = table(SWEEP)
+    assert cut_off_at.stat().st_mtime_ns == written
     Path("stages/sweeps").rename("elsewhere")
     pd.testing.assert_frame_equal(table(SWEEP), resumed)
 

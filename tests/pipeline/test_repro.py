@@ -42,6 +42,7 @@ STAGES = [
     "track",
 ]
 EXP3 = "experiments.exp3_2over30"
+OFTEN = environment() | {"EOSREPRO_CHECKPOINT_SECONDS": "0.5"}
 
 
 def params() -> dict[str, Any]:
@@ -282,12 +283,12 @@ def test_without_the_tracking_server_only_the_last_stage_fails(
 
 @pytest.mark.slow
 def test_a_killed_repro_goes_on_from_the_last_checkpoint(project: Path, change: Callable[[str, Any], None]) -> None:
-    change("profiles.quick.max_steps", 25_000)  # longer than twice resuming.CHECKPOINT_SECONDS
+    change("profiles.quick.max_steps", 15_000)
     stage = "train@exp3_2over30"
     reached = 0
     for victim in ("dvc", "stage"):
         with subprocess.Popen(
-            ["dvc", "repro", "-s", stage], cwd=project, env=environment(), stdout=subprocess.DEVNULL,
+            ["dvc", "repro", "-s", stage], cwd=project, env=OFTEN, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
         ) as killed:  # fmt: skip
             checkpoint = wait_for_a_checkpoint(project, later_than=time.time())
@@ -313,10 +314,10 @@ def test_a_killed_repro_goes_on_from_the_last_checkpoint(project: Path, change: 
 
 @pytest.mark.slow
 def test_two_at_once_and_ctrl_c_lose_nothing(project: Path, change: Callable[[str, Any], None]) -> None:
-    change("profiles.quick.max_steps", 6_000)
+    change("profiles.quick.max_steps", 20_000)
     stage = "train@exp3_2over30"
     with subprocess.Popen(
-        ["dvc", "repro", "-s", stage], cwd=project, env=environment(), stdout=subprocess.DEVNULL,
+        ["dvc", "repro", "-s", stage], cwd=project, env=OFTEN, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as first:  # fmt: skip
         end = time.monotonic() + 60
