@@ -15,6 +15,10 @@ from eosrepro.statistics import MeasureLike, UndefinedError, measured
 from eosrepro.store import Record
 
 Judgement = Literal["holds", "fails", "not applicable"]
+LEGEND = (
+    "A claim holds if what was measured lies within the bound that params.yaml declares for it. It is not applicable "
+    "where the run does not define the number, or where only the paper's own data and run lengths could tell"
+)
 JUDGEMENTS: tuple[Judgement, ...] = ("holds", "fails", "not applicable")
 
 
@@ -134,8 +138,13 @@ def from_json(written: Mapping[str, Any], path: Path) -> list[Verdict]:
         raise StoreError(f"{path} does not hold verdicts as this version writes them: run `eosrepro verify`") from None
 
 
-def as_markdown(verdicts: Sequence[Verdict]) -> str:
-    """A table of all verdicts, one row a claim, below a line that counts them. A claim that failed stands out."""
+def as_markdown(verdicts: Sequence[Verdict], *, about: str) -> str:
+    """A table of all verdicts, one row a claim, below their numbers by source. A claim that failed stands out.
+
+    Args:
+        verdicts: in the order of their rows.
+        about: a sentence without its point, of the data that they are about.
+    """
     summary = ", ".join(f"{number} {kind}" for kind, number in counts(verdicts).items())
     head = ["verdict", "claim", "source", "run", "measured", "bound", "published", "difference", "basis"]
     rows = [
@@ -152,7 +161,12 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
         ]
         for verdict in verdicts
     ]
-    return f"# Claims: {summary}\n\n{markdown.table(head, rows)}\n"
+    sources = {verdict.source: [each for each in verdicts if each.source == verdict.source] for verdict in verdicts}
+    by_source = [[source, *map(str, counts(found).values())] for source, found in sources.items()]
+    return (
+        f"# Claims: {summary}\n\n{about}. {LEGEND}.\n\n{markdown.table(['source', *JUDGEMENTS], by_source)}\n\n"
+        f"{markdown.table(head, rows)}\n"
+    )
 
 
 def _within(value: float, bound: BoundLike) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
 
 
+INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
 GOING_ON = ("train", "diagnose", "measure", "sweep")  # from where they were interrupted
 
 
@@ -36,8 +37,7 @@ class _Group(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand in GOING_ON
-            click.echo(f"Interrupted{'. The same command goes on from its last checkpoint' * goes_on}", err=True)
+            click.echo(INTERRUPTED if ctx.invoked_subcommand in GOING_ON else "Interrupted", err=True)
             ctx.exit(1)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

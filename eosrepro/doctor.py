@@ -203,5 +203,10 @@ def _unfinished() -> Iterator[Check]:
             yield Check("running", "ok", f"{name}{where}")
         else:
             give_up = f"`rm -r {resuming.UNFINISHED / name}` gives it up"
-            remedy = f"its command goes on from there if nothing has changed since, {give_up}"
+            kept = (
+                "nothing is kept yet"
+                if standing.step is None
+                else "its command goes on from there if nothing has changed"
+            )
+            remedy = f"{kept}, {give_up}"
             yield Check("unfinished", "warning", f"{name}{where}: {remedy}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Its output says the same whatever params.yaml holds: nothing runs anew because of it.
 SAYS_ALWAYS_THE_SAME = "check"
+VALID = "stages/valid"  # its output; DVC deletes it while params.yaml is not valid
 
 Kind = Literal["experiment", "toy", "measurement", "figure", "other"]
 Word = Literal["up to date", "changed", "behind", "never made", "unfinished", "running"]
@@ -183,6 +184,8 @@ def _changes(stage: Stage, content: Mapping[str, Any]) -> Iterator[str]:
     if stage.changed_stage():
         yield "its command"
     for entry in (*stage.deps, *stage.outs):
+        if entry in stage.deps and entry.def_path == VALID:
+            continue  # says the same whenever it is there: see SAYS_ALWAYS_THE_SAME
         if isinstance(entry, ParamsDependency):
             recorded = entry.hash_info.value or {}
             yield from (key for key in entry.params if _at(content, key) != recorded.get(key))

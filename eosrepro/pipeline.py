@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from eosrepro import catalog, claims, comparison, describing, measuring, resuming, sizes, store, tracking
-from eosrepro.config import Config, Figure, Member, Toy, counts_epochs
+from eosrepro.config import Config, Figure, Member, Toy, counts_epochs, step_size_text
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
 from eosrepro.progress import progress
@@ -96,7 +98,7 @@ def plot(config: Config, name: str) -> Path:
         raise ConfigError(f"params.yaml has no figure {name!r}{catalog.did_you_mean(name, list(config.figures))}")
     figure = config.figures[name]
     draw = catalog.find("figures", figure.name)
-    drawn, table = draw(**_ingredients(config, figure, draw), runs=figure.runs, **figure.options)
+    drawn, table = draw(**_ingredients(config, figure, draw), runs=_labels(config, figure), **figure.options)
     folder = store.FIGURES / name
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
     store.save_table(folder / "table.csv", table)
@@ -110,7 +112,7 @@ def verify(config: Config) -> list[claims.Verdict]:
     compared = comparison.table(trained, _published_runs(config))
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
-    store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts))
+    store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts, about=_about_data(config, trained)))
     store.save_table(store.VERIFY / "runs.csv", compared)
     store.save_text(store.VERIFY / "runs.md", comparison.as_markdown(compared))
     return verdicts
@@ -254,6 +256,22 @@ def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> di
     return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
 
 
+def _about_data(config: Config, records: Sequence[store.Record]) -> str:
+    data = sorted({record.origin["data"] for record in records})
+    return f"Profile `{config.profile}`, on {'; '.join(data) or 'no data yet'}"
+
+
+def _labels(config: Config, figure: Figure) -> dict[str, str]:
+    """Those of the figure, but never with another step size than that of the run, which `-S` may have changed."""
+    labels = {}
+    for run, label in figure.runs.items():
+        step_size = config.run(run).step_size
+        found = re.search(r"η = (\d+/\d+)", label)
+        wrong = found and Fraction(found[1]) != step_size
+        labels[run] = label.replace(found[0], f"η = {step_size_text(step_size)}") if found and wrong else label
+    return labels
+
+
 def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
     """What is in a file; None where it was not made yet."""
     return load(path) if path.exists() else None
@@ -270,7 +288,7 @@ def _part(config: Config, name: str, published: Mapping[str, store.Record], data
     return Part(
         name=name,
         title=figure.options.get("title", name),
-        runs=figure.runs,
+        runs=_labels(config, figure),
         limits=limits if isinstance(limits, Mapping) else {},
         pictures=pictures,
         drawn=_optional(store.load_table, folder / "table.csv"),

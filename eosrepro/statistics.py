@@ -216,6 +216,10 @@ def _largest_difference(values: pd.Series, others: pd.Series, _level: float | No
 
 def _ratio(values: pd.Series, others: pd.Series, level: float | None) -> float:
     above = others > (-np.inf if level is None else level)
+    if not above.any():
+        raise UndefinedError(
+            f"the denominator is never above {level:g}" if level is not None else "there are no values"
+        )
     return float((values[above] / others[above]).mean())
 
 

@@ -120,10 +120,12 @@ def verdicts() -> list[Verdict]:
 
 
 def test_markdown_is_one_table_row_a_claim_and_counts_first() -> None:
-    lines = as_markdown(verdicts()).splitlines()
+    lines = as_markdown(verdicts(), about="Profile `quick`, on noise").splitlines()
     assert lines[0] == "# Claims: 1 holds, 1 fails, 1 not applicable"
+    assert lines[2].startswith("Profile `quick`, on noise. A claim holds if ")
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 + 3
+    by_source, table = table[:-5], table[-5:]
+    assert [cell.strip() for cell in by_source[2].split("|")[1:-1]] == ["Exp 3", "1", "1", "1"]
     assert {line.replace("\\|", "").count("|") for line in table} == {10}
     assert "**fails**" in table[3]
     assert "\\|θ₁\\| leaves the frame" in table[3]

@@ -343,8 +343,10 @@ def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Pat
     assert rows() == [["exp3_2over60", "ours", ""], ["exp3_2over60", "published", 159]]
     figure = load().figures["exp3"]
     assert "exp3_2over60" in pipeline._published(load(), figure)["loss"]
+    assert pipeline._labels(load(), figure)["exp3_2over60"] == "η = 2/60"
     run_["step_size"] = "2/45"
     assert rows() == [["exp3_2over60", "ours", ""]]
+    assert pipeline._labels(load(), figure) | {"exp3_2over60": "η = 2/45"} == pipeline._labels(load(), figure)
     assert pipeline._published(load(), figure)["loss"].keys() == {"exp3_2over30", "exp3_2over90"}
 
 

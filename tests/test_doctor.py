@@ -247,7 +247,4 @@ def test_unfinished_work() -> None:
         raise KeyboardInterrupt
     check = checks()["unfinished"]
     assert check.state == "warning"
-    assert check.found == (
-        "train.a.b: its command goes on from there if nothing has changed since, "
-        "`rm -r stages/unfinished/train.a.b` gives it up"
-    )
+    assert check.found == ("train.a.b: nothing is kept yet, `rm -r stages/unfinished/train.a.b` gives it up")

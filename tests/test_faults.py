@@ -29,7 +29,7 @@ GD = "exp3_2over30"
 TRAIN, DIAGNOSTICS = f"stages/train/tanh/unstable/{GD}", f"stages/diagnostics/tanh/unstable/{GD}"
 PROGRAM = "from eosrepro import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
 PROGRESS = (f"train {GD}", f"sharpness of {GD}")
-INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint\n"
+INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet\n"
 LONG = {"max_steps": 2500, "snapshot_every": 15}
 
 
