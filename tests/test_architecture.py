@@ -163,8 +163,8 @@ def sources(stage: PipelineStage) -> set[str]:
 
 def runs_on(stage: PipelineStage, params: Mapping[str, Any]) -> set[str]:
     """Files that the command of a stage runs and that decide its result."""
-    program, command, *arguments = str(stage.cmd).split()
-    assert program == "eosrepro"
+    shell, program, command, *arguments = str(stage.cmd).split()
+    assert (shell, program) == ("exec", "eosrepro")  # a stage that is not exec'd outlives a killed `dvc repro`
     name = arguments[0] if arguments else ""
     files = {file for module in CORE[command] for file in closure(f"eosrepro.{module}")}
     if command == "data":
