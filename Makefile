@@ -30,10 +30,10 @@ paper: $(READY) ## switch params.yaml to profile paper (CIFAR-10, the paper's le
 	dvc repro
 
 test: $(READY) ## run the tests (under 5 minutes on 2 cores)
-	pytest -n auto --dist loadfile -m 'not slow'
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: $(READY) ## run the slow tests too
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## style, types and the order of imports
 	ruff check . && ruff format --check . && mypy && lint-imports
