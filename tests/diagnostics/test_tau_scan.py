@@ -99,7 +99,9 @@ def test_relative_progress_is_the_integral_of_l(seed: int, step_size: float) -> 
     """Eq. 4.2 of Ahn et al. 2022, exactly: RP = −1 + η ∫₀¹ τ L(θ; ητ∇f) dτ."""
     objective, theta = small_problem(seed=seed)
     found = scan(objective, theta, step_size, tolerance=1e-9)
-    assert found.relative_progress_by_integral == pytest.approx(found.relative_progress_of_step, abs=1e-5)
+    # Where no polynomial is good enough, the trapezoids of 100 τ leave an error of η(τL)''/12 · 1e-4.
+    error = 1e-9 if found.slopes <= max(module.NODES) else 1e-4
+    assert found.relative_progress_by_integral == pytest.approx(found.relative_progress_of_step, abs=error)
 
 
 def test_the_integral_agrees_with_an_independent_quadrature() -> None:
