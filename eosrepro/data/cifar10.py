@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import platform
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
     names = (datasets.CIFAR10.filename, datasets.CIFAR10.base_folder)
     if any((place / name).exists() for name in names):
         return None
-    if download:
+    if download and _can_unpack():
         return f"{names[0]} is not in {place} yet: `dvc repro` downloads it (170 MB), or put it there"
     return _advice(place, datasets.CIFAR10, RuntimeError(), unpacking=False)
 
@@ -54,10 +55,10 @@ def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
 def _open(root: Path, *, download: bool) -> Any:
     datasets = torchvision_datasets()
     archive = root / datasets.CIFAR10.filename
-    unpack = download
+    unpack = False
     try:
         # torchvision unpacks only where it may download, and would download over a damaged archive without being asked.
-        unpack = download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5)
+        unpack = _can_unpack() and (download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5))
         with warnings.catch_warnings(), _members_stay_inside():
             # NumPy 2.4.0 to 2.4.4 warn about how the NumPy of 2009 pickled False.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align")
@@ -66,9 +67,17 @@ def _open(root: Path, *, download: bool) -> Any:
         raise DataError(_advice(root, datasets.CIFAR10, error, unpacking=unpack)) from None
 
 
+def _can_unpack() -> bool:
+    """Whether this Python can keep the members of an archive in its folder, as 3.11.4 and later do."""
+    return hasattr(tarfile, "data_filter")
+
+
 @contextmanager
 def _members_stay_inside() -> Iterator[None]:
     # torchvision unpacks without a filter, and MD5 alone does not keep out an archive made to write elsewhere.
+    if not _can_unpack():
+        yield  # and nothing is unpacked
+        return
     before = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
@@ -83,6 +92,11 @@ def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> s
         problem = f"CIFAR-10 could not be downloaded or unpacked into {root} ({error})"
     elif isinstance(error, OSError):
         problem = f"CIFAR-10 cannot be read from {root} ({error})"
+    elif not _can_unpack():
+        return (
+            f"Python {platform.python_version()} cannot unpack {dataset.filename} safely, 3.11.4 and later can: take one "
+            f"of those, or unpack {dataset.url} yourself, so that {folder} is there and whole. `profile: quick` needs neither"
+        )
     elif archive.exists():
         problem = f"{archive} is incomplete or altered (its MD5 sum is not {dataset.tgz_md5}): delete it"
     elif folder.exists():

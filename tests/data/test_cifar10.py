@@ -97,6 +97,21 @@ def test_no_member_of_an_archive_leaves_its_folder(member: str, root: Path, monk
     assert [made for made in set(root.parent.rglob("*")) - before if not made.is_relative_to(root)] == []
 
 
+@pytest.mark.parametrize("download", [False, True])
+def test_a_python_that_cannot_unpack_safely_does_not(
+    download: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked = cifar10(root=str(root), n_examples=5)
+    folder = root / CIFAR10.base_folder
+    folder.rename(root / "aside")
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match=r"cannot unpack cifar-10-python\.tar\.gz safely.*unpack https://.* yourself"):
+        cifar10(root=str(root), n_examples=5, download=download)
+    assert not folder.exists()
+    (root / "aside").rename(folder)
+    assert np.array_equal(cifar10(root=str(root), n_examples=5, download=download).pixels, unpacked.pixels)
+
+
 def test_a_damaged_folder_without_an_archive_is_named(root: Path) -> None:
     cifar10(root=str(root), n_examples=1)
     (root / CIFAR10.filename).unlink()
