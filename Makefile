@@ -36,7 +36,7 @@ test-all: $(READY) ## run the slow tests too
 	pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## style, types and the order of imports
-	ruff check . && ruff format --check . && mypy && lint-imports
+	ruff check . && ruff format --check . && mypy && lint-imports --no-cache
 
 bench: $(READY) ## measure the speed ratios
 	eosrepro bench

@@ -156,7 +156,7 @@ def as_markdown(verdicts: Sequence[Verdict], *, about: str) -> str:
             markdown.number(verdict.measured),
             bound(verdict),
             markdown.number(verdict.published),
-            "" if verdict.difference is None else f"{verdict.difference:+.1%}",
+            difference(verdict),
             verdict.reason,
         ]
         for verdict in verdicts
@@ -188,3 +188,8 @@ def bound(verdict: Verdict) -> str:
     if verdict.low is not None and verdict.high is not None:
         return f"{markdown.number(verdict.low)} to {markdown.number(verdict.high)}"
     return f"≥ {markdown.number(verdict.low)}" if verdict.high is None else f"≤ {markdown.number(verdict.high)}"
+
+
+def difference(verdict: Verdict) -> str:
+    """How far the measured number is from the published one, in words."""
+    return "" if verdict.difference is None else f"{verdict.difference:+.1%}"

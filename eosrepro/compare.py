@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from eosrepro import comparison, markdown, store, tracking
-from eosrepro.config import Config, Toy
+from eosrepro import comparison, markdown, pipeline, store
+from eosrepro.config import Config
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.figures.trajectories import trajectories
+from eosrepro.settings import differences
 from eosrepro.store import Measured, Record
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
     if len(names) < 2 or len({*names}) < len(names):
         raise ConfigError("name two runs or more, each once")
     records = [store.load_record(name, config.run(name).folder, config.run(name).step_size) for name in names]
+    data = pipeline.recorded_provenance()
     for record in records:
-        _warn(config, record)
+        _warn(config, record, data)
     place = FOLDER / _joined(names)
     settings = differences({name: config.resolved(name) for name in names})
     drawn, table = draw(records, settings)
@@ -62,21 +64,10 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
     return Compared(
         runs=[*names],
         settings=settings,
-        ended={record.name: f"{record.summary['reason']} at {record.summary['steps']:,}" for record in records},
+        ended={record.name: record.ended for record in records},
         measures={measure: {name: measured[name][measure] for name in names} for measure in comparison.MEASURES},
         figure=place / f"{place.name}.png",
     )
-
-
-def differences(resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The settings that are not the same in all runs: key in dots → run → value, None where it has none.
-
-    The name of a run is no setting.
-    """
-    flat = {run: dict(_flat(settings)) for run, settings in resolved.items()}
-    keys = dict.fromkeys(key for settings in flat.values() for key in settings if key != "name")
-    values = {key: {run: settings.get(key) for run, settings in flat.items()} for key in keys}
-    return {key: by_run for key, by_run in values.items() if not _all_equal([*by_run.values()])}
 
 
 def draw(records: Sequence[Record], settings: Collection[str]) -> tuple[Figure, pd.DataFrame]:
@@ -122,18 +113,6 @@ def tables(compared: Compared) -> Iterator[tuple[str, list[str], list[list[str]]
     yield "Measures", ["measure", *compared.runs], [["ended by", *compared.ended.values()], *measures]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _all_equal(values: Sequence[Any]) -> bool:
-    return all(value == values[0] for value in values)
-
-
 def _in_units_of_threshold(record: Record) -> Record:
     """The same run as if it had 2/η = 1; where the sharpness was not measured, it has none."""
 
@@ -149,20 +128,13 @@ def _in_units_of_threshold(record: Record) -> Record:
     )
 
 
-def _warn(config: Config, record: Record) -> None:
-    data = None if isinstance(config.run(record.name), Toy) else _provenance()
-    if record.origin["fingerprint"] != tracking.fingerprint(config.resolved(record.name), data):
+def _warn(config: Config, record: Record, data: Mapping[str, Any] | None) -> None:
+    if not pipeline.is_current(config, record, data):
         found = f"{record.name} was trained with other settings, data or code than today's"
-        stage = "train_toys" if isinstance(config.run(record.name), Toy) else f"train@{record.name}"
-        print(f"Warning: {found}: run `dvc repro {stage}`", file=sys.stderr)
+        print(f"Warning: {found}: run `dvc repro {config.stage('train', record.name)}`", file=sys.stderr)
     if record.sharpness is None:
         found = f"the sharpness of {record.name} has not been measured since it was trained"
         print(f"Warning: {found}: run `eosrepro diagnose {record.name}`", file=sys.stderr)
-
-
-def _provenance() -> Mapping[str, Any] | None:
-    path = store.DATA / "provenance.json"
-    return store.load_json(path) if path.exists() else None
 
 
 def _joined(names: Sequence[str]) -> str:

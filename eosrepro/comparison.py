@@ -15,44 +15,45 @@ from eosrepro.store import Record
 
 _AFTER_ONSET = {"from": "onset"}
 _AT_THRESHOLD = {"relative_to": "threshold"}
-_DECLARED: Mapping[str, Mapping[str, Any]] = {  # as claims are in params.yaml
-    "iterations to accuracy": {"quantity": "accuracy", "statistic": "run_length"},
-    "sharpness passes 2/η at": {"quantity": "sharpness", "statistic": "first_above"} | _AT_THRESHOLD,
-    "onset of RP": {"quantity": "relative_progress", "statistic": "onset"},
-    "RP after onset, mean": {"quantity": "relative_progress", "statistic": "mean", "window": _AFTER_ONSET},
-    "RP after onset, share above 0": {
-        "quantity": "relative_progress",
-        "statistic": "fraction_positive",
-        "window": _AFTER_ONSET,
-    },
-    "L after onset, mean in 2/η": {"quantity": "directional_smoothness", "statistic": "mean", "window": _AFTER_ONSET}
-    | _AT_THRESHOLD,
-    "sharpness in the last half, mean in 2/η": {"quantity": "sharpness", "statistic": "mean", "window": {"last": 0.5}}
-    | _AT_THRESHOLD,
-    "final loss": {"quantity": "loss", "statistic": "final"},
+_DECLARED: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # heading → name without spaces, and as in a claim
+    "iterations to accuracy": ("steps_to_accuracy", {"quantity": "accuracy", "statistic": "run_length"}),
+    "sharpness passes 2/η at": (
+        "sharpness_crossing",
+        {"quantity": "sharpness", "statistic": "first_above"} | _AT_THRESHOLD,
+    ),
+    "onset of RP": ("onset", {"quantity": "relative_progress", "statistic": "onset"}),
+    "RP after onset, mean": (
+        "relative_progress_mean",
+        {"quantity": "relative_progress", "statistic": "mean", "window": _AFTER_ONSET},
+    ),
+    "RP after onset, share above 0": (
+        "relative_progress_fraction_positive",
+        {"quantity": "relative_progress", "statistic": "fraction_positive", "window": _AFTER_ONSET},
+    ),
+    "L after onset, mean in 2/η": (
+        "directional_smoothness_over_threshold_mean",
+        {"quantity": "directional_smoothness", "statistic": "mean", "window": _AFTER_ONSET} | _AT_THRESHOLD,
+    ),
+    "sharpness in the last half, mean in 2/η": (
+        "sharpness_over_threshold_mean",
+        {"quantity": "sharpness", "statistic": "mean", "window": {"last": 0.5}} | _AT_THRESHOLD,
+    ),
+    "final loss": ("final_loss", {"quantity": "loss", "statistic": "final"}),
 }
-MEASURES: Mapping[str, Measure] = {name: Measure.model_validate(declared) for name, declared in _DECLARED.items()}
+MEASURES: Mapping[str, Measure] = {
+    heading: Measure.model_validate(declared) for heading, (_, declared) in _DECLARED.items()
+}
 _HEAD = ["run", "source", "ended", *MEASURES]
-_NAMES = (  # of the measures, where no spaces may be
-    "steps_to_accuracy",
-    "sharpness_crossing",
-    "onset",
-    "relative_progress_mean",
-    "relative_progress_fraction_positive",
-    "directional_smoothness_over_threshold_mean",
-    "sharpness_over_threshold_mean",
-    "final_loss",
-)
 
 
 def measures(record: Record) -> dict[str, float]:
     """All of `MEASURES` of one run; NaN where it does not define the number, or the quantity was not recorded."""
-    return {name: value(record, of) for name, of in MEASURES.items()}
+    return {heading: value(record, of) for heading, of in MEASURES.items()}
 
 
 def summary(record: Record) -> dict[str, float]:
     """The same by names without spaces."""
-    return dict(zip(_NAMES, measures(record).values(), strict=True))
+    return {_DECLARED[heading][0]: found for heading, found in measures(record).items()}
 
 
 def table(records: Sequence[Record], published: Mapping[str, Record]) -> pd.DataFrame:
@@ -62,8 +63,7 @@ def table(records: Sequence[Record], published: Mapping[str, Record]) -> pd.Data
     """
     rows = []
     for record in records:
-        ended = f"{record.summary['reason']} at {record.summary['steps']:,}"
-        rows.append({"run": record.name, "source": "ours", "ended": ended, **measures(record)})
+        rows.append({"run": record.name, "source": "ours", "ended": record.ended, **measures(record)})
         theirs = measures(published[record.name]) if record.name in published else {}
         if not all(map(isnan, theirs.values())):  # curves of other quantities tell none of them
             rows.append({"run": record.name, "source": "published", "ended": "", **theirs})

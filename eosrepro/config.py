@@ -593,6 +593,10 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {_unknown(name, self.runs)}")
         return self.runs[name]
 
+    def stage(self, work: Literal["train", "diagnose"], name: str) -> str:
+        """The stage of dvc.yaml that trains a run, or measures its sharpness."""
+        return f"{work}_toys" if name in self.toys else f"{work}@{name}"
+
     def measurement(self, name: str) -> Measurement:
         """The measurement of that name.
 

@@ -118,10 +118,10 @@ def project() -> Iterator[Repo]:
 def _declared(declared: Config) -> Iterator[tuple[Kind, str, str, list[str]]]:
     for name, run in declared.experiments.items():
         about = f"{run.model.name}, {run.loss.name}, {run.optimizer.name}, η = {config.step_size_text(run.step_size)}"
-        yield "experiment", name, about, [f"train@{name}", f"diagnose@{name}"]
+        yield "experiment", name, about, [declared.stage("train", name), declared.stage("diagnose", name)]
     for name, toy in declared.toys.items():
         about = f"{toy.toy.name}, {toy.optimizer.name}, η = {config.step_size_text(toy.step_size)}"
-        yield "toy", name, about, ["train_toys", "diagnose_toys"]
+        yield "toy", name, about, [declared.stage("train", name), declared.stage("diagnose", name)]
     for name, measurement in declared.measurements.items():
         about = f"{measurement.diagnostic.name} of {measurement.run}"
         yield "measurement", name, about, [f"measure@{name}"]

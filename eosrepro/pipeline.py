@@ -122,7 +122,7 @@ def report(config: Config) -> Path:
     """Stage `report`: all that is recorded as one page, and of what is not the command that makes it."""
     from eosrepro.report import page
 
-    data = _optional(store.load_json, store.DATA / "provenance.json")
+    data = recorded_provenance()
     verdicts = _optional(store.load_json, store.VERIFY / "claims.json")
     published = _published_runs(config)
     text = page(
@@ -203,6 +203,17 @@ def diagnose_into(
     with _measured(folder, config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs) as table:
         store.save_sharpness(folder, store.Measured(table, settings), snapshots)
     return table
+
+
+def is_current(config: Config, record: store.Record, data: Mapping[str, Any] | None) -> bool:
+    """Whether a run was trained with the settings, data (by their provenance) and code of now."""
+    of_data = None if isinstance(config.run(record.name), Toy) else data or {"sha256": None}
+    return bool(record.origin["fingerprint"] == tracking.fingerprint(config.resolved(record.name), of_data))
+
+
+def recorded_provenance() -> Mapping[str, Any] | None:
+    """That of the recorded data; None where there are none yet."""
+    return _optional(store.load_json, store.DATA / "provenance.json")
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -310,22 +321,16 @@ def _missing(config: Config, name: str, records: Mapping[str, store.Record], pic
     if not pictures:
         yield f"The figure has not been drawn: `dvc repro figure@{name}`"
     for run in config.figures[name].runs:
-        toys = isinstance(config.run(run), Toy)
         if run not in records:
-            yield f"{run} has not been run: `dvc repro {'train_toys' if toys else f'train@{run}'}`"
+            yield f"{run} has not been run: `dvc repro {config.stage('train', run)}`"
         elif records[run].sharpness is None:
-            command = "diagnose_toys" if toys else f"diagnose@{run}"
-            yield f"The sharpness of {run} has not been measured since it was trained: `dvc repro {command}`"
+            command = f"`dvc repro {config.stage('diagnose', run)}`"
+            yield f"The sharpness of {run} has not been measured since it was trained: {command}"
 
 
 def _outdated(config: Config, records: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Iterator[str]:
     """The runs that are not those of params.yaml as it is now: the settings on the page are not theirs."""
-
-    def now(run: str) -> str:
-        of_data = None if isinstance(config.run(run), Toy) else data or {"sha256": None}
-        return tracking.fingerprint(config.resolved(run), of_data)
-
-    if changed := [run for run, record in records.items() if record.origin["fingerprint"] != now(run)]:
+    if changed := [run for run, record in records.items() if not is_current(config, record, data)]:
         yield f"Trained with other settings, data or code than those of now: {', '.join(changed)}. Anew: `dvc repro`"
 
 
@@ -368,11 +373,13 @@ def _reproduction(config: Config, name: str) -> dict[str, str]:
 
 def _colour(config: Config, name: str) -> str | None:
     """The colour that a run has in the first figure that draws it; None where none does."""
+    from matplotlib.colors import to_hex
+
     from eosrepro.figures._style import colours
 
     for figure in config.figures.values():
         if name in figure.runs:
-            return "#" + bytes(round(255 * part) for part in colours(figure.runs)[name]).hex()
+            return to_hex(colours(figure.runs)[name])
     return None
 
 
@@ -441,7 +448,7 @@ def _sync_unless_short(config: Config, name: str, data: Dataset | None, started:
 
 def _sync(config: Config, name: str, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
     resolved, record = config.resolved(name), _record(config, name)
-    if record.origin["fingerprint"] != tracking.fingerprint(resolved, _provenance(data)):
+    if not is_current(config, record, _provenance(data)):
         print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
         return False
     about = _about(config, name, record, figures)

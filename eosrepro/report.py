@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 
 from eosrepro import claims, markdown
 from eosrepro.figures import _style
+from eosrepro.settings import differences, flattened
 from eosrepro.statistics import series
 from eosrepro.store import Record
 
@@ -109,34 +111,20 @@ def page(
         figures_of={run: [part.name for part in parts if run in part.runs] for run in shown},
         others=[_row(verdict) for verdict in judged if verdict.run not in shown],
         symbols=SYMBOLS,
-        profile=flattened(profile),
-        data=None if data is None else flattened(data),
+        profile=_texts(profile),
+        data=None if data is None else _texts(data),
         versions=versions,
         plotly=_plotly() if any(part.records for part in parts) else "",
     )
-
-
-def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as `outer.inner` → text, without those that are not set."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return flat
 
 
 def shared_and_different(
     settings: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """What all runs have in common; and of each other setting its value in every run, "" where it has none."""
-    flat = {run: flattened(each) for run, each in settings.items()}
-    keys = dict.fromkeys(key for each in flat.values() for key in each)
-    by_key = {key: {run: each.get(key, "") for run, each in flat.items()} for key in keys}
-    different = {key: values for key, values in by_key.items() if len(set(values.values())) > 1}
-    shared = {key: next(iter(values.values())) for key, values in by_key.items() if key not in different}
-    return shared, different
+    different = differences(settings)
+    shared = {key: value for each in settings.values() for key, value in _texts(each).items() if key not in different}
+    return shared, {key: {run: _text(value) for run, value in by_run.items()} for key, by_run in different.items()}
 
 
 # --- one figure -------------------------------------------------------------------------------------------------------
@@ -153,7 +141,7 @@ def _shown(part: Part, verdicts: Sequence[claims.Verdict], compared: pd.DataFram
         "picture": _picture(part.pictures),
         "notes": part.notes,
         "runs": part.runs,
-        "ended": {run: _ended(record) for run, record in part.records.items()},
+        "ended": {run: record.ended for run, record in part.records.items()},
         "data": sorted({record.origin["data"] for record in part.records.values()} - {""}),
         "fingerprints": {run: record.origin["fingerprint"][:12] for run, record in part.records.items()},
         "counts": claims.counts(own),
@@ -167,10 +155,6 @@ def _shown(part: Part, verdicts: Sequence[claims.Verdict], compared: pd.DataFram
     }
 
 
-def _ended(record: Record) -> str:
-    return f"{record.summary['reason']} at {record.summary['steps']:,}"
-
-
 def _row(verdict: claims.Verdict) -> dict[str, Any]:
     return {
         "verdict": verdict.verdict,
@@ -179,7 +163,7 @@ def _row(verdict: claims.Verdict) -> dict[str, Any]:
         "run": verdict.run,
         "published": markdown.number(verdict.published),
         "measured": markdown.number(verdict.measured),
-        "difference": "" if verdict.difference is None else f"{verdict.difference:+.1%}",
+        "difference": claims.difference(verdict),
         "bound": claims.bound(verdict),
         "reason": verdict.reason,
     }
@@ -243,7 +227,7 @@ def _put_panel(drawn: Chart, part: Part, panel: Panel, row: int, named: set[str]
         group = trace["legendgroup"]
         if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
             grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
-            line = {**trace["line"], "color": _css(grey)}
+            line = {**trace["line"], "color": to_hex(grey)}
             drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
         drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=row, col=1)
         named.add(group)
@@ -305,7 +289,7 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
         for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
             points = _published_series(part, run, quantity)
             if not points.empty:
-                line = {"color": _css(_style.lighter(colours[run])), "width": 2, "dash": dash}
+                line = {"color": to_hex(_style.lighter(colours[run])), "width": 2, "dash": dash}
                 about = f"{labels[run]}, {_words(quantity)}, published"
                 yield _trace(points, _PUBLISHED, _PUBLISHED, line, about) | {"mode": "lines"}
     for run in part.records:
@@ -313,12 +297,12 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
             points = _series(part, run, quantity)
             if not points.empty:
                 group = run if quantity == panel.quantities[0] else _words(quantity)
-                line = {"color": _css(colours[run]), "width": 1.2, "dash": dash}
+                line = {"color": to_hex(colours[run]), "width": 1.2, "dash": dash}
                 yield _trace(points, labels[run], group, line, f"{labels[run]}, {_words(quantity)}")
     for run, record in part.records.items():
         if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
             edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
-            line = {"color": _css(colours[run]), "width": 1.5, "dash": "dash"}
+            line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
             yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
 
 
@@ -377,15 +361,22 @@ def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as `outer.inner` → text, without those that are not set."""
+    return {key: _text(value) for key, value in flattened(settings).items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
 def _words(quantity: str) -> str:
     """How a quantity is called: `theta_1` is θ₁."""
     if coordinate := re.fullmatch(r"theta_(\d+)", quantity):
         return "θ" + coordinate[1].translate(_LOWERED)
     return html.escape(quantity.replace("_", " "), quote=False)
-
-
-def _css(colour: _style.Colour) -> str:
-    return "#" + "".join(f"{round(255 * component):02x}" for component in colour)
 
 
 def _for_script(text: str) -> Markup:

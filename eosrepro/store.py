@@ -89,6 +89,11 @@ class Record:
     snapshots: Path  # for `load_snapshots`
 
     @property
+    def ended(self) -> str:
+        """Why, and at which iteration."""
+        return f"{self.summary['reason']} at {self.summary['steps']:,}"
+
+    @property
     def threshold(self) -> float:
         """2/η."""
         return stability_threshold(self.step_size)

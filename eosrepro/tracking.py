@@ -48,6 +48,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 
 from eosrepro.errors import EosreproError
+from eosrepro.settings import flattened
 from eosrepro.store import DATA, Measured, Record, sha256
 from eosrepro.types import Row, stability_threshold
 
@@ -452,20 +453,20 @@ def _params(
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
     data = {key: value for key, value in (data_provenance or {}).items() if key not in TOLD_ELSEWHERE}
     facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}
-    return {key: _shortened(value) for key, value in _flat(facts)}
+    return {_param(key): _shortened(_text(value)) for key, value in flattened(facts).items()}
 
 
 def _step_size(resolved: Mapping[str, Any]) -> Fraction:
     return Fraction(str(resolved["step_size"]))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            name = re.sub(r"[^\w.\-:/ ]", "_", f"{prefix}{key}")
-            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _param(key: str) -> str:
+    """The name of a parameter, of the characters that MLflow takes."""
+    return re.sub(r"[^\w.\-:/ ]", "_", key)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _shortened(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,15 +46,6 @@ def toys(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["compare", *arguments])
-
-
-def test_settings_that_differ_by_keys_in_dots() -> None:
-    one: dict[str, Any] = {"name": "a", "seed": 0, "model": {"name": "mlp", "width": 8}, "stop": {"max_steps": 10}}
-    other = one | {"name": "b", "model": {"name": "mlp", "width": 9}, "optimizer": {"seed": 1}}
-    assert compare.differences({"a": one, "b": other, "c": one}) == {
-        "model.width": {"a": 8, "b": 9, "c": 8},
-        "optimizer.seed": {"a": None, "b": 1, "c": None},
-    }
 
 
 def test_runs_are_drawn_in_units_of_their_own_threshold() -> None:

@@ -94,8 +94,9 @@ def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> s
         problem = f"CIFAR-10 cannot be read from {root} ({error})"
     elif not _can_unpack():
         return (
-            f"Python {platform.python_version()} cannot unpack {dataset.filename} safely, 3.11.4 and later can: take one "
-            f"of those, or unpack {dataset.url} yourself, so that {folder} is there and whole. `profile: quick` needs neither"
+            f"Python {platform.python_version()} cannot unpack {dataset.filename} safely, 3.11.4 and later can: take "
+            f"one of those, or unpack {dataset.url} yourself, so that {folder} is there and whole. "
+            "`profile: quick` needs neither"
         )
     elif archive.exists():
         problem = f"{archive} is incomplete or altered (its MD5 sum is not {dataset.tgz_md5}): delete it"
