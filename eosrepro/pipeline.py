@@ -100,6 +100,7 @@ def plot(config: Config, name: str) -> Path:
     draw = catalog.find("figures", figure.name)
     drawn, table = draw(**_ingredients(config, figure, draw), runs=_labels(config, figure), **figure.options)
     folder = store.FIGURES / name
+    store.remove_leftovers(folder)
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
     store.save_table(folder / "table.csv", table)
     return folder
@@ -110,6 +111,7 @@ def verify(config: Config) -> list[claims.Verdict]:
     verdicts = _verdicts(config, config.runs)
     trained = [_record(config, name) for name in config.experiments if _is_trained(config, name)]
     compared = comparison.table(trained, _published_runs(config))
+    store.remove_leftovers(store.VERIFY)
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
     store.save_text(store.VERIFY / "claims.md", claims.as_markdown(verdicts, about=_about_data(config, trained)))
@@ -133,6 +135,7 @@ def report(config: Config) -> Path:
         data=data,
         versions={name: metadata.version(name) for name in ("eosrepro", "torch", "plotly")},
     )
+    store.remove_leftovers(store.REPORT.parent, store.REPORT.name)
     store.save_text(store.REPORT, text)
     return store.REPORT
 

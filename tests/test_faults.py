@@ -281,6 +281,24 @@ def test_facts_that_are_missing_are_named(stage: str, path: str, folder: Path) -
     assert said.startswith(f"Error: {path} lacks ")
 
 
+@pytest.mark.parametrize(
+    ("command", "half"),
+    [
+        ("plot example1", "figures/example1/.table.csv.123.tmp"),
+        ("verify", "stages/verify/.claims.md.123.tmp"),
+        ("report", "stages/.report.html.123.tmp"),
+    ],
+)
+def test_halves_of_files_that_a_kill_left_go_with_the_next_attempt(command: str, half: str, folder: Path) -> None:
+    assert run("train", "--toys").exit_code == 0
+    path = folder / half
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("half")
+    done = run(*command.split())
+    assert done.exit_code == 0, done.output
+    assert not path.exists()
+
+
 def test_verdicts_of_another_version_are_named(folder: Path) -> None:
     assert run("verify").exit_code == 0
     path = folder / "stages/verify/claims.json"
