@@ -1,9 +1,9 @@
-"""Stochastic gradient descent on shuffled minibatches, an epoch a recorded iteration."""
+"""Stochastic gradient descent on minibatches, an epoch a recorded iteration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,13 +13,23 @@ from eosrepro.types import AtLeast, Iterate, Optimizer
 
 
 def sgd(
-    *, step_size: float, batch_size: Annotated[int, AtLeast(1)] = 32, seed: Annotated[int, AtLeast(0)] = 0
+    *,
+    step_size: float,
+    batch_size: Annotated[int, AtLeast(1)] = 32,
+    order: Literal["fixed", "reshuffled", "replacement"] = "reshuffled",
+    seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Optimizer:
-    """θ ← θ − ηg for the gradient g of each minibatch in turn. An iteration is an epoch: each example is used once.
+    """θ ← θ − ηg for the gradient g of each minibatch in turn. An iteration is an epoch.
 
-    The examples are shuffled anew in every epoch, by `seed` and the number of the epoch alone: an interrupted run goes
-    on as if it had not been, and a diagnostic knows the minibatches to come. The state is that number. The last
-    minibatch of an epoch is smaller where `batch_size` does not divide the number of examples.
+    The minibatches of an epoch follow from `seed` and the number of the epoch alone. So an interrupted run goes on as
+    if it had not been, and a diagnostic knows the minibatches to come. The state is the number of the epoch.
+
+    Args:
+        order: `fixed`: the examples are shuffled once, and every epoch takes the same minibatches in the same order;
+            `reshuffled`: they are shuffled anew for each epoch; `replacement`: every minibatch is a new draw of
+            `batch_size` examples with replacement. With the first two an epoch uses each example once, and its last
+            minibatch is smaller where `batch_size` does not divide the number of examples.
+        seed: of the shuffling or drawing.
     """
 
     def init(_theta: Tensor) -> int:
@@ -32,7 +42,10 @@ def sgd(
         return at.theta - theta, epoch + 1
 
     def minibatches(n_examples: int, epoch: int) -> Sequence[Tensor]:
-        order = np.random.default_rng([seed, epoch]).permutation(n_examples)
-        return torch.split(torch.from_numpy(order), batch_size)
+        generator = np.random.default_rng([seed, 0 if order == "fixed" else epoch])
+        if order == "replacement":
+            size = (-(-n_examples // batch_size), batch_size)
+            return list(torch.from_numpy(generator.integers(n_examples, size=size)))
+        return torch.split(torch.from_numpy(generator.permutation(n_examples)), batch_size)
 
     return Optimizer(init, update, minibatches)
