@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from eosrepro import catalog, claims, comparison, describing, measuring, resuming, sizes, store, tracking
-from eosrepro.config import Config, Figure, Member, Toy, counts_epochs, step_size_text
+from eosrepro.config import Config, Figure, Measurement, Member, Toy, counts_epochs, step_size_text
 from eosrepro.errors import ConfigError
 from eosrepro.problems import dataset, member, optimizer, problem
 from eosrepro.progress import progress
@@ -80,12 +80,8 @@ def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     measurement = config.measurement(name)
     run, data = config.run(measurement.run), _data_of(config, measurement.run)
     snapshots = store.train_folder(run.folder, measurement.run) / "snapshots"
-    chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
-    diagnostic = measurement.diagnostic
-    settings = {**diagnostic.options, "every": measurement.every}
     folder = store.diagnostics_folder(run.folder, measurement.run)
-    with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
-        store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
+    table = measure_into(folder, snapshots, config, measurement, data, jobs=jobs)
     _sync_unless_short(config, measurement.run, data, started)
     return table
 
@@ -205,6 +201,18 @@ def diagnose_into(
     diagnostic = Member("sharpness", settings)
     with _measured(folder, config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs) as table:
         store.save_sharpness(folder, store.Measured(table, settings), snapshots)
+    return table
+
+
+def measure_into(
+    folder: Path, snapshots: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
+) -> pd.DataFrame:
+    """Take a declared measurement on a folder of snapshots and write what `store.save_measured` says to `folder`."""
+    chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
+    diagnostic = measurement.diagnostic
+    settings = {**diagnostic.options, "every": measurement.every}
+    with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
+        store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
     return table
 
 

@@ -22,9 +22,9 @@ import pandas as pd
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eosrepro import config, markdown, pipeline, problems, statistics, store, tracking
+from eosrepro import catalog, config, markdown, pipeline, problems, statistics, store, tracking
 from eosrepro.catalog import did_you_mean
-from eosrepro.config import Config, Measure, Profile, Section
+from eosrepro.config import Config, Measure, Measurement, Profile, Section
 from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
@@ -35,8 +35,8 @@ EVENTS = ("onset", "first_above", "first_outside", "run_length")  # statistics t
 class Axis(Section):
     """One setting that varies."""
 
-    path: str  # key path in params.yaml
-    values: Annotated[dict[str, Any], Field(min_length=1)]  # name in the table → value set at `path`
+    path: str | Annotated[list[str], Field(min_length=1)]  # key path in params.yaml, or several that vary together
+    values: Annotated[dict[str, Any], Field(min_length=1)]  # name in the table → value set there
 
 
 class Published(Section):
@@ -88,7 +88,7 @@ def run(file: Path) -> Path:
     variants = {names: _variant(sweep, params, names, file) for names in combinations}
     rows = []
     for names, variant in variants.items():
-        record = _record(variant, sweep.run, folder / "runs", measure=_needs_sharpness(sweep))
+        record = _record(variant, sweep, folder / "runs")
         facts = {"source": "ours", "steps": record.summary["steps"]}
         rows.append(dict(zip(sweep.vary, names, strict=True)) | facts | _measured(sweep, record))
     rows += [where | {"source": "published"} | _measured(sweep, record) for where, record in theirs]
@@ -125,7 +125,11 @@ def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
 
 def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
     """params.yaml with the settings of one variant: `names` are those of its values, an axis each."""
-    chosen = {axis.path: axis.values[name] for axis, name in zip(sweep.vary.values(), names, strict=True)}
+    chosen = {
+        path: axis.values[name]
+        for axis, name in zip(sweep.vary.values(), names, strict=True)
+        for path in ([axis.path] if isinstance(axis.path, str) else axis.path)
+    }
     place = Path(f"{file} ({', '.join(names)})")
     variant = config.validate(_with(params, sweep.set | chosen), place, reference=store.REFERENCE)
     # Coordinates of θ are read from snapshots, and a sweep keeps none.
@@ -151,21 +155,36 @@ def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     return changed
 
 
-def _record(variant: Config, name: str, folder: Path, *, measure: bool) -> store.Record:
+def _record(variant: Config, sweep: Sweep, folder: Path) -> store.Record:
+    name = sweep.run
     resolved, data = variant.resolved(name), _dataset(variant.active.model_dump_json())
     made_by = tracking.fingerprint(resolved, {"sha256": _checksum(data)})
-    measured_by = [variant.sharpness.model_dump(), tracking.code_version({}, tracking.MEASURING_SOURCES)]
-    key = json.dumps([made_by, measured_by], sort_keys=True)
+    measurements = _measurements(variant, sweep)
+    settings = [each.model_dump(mode="json") for each in measurements]
+    if measures_sharpness := _needs_sharpness(sweep):
+        settings.append(variant.sharpness.model_dump())
+    sources = {*tracking.MEASURING_SOURCES, *(f"diagnostics/{each.diagnostic.name}.py" for each in measurements)}
+    key = json.dumps([made_by, settings, tracking.code_version({}, sorted(sources))], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     trained, snapshots = place / "origin.json", place / "snapshots"  # the last file of a training
-    done = place / "measured/summary.json" if measure else trained
-    if not done.exists():
-        if not (trained.exists() and snapshots.exists()):
-            pipeline.train_into(place, variant, name, data, fingerprint=made_by)
-        if measure:
-            pipeline.diagnose_into(place / "measured", snapshots, variant, name, data)
+    measured = place / "measured"
+    to_measure = [each for each in measurements if not (measured / f"{each.diagnostic.name}.json").exists()]
+    measures_sharpness &= not (measured / "summary.json").exists()
+    if not (trained.exists() and (snapshots.exists() or not (to_measure or measures_sharpness))):
+        pipeline.train_into(place, variant, name, data, fingerprint=made_by)
+    if measures_sharpness:
+        pipeline.diagnose_into(measured, snapshots, variant, name, data)
+    for each in to_measure:
+        pipeline.measure_into(measured, snapshots, variant, each, data)
     shutil.rmtree(snapshots, ignore_errors=True)
-    return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=place / "measured")
+    return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=measured)
+
+
+def _measurements(variant: Config, sweep: Sweep) -> list[Measurement]:
+    """The measurements of params.yaml that tell a quantity of the sweep."""
+    asked = {quantity for measure in sweep.measures.values() for quantity in (measure.quantity, measure.against)}
+    of_run = [each for each in variant.measurements.values() if each.run == sweep.run]
+    return [each for each in of_run if asked & {*catalog.quantities(each.diagnostic.name)}]
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +197,8 @@ def _checksum(data: Dataset) -> str:
 
 
 def _needs_sharpness(sweep: Sweep) -> bool:
-    return any(re.match("sharpness|eigenvalue_", measure.quantity) for measure in sweep.measures.values())
+    asked = [quantity for measure in sweep.measures.values() for quantity in (measure.quantity, measure.against)]
+    return any(re.match("sharpness|eigenvalue_", quantity or "") for quantity in asked)
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
