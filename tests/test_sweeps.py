@@ -227,6 +227,88 @@ def test_a_level_and_a_second_eigenvalue_are_measured() -> None:
     assert (made["second"] > 0).all()
 
 
+def test_what_a_measure_is_set_against_is_measured_too() -> None:
+    measures = {
+        "together": {"quantity": "directional_smoothness", "statistic": "correlation", "against": "sharpness"},
+        "apart": {"quantity": "loss", "statistic": "largest_difference", "against": "eigenvalue_2"},
+    }
+    every_step = {f"experiments.{RUN}.snapshot_every": 1, "profiles.quick.snapshot_every": 1}
+    settings = SWEEP["set"] | every_step | {"sharpness.k": 2}
+    made = table(changed(set=settings, measures=measures, vary={"seed": SWEEP["vary"]["seed"]}, published=[]))
+    places = [path.parent for path in Path("stages/sweeps/grid/runs").glob("*/trajectory.csv")]
+    expected = set()
+    for place in places:
+        trajectory, curvature = pd.read_csv(place / "trajectory.csv"), pd.read_csv(place / "measured/sharpness.csv")
+        together = trajectory["directional_smoothness"][:-1].corr(curvature["sharpness"][:-1])
+        expected.add((round(together, 12), round((trajectory["loss"] - curvature["eigenvalue_2"]).abs().max(), 12)))
+    assert {(round(a, 12), round(b, 12)) for a, b in made[["together", "apart"]].to_numpy()} == expected
+    assert len(expected) == 2
+
+
+SGD: dict[str, Any] = {
+    "run": "exp8_2over50",
+    "set": {
+        "experiments.exp8_2over50.stop": {"max_steps": 4},
+        "profiles.quick.snapshot_every_epochs": 1,
+        "measurements.exp8_2over50.every": 2,
+    },
+    "vary": {
+        "order": {
+            "path": "experiments.exp8_2over50.optimizer.order",
+            "values": {"fixed": "fixed", "reshuffled": "reshuffled"},
+        },
+        "seed": {
+            "path": ["experiments.exp8_2over50.seed", "experiments.exp8_2over50.optimizer.seed"],
+            "values": {"0": 0, "1": 1},
+        },
+    },
+    "pooled": ["seed"],
+    "measures": {
+        "share": {"quantity": "expected_relative_progress", "statistic": "fraction_positive"},
+        "first": {"quantity": "expected_relative_progress", "statistic": "mean", "window": {"from": 0, "to": 0}},
+        "last": {"quantity": "expected_relative_progress", "statistic": "mean", "window": {"from": 4, "to": 4}},
+        "sides": {
+            "quantity": "predicted_expected_progress",
+            "statistic": "largest_difference",
+            "against": "expected_relative_progress",
+        },
+    },
+}
+
+
+def test_a_sweep_takes_the_measurements_that_params_yaml_declares_of_its_run() -> None:
+    made = table(SGD).set_index(["order", "seed"])
+    assert made.notna().all(axis=None)
+    measured = sorted(Path("stages/sweeps/grid/runs").glob("*/measured/*.csv"))
+    assert [path.name for path in measured] == ["expected_progress.csv"] * 4
+    assert all(pd.read_csv(path)["step"].tolist() == [0, 2, 4] for path in measured)
+    # The first epoch is the same in both orders; what it leads to is not.
+    assert (made.loc["fixed"]["first"] == made.loc["reshuffled"]["first"]).all()
+    assert (made.loc["fixed"]["last"] != made.loc["reshuffled"]["last"]).all()
+
+
+def test_several_settings_vary_together() -> None:
+    sweep = sweeps.config.parse(sweeps.Sweep, SGD, Path("grid.yaml"))
+    variant = sweeps._variant(sweep, params(), ("reshuffled", "1"), Path("grid.yaml"))
+    run = variant.experiments["exp8_2over50"]
+    assert (run.seed, run.optimizer.options["seed"], run.optimizer.options["order"]) == (1, 1, "reshuffled")
+
+
+def test_a_measurement_that_was_cut_off_is_taken_without_another_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*_args: Any, **_given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "measure_into", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            sweeps.run(write(SGD))
+    (cut_off_at,) = Path("stages/sweeps").rglob("origin.json")
+    written = cut_off_at.stat().st_mtime_ns
+    assert table(SGD).notna().all(axis=None)
+    assert cut_off_at.stat().st_mtime_ns == written
+    assert not list(Path("stages/sweeps").rglob("snapshots"))
+
+
 def test_a_sweep_keeps_no_coordinates() -> None:
     measures = {"x": {"quantity": "abs_theta_1", "statistic": "final"}}
     vary = {"start": {"path": "toys.example1_2over39.start", "values": {"a": [0.1, 0.1]}}}

@@ -8,6 +8,7 @@ from math import sqrt
 from typing import Annotated
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from eosrepro.lines import dot, minibatch_steps
@@ -21,7 +22,7 @@ class ExpectedProgress:
 
     step: int
     expected_relative_progress: float  # E[RP] = (E f(θ − ηg) − f(θ)) / (η‖∇f‖²)
-    expected_relative_progress_se: float  # standard error; 0 where every minibatch of the epoch was taken
+    expected_relative_progress_se: float  # standard error; 0 over all minibatches of an epoch of each example once
     predicted_expected_progress: float  # −1 + E⟨g, ∇f(θ) − ∇f(θ − ηg)⟩ / (2‖∇f‖²), the right side of eq. 5.1
     predicted_expected_progress_se: float
     gradient_noise: float  # E‖g − ∇f‖² / ‖∇f‖²
@@ -38,8 +39,9 @@ def expected_progress(
 ) -> Iterator[ExpectedProgress]:
     """E over the minibatches of the epoch that starts at the snapshot, each weighted by its number of examples.
 
-    All of them are enumerated, so that E g = ∇f exactly; with `sample`, the first so many, which are a random sample
-    without replacement since the epoch is shuffled, and the standard errors are those of their means.
+    All of them are enumerated. Where they hold each example once, E g = ∇f exactly, and the standard errors are 0. With
+    `sample`, the first so many are taken: a random sample without replacement, since the examples are shuffled.
+    Minibatches that are drawn with replacement are a sample of all that could be drawn.
 
     Args:
         minibatches: (number of examples, epoch) → indices of its minibatches, from the optimizer.
@@ -55,7 +57,7 @@ def expected_progress(
         progress = np.array([each.next_loss - here.loss for each in steps]) / (step_size * sq_norm)
         bends = np.array([each.grad_dot_full - each.grad_dot_next_full for each in steps]) / (2 * sq_norm)
         noise = np.array([each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps]) / sq_norm
-        share = len(chosen) / len(batches)
+        share = len(chosen) / len(batches) if _holds_each_once(batches, objective.n_examples) else 0.0
         yield ExpectedProgress(
             step=step,
             expected_relative_progress=float(np.average(progress, weights=weights)),
@@ -67,8 +69,12 @@ def expected_progress(
         )
 
 
+def _holds_each_once(batches: Sequence[Tensor], n_examples: int) -> bool:
+    return bool((torch.cat(list(batches)).bincount(minlength=n_examples) == 1).all())
+
+
 def _standard_error(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """Of the weighted mean of a sample that is this share of a finite population; 0 for all of it.
+    """Of the weighted mean of a sample that is this share of its population: 1 for all of it, 0 of an infinite one.
 
     (Cochran, Sampling Techniques, 3rd ed., eq. 6.13: the mean is a ratio of two sums.)
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,16 @@ STEP_SIZE = 0.7
 
 
 def expected(
-    objective: Objective, theta: Tensor, *, batch_size: int, step: int = 3, sample: int | None = None
+    objective: Objective,
+    theta: Tensor,
+    *,
+    batch_size: int,
+    step: int = 3,
+    sample: int | None = None,
+    order: Any = "reshuffled",
+    seed: int = 1,
 ) -> ExpectedProgress:
-    minibatches = sgd(step_size=STEP_SIZE, batch_size=batch_size, seed=1).minibatches
+    minibatches = sgd(step_size=STEP_SIZE, batch_size=batch_size, order=order, seed=seed).minibatches
     assert minibatches is not None
     (found,) = expected_progress(
         objective, [(step, theta)], step_size=STEP_SIZE, minibatches=minibatches, sample=sample
@@ -112,6 +120,30 @@ def test_a_sample_is_the_first_minibatches_and_its_standard_error_that_of_sampli
 def test_a_sample_as_large_as_the_epoch_is_the_epoch() -> None:
     objective, theta = small_problem()
     assert expected(objective, theta, batch_size=7, sample=100) == expected(objective, theta, batch_size=7)
+
+
+def test_with_a_fixed_order_every_epoch_is_the_same() -> None:
+    objective, theta = small_problem()
+    found = [expected(objective, theta, batch_size=7, step=step, order="fixed") for step in (0, 1, 300)]
+    assert len({each.expected_relative_progress for each in found}) == 1
+    first = expected(objective, theta, batch_size=7, step=0)
+    assert found[0] == first
+    assert first.expected_relative_progress_se == 0
+
+
+def test_with_replacement_the_standard_error_is_that_of_independent_draws() -> None:
+    objective, theta = small_problem()
+    drawn = [expected(objective, theta, batch_size=8, order="replacement", seed=seed) for seed in range(200)]
+    batches = list(sgd(step_size=STEP_SIZE, batch_size=8, order="replacement", seed=0).minibatches(40, 3))  # type: ignore[misc]
+    _, progress, terms = definitions(objective, theta, batches)
+    assert drawn[0].expected_relative_progress == pytest.approx(progress.mean(), rel=1e-9)
+    assert drawn[0].expected_relative_progress_se == pytest.approx(progress.std(ddof=1) / sqrt(5), rel=1e-9)
+    assert drawn[0].predicted_expected_progress_se == pytest.approx(terms.std(ddof=1) / sqrt(5), rel=1e-9)
+    # The scatter of the means over many draws is what the squared standard error says on average (n = 200: ± 15 %).
+    for name in ("expected_relative_progress", "predicted_expected_progress"):
+        scatter = np.var([getattr(each, name) for each in drawn], ddof=1)
+        claimed = np.mean([getattr(each, f"{name}_se") ** 2 for each in drawn])
+        assert scatter == pytest.approx(claimed, rel=0.3)
 
 
 def test_float32_is_good_to_a_hundred_thousandth() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,16 +16,20 @@ from eosrepro.training import minimise
 from eosrepro.types import Iterate, Stop
 from tests.conftest import small_problem
 
+ORDERS = ("fixed", "reshuffled", "replacement")
 
-def batches(n_examples: int, epoch: int, *, batch_size: int = 32, seed: int = 0) -> list[list[int]]:
-    minibatches = sgd(step_size=1.0, batch_size=batch_size, seed=seed).minibatches
+
+def batches(
+    n_examples: int, epoch: int, *, batch_size: int = 32, order: Any = "reshuffled", seed: int = 0
+) -> list[list[int]]:
+    minibatches = sgd(step_size=1.0, batch_size=batch_size, order=order, seed=seed).minibatches
     assert minibatches is not None
     return [indices.tolist() for indices in minibatches(n_examples, epoch)]
 
 
-@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 1000))
-def test_an_epoch_uses_every_example_once(n_examples: int, batch_size: int, epoch: int) -> None:
-    made = batches(n_examples, epoch, batch_size=batch_size)
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 1000), st.sampled_from(["fixed", "reshuffled"]))
+def test_an_epoch_uses_every_example_once(n_examples: int, batch_size: int, epoch: int, order: str) -> None:
+    made = batches(n_examples, epoch, batch_size=batch_size, order=order)
     assert sorted(index for batch in made for index in batch) == list(range(n_examples))
     assert {len(batch) for batch in made[:-1]} <= {batch_size}
     assert 0 < len(made[-1]) <= batch_size
@@ -31,6 +38,51 @@ def test_an_epoch_uses_every_example_once(n_examples: int, batch_size: int, epoc
 def test_the_papers_epoch_has_157_minibatches_and_the_last_one_is_of_8() -> None:
     made = batches(5000, 0)
     assert (len(made), len(made[0]), len(made[-1])) == (157, 32, 8)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_seed_draws_another_order(order: str) -> None:
+    assert len({str(batches(50, 0, order=order, seed=seed)) for seed in range(5)}) == 5
+
+
+def test_a_fixed_order_is_the_same_in_every_epoch_and_is_shuffled() -> None:
+    first = batches(50, 0, order="fixed", seed=4)
+    assert all(batches(50, epoch, order="fixed", seed=4) == first for epoch in (1, 2, 299))
+    assert first == batches(50, 0, order="reshuffled", seed=4)
+    assert [index for batch in first for index in batch] != list(
+        range(50)
+    )  # images of a folder may come sorted by their class
+
+
+def test_a_fixed_order_takes_a_run_elsewhere_from_the_second_epoch_on() -> None:
+    objective, theta = small_problem()
+    losses = {
+        order: [
+            row.loss for row in minimise(objective, theta, sgd(step_size=0.4, batch_size=7, order=order), stop=Stop(3))
+        ]
+        for order in ORDERS
+    }
+    assert losses["fixed"][:2] == losses["reshuffled"][:2]
+    assert losses["fixed"][2] != losses["reshuffled"][2]
+    assert losses["replacement"][1] != losses["fixed"][1]
+
+
+def test_with_replacement_each_minibatch_is_a_draw_of_its_own() -> None:
+    made = batches(50, 3, batch_size=16, order="replacement")
+    assert [len(batch) for batch in made] == [16] * 4  # as many as an epoch would take, and the last one is full
+    assert made == batches(50, 3, batch_size=16, order="replacement")
+    assert made != batches(50, 4, batch_size=16, order="replacement")
+    drawn = [
+        index
+        for epoch in range(500)
+        for batch in batches(50, epoch, batch_size=16, order="replacement")
+        for index in batch
+    ]
+    counts = np.bincount(drawn, minlength=50)
+    assert len(counts) == 50
+    # 32,000 draws of 50 examples: chi-squared with 49 degrees of freedom, and some minibatch holds an example twice.
+    assert 20 < ((counts - 640) ** 2 / 640).sum() < 95
+    assert any(len(set(batch)) < 16 for batch in made)
 
 
 def test_the_shuffling_depends_on_seed_and_epoch_alone_and_on_both() -> None:
