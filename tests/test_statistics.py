@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eosrepro import statistics
-from eosrepro.config import Window
+from eosrepro import claims, pipeline, statistics
+from eosrepro.config import Window, read, validate
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.statistics import STATISTICS, UndefinedError, measure, onset, relation_error, series
 from eosrepro.store import Measured, Record
+from tests.project import PARAMS, ROOT
 from tests.records import curve, published_record, record, stable, toy_record, unstable
 
 AFTER_ONSET = {"from": "onset", "to": "end"}
@@ -83,6 +84,25 @@ def test_experiment_1(activation: str, crossing: int, late: float) -> None:
 def test_the_linear_network_of_experiment_1_passes_a_loss_of_4() -> None:
     run = published_record("exp1", 30, loss="exp1_loss_linear")
     assert value(run, "loss", "first_above", level=4) == 680
+
+
+def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell() -> None:
+    content = read(PARAMS) | {"profile": "paper_500"}  # whose curves they are
+    config = validate(content, PARAMS, reference=ROOT / "reference")
+    theirs = pipeline._published_runs(config)
+    told = {
+        key: found
+        for key, claim in config.claims.items()
+        if claim.run in theirs and np.isfinite(found := statistics.value(theirs[claim.run], claim))
+    }
+    assert len(told) > 100
+    assert {key: at for key, at in told.items() if not claims._within(at, config.claims[key].bound)} == {}
+    missed = [
+        key
+        for key, claim in config.claims.items()
+        if claim.published and not claims._within(claim.published, claim.bound)
+    ]
+    assert missed == []
 
 
 def test_published_curves_are_all_there_and_finite() -> None:
