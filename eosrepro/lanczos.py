@@ -26,10 +26,10 @@ Matvec = Callable[[Tensor], Tensor]
 
 # Shares of the scale, the largest eigenvalue in magnitude:
 NEAR_ZERO = 0.01  # a smaller eigenvalue is as accurate as one of this size
-MARGIN = 0.03  # by so much an eigenvalue that was hidden from a random start would be larger,
-CHANCE = 0.01  # and this is the chance of it, at most
+MARGIN = 0.02  # by so much an eigenvalue that was hidden from a random start would be larger,
+CHANCE = 0.005  # and this is the chance of it, at most
 
-SEED = 2204_01050  # of further starts
+SEED = 2204  # of further starts
 
 
 def lowest_rtol(dtype: torch.dtype) -> float:
@@ -125,7 +125,7 @@ def top_eigenpairs(
     rtol: float,
     max_products: int = 200,
     extra: int = 0,
-    overlap: float | None = None,
+    density: float | None = None,
 ) -> list[EigenPair]:
     """The k algebraically largest eigenpairs, the largest first, and up to `extra` approximate ones after them.
 
@@ -151,15 +151,15 @@ def top_eigenpairs(
         max_products: products allowed.
         extra: how many Ritz pairs to add, as far as there are any. They are not waited for, and their residuals say how
             good they are.
-        overlap: how large the component of the start, seen as of norm 1, is along an eigenvector that is sought, its
-            root mean square; None: 1/√P, as for a random one.
+        density: probability density at 0 of the component of a single start, as of norm 1, along the eigenvector
+            sought; None: √(P/2π), that of a random start.
 
     Raises:
         NotConvergedError: rtol was not reached within max_products.
         ConfigError: rtol is below `lowest_rtol`.
         ValueError: k is larger than P, or start is zero.
     """
-    starts = torch.atleast_2d(start)
+    starts = start[None] if start.ndim == 1 else start
     size = starts.shape[1]
     if not 1 <= k <= size:
         raise ValueError(f"k = {k} eigenpairs of a matrix of order {size}")
@@ -172,7 +172,7 @@ def top_eigenpairs(
     further = [random_unit(starts[0], generator) for _ in range(k - len(starts))]
     starts = torch.stack([*starts, *further])
     spaces = krylov_spaces(matvec, starts, max_products)
-    space = _converged(spaces, k, rtol, (overlap or size**-0.5) if len(starts) == 1 else None)
+    space = _converged(spaces, k, rtol, (density or sqrt(size / (2 * pi))) if len(starts) == 1 else 0.0)
     count = min(k + extra, len(space.values))
     values, residuals = space.values.flip(0).tolist(), space.residuals.flip(0).tolist()
     vectors = space.ritz_vectors(count)
@@ -185,16 +185,15 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
     return replace(pair, value=-pair.value)
 
 
-def _converged(spaces: Iterable[Subspace], k: int, rtol: float, overlap: float | None) -> Subspace:
-    """The first of the spaces in which the k largest pairs have converged; `overlap` is that of a single start."""
+def _converged(spaces: Iterable[Subspace], k: int, rtol: float, density: float) -> Subspace:
+    """The first of the spaces in which the k largest pairs have converged; `density` is 0 for several starts."""
     for space in spaces:
         if space.exhausted:
             return space
         values, residuals = space.values[-k:], space.residuals[-k:]
         sizes = values.abs().clamp(min=NEAR_ZERO * space.scale)
         allowed = (rtol * sizes).clamp(min=lowest_rtol(space.basis.dtype) * space.scale)
-        small = len(values) == k and bool((residuals <= allowed).all())
-        if small and (overlap is None or _chance_of_a_larger(space, overlap) <= CHANCE):
+        if len(values) == k and (residuals <= allowed).all() and _chance_of_a_larger(space, density) <= CHANCE:
             return space
     raise NotConvergedError(
         f"{k} eigenvalue(s) not converged to {rtol:g} after {space.products} products: "
@@ -202,14 +201,10 @@ def _converged(spaces: Iterable[Subspace], k: int, rtol: float, overlap: float |
     )
 
 
-def _chance_of_a_larger(space: Subspace, overlap: float) -> float:
-    """At most, that an eigenvalue is larger by `MARGIN`: the start would have next to nothing of its eigenvector.
-
-    The component c along it is at most 1/p. As a normal number of the standard deviation `overlap` it has a density of
-    at most 1/(√2π overlap).
-    """
+def _chance_of_a_larger(space: Subspace, density: float) -> float:
+    """At most, that an eigenvalue is larger by `MARGIN`: the start's component along its eigenvector is within ±1/p."""
     level = space.values[-1].item() + MARGIN * space.scale
-    return sqrt(2 / pi) / overlap * exp(-space.log_polynomial(level))
+    return 2 * density * exp(-space.log_polynomial(level)) if density else 0.0
 
 
 def _not_finite(basis: Tensor, *, products: int) -> Subspace:

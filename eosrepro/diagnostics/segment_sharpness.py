@@ -16,7 +16,7 @@ from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
-OVERLAP = 1.0  # of that with an eigenvector here, see `top_eigenpairs`: it may be any part of it
+DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def segment_sharpness(
         for index in range(points):
             start = start + WEIGHT_OF_RANDOM * random_unit(theta, generator)
             hvp = objective.hvp(theta - index / (points - 1) * step_size * here.grad)
-            overlap = OVERLAP if index else None
-            (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products, overlap=overlap)
+            density = DENSITY if index else None
+            (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products, density=density)
             found.append(pair.value)
             products, start = products + pair.products, pair.vector
             if isnan(pair.value):
