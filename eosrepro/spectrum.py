@@ -28,7 +28,7 @@ class Quadrature:
 
 def quadrature(matvec: Matvec, start: Tensor, n_nodes: int) -> Quadrature:
     """The quadrature of `n_nodes` nodes from `start`, one product each; of fewer where the space is exhausted."""
-    *_, space = krylov_spaces(matvec, start, n_nodes)
+    *_, space = krylov_spaces(matvec, start[None], n_nodes)
     return Quadrature(space.values, space.vectors[0].square())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Annotated
 
 import torch
@@ -15,6 +16,7 @@ from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
+DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def segment_sharpness(
     """The sharpness at equidistant points of the step, both ends among them.
 
     The largest over some points is a lower bound of the supremum: where it is above (2/η)(RP + 1), the corollary is
-    seen to hold; where it is below, more points may show it.
+    seen to hold; where it is below, more points may show it. Where the Hessian is not finite at one of the points, both
+    extremes are NaN.
 
     Args:
         points: of the segment.
@@ -58,9 +61,13 @@ def segment_sharpness(
         for index in range(points):
             start = start + WEIGHT_OF_RANDOM * random_unit(theta, generator)
             hvp = objective.hvp(theta - index / (points - 1) * step_size * here.grad)
-            (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products)
+            density = DENSITY if index else None
+            (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products, density=density)
             found.append(pair.value)
             products, start = products + pair.products, pair.vector
+            if isnan(pair.value):
+                break
+        most, least = (nan, nan) if isnan(found[-1]) else (max(found), min(found))
         change = objective.loss(theta - step_size * here.grad) - here.loss
         bound = 2 / step_size * (change / (step_size * dot(here.grad, here.grad)) + 1)
-        yield SegmentSharpness(step, max(found), min(found), bound, max(found) - bound, products)
+        yield SegmentSharpness(step, most, least, bound, most - bound, products)

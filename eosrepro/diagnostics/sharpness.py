@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eosrepro.lanczos import random_unit, top_eigenpairs
 from eosrepro.objective import Objective
+from eosrepro.types import EigenPair
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.
@@ -19,6 +20,7 @@ FEWEST_SKETCHED = 50  # examples; of fewer it says too little, and solves start 
 SKETCH_RTOL = 3e-3
 WEIGHT_OF_NEXT = 0.5
 WEIGHT_OF_RANDOM = 0.03
+DENSITY = 0.1  # at 0, of the component of such a start along the top eigenvector; up to 0.05 was measured
 
 
 def sharpness(
@@ -37,7 +39,8 @@ def sharpness(
     costs a tenth: past the edge the top eigenvectors change altogether within a few iterations, and those of the
     snapshot before are of little use. No snapshot depends on another.
     Every `audit_every`-th snapshot is solved a second time, from a random vector alone and 10 times as accurately:
-    where the largest eigenvalue was missed, `sharpness` would fall short of `audit_sharpness`.
+    where the largest eigenvalue was missed, `sharpness` would fall short of `audit_sharpness`. Where the Hessian is not
+    finite, as at the end of a run that diverged, the eigenvalues and residuals are NaN.
 
     Yields:
         step; sharpness and eigenvalue_2 ... eigenvalue_k; residual and products of the solve, those with the sketch
@@ -49,16 +52,19 @@ def sharpness(
     for index, (step, theta) in enumerate(snapshots):
         hvp = objective.hvp(theta)
         n_pairs = min(k, theta.numel())
-        start, spent = WEIGHT_OF_RANDOM * random_unit(theta, generator), 0.0
+        start, density, spent = random_unit(theta, generator), None, 0.0
         if sketch:
-            start_of_sketch = random_unit(theta, generator)
             rough = top_eigenpairs(
-                sketch.hvp(theta), start_of_sketch, k=n_pairs, rtol=SKETCH_RTOL, max_products=max_products, extra=1
+                sketch.hvp(theta),
+                random_unit(theta, generator),
+                k=n_pairs,
+                rtol=SKETCH_RTOL,
+                max_products=max_products,
+                extra=1,
             )
-            for rank, pair in enumerate(rough):
-                start = start + pair.vector * (1 if rank < n_pairs else WEIGHT_OF_NEXT)
+            start, density = _with_sketch(start, rough, n_pairs), DENSITY
             spent = rough[0].products * sketch.n_examples / objective.n_examples
-        pairs = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products)
+        pairs = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, density=density)
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
         row |= {"residual": max(pair.residual for pair in pairs), "products": pairs[0].products + spent}
@@ -76,3 +82,12 @@ def _sketch(objective: Objective, generator: torch.Generator) -> Objective | Non
     if n_sketched < FEWEST_SKETCHED:  # a toy among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
+
+
+def _with_sketch(random: Tensor, rough: list[EigenPair], k: int) -> Tensor:
+    """A start for each of the k pairs, (k, P): its eigenvector in the sketch; to the last the next one and `random`."""
+    starts = torch.stack([pair.vector for pair in rough[:k]])
+    for pair in rough[k:]:
+        starts[-1] += WEIGHT_OF_NEXT * pair.vector
+    starts[-1] += WEIGHT_OF_RANDOM * random
+    return starts

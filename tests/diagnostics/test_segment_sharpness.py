@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,3 +63,37 @@ def test_the_largest_of_many_points_is_above_the_bound(seed: int, step_size: flo
     objective, theta = small_problem("softplus", seed=seed)
     found = measured(objective, theta, step_size, points=9)
     assert found.segment_sharpness_excess >= -1e-6 * abs(found.segment_sharpness_bound)
+
+
+@pytest.mark.parametrize("finite_points", [1, 3])
+def test_where_the_hessian_is_not_finite_at_a_point_the_extremes_are_empty(finite_points: int) -> None:
+    """f = θ²/2 up to some point of the step, and not a number beyond."""
+    end = 1 - 0.2 * (finite_points - 0.5) / 4  # between two of the five points from 1 to 0.8
+
+    def f(theta: Tensor) -> Tensor:
+        return theta[0] ** 2 / 2 * (1 if theta[0] >= end else torch.nan)
+
+    objective, theta = toy_problem(f, [1.0])
+    found = measured(objective, theta, 0.2)
+
+    assert isnan(found.segment_sharpness_max)
+    assert isnan(found.segment_sharpness_min)
+    assert isnan(found.segment_sharpness_excess)
+    assert found.segment_products == finite_points + 1
+
+
+def test_a_top_eigenvector_that_changes_along_the_step_is_found() -> None:
+    """Of two curvatures one falls and the other grows: the start is nearly the eigenvector of the former alone."""
+    growing = torch.linspace(0.1, 1.0, 60, dtype=torch.float64)
+
+    def f(theta: Tensor) -> Tensor:  # along axis 1 the curvature is θ₀ + 7, along axis 2 it is 9 − θ₀
+        return theta[0] + ((theta[0] + 7) * theta[1] ** 2 + (9 - theta[0]) * theta[2] ** 2 + growing @ theta**2) / 2
+
+    objective, theta = toy_problem(f, [1.5, *[0.0] * 59])
+    end = theta - 1.5 * objective.value_and_grad(theta).grad
+    before, after = (torch.linalg.eigh(dense_hessian(objective, point)) for point in (theta, end))
+    (found,) = segment_sharpness(objective, [(0, theta)], step_size=1.5, points=2, rtol=1e-2, max_products=60, seed=0)
+
+    assert abs(before.eigenvectors[:, -1] @ after.eigenvectors[:, -1]) < 1e-9
+    assert found.segment_sharpness_max == pytest.approx(after.eigenvalues[-1].item(), rel=1e-3)
+    assert found.segment_sharpness_min == pytest.approx(before.eigenvalues[-1].item(), rel=1e-3)

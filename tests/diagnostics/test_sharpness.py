@@ -7,19 +7,22 @@ from functools import partial
 from math import isnan
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from eosrepro.data.digits import digits
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.lanczos import top_eigenpairs
 from eosrepro.losses.cross_entropy import cross_entropy
+from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
 from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.training import minimise
-from eosrepro.types import EigenPair, Position, Stop
+from eosrepro.types import Dataset, EigenPair, Position, Stop
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
@@ -148,3 +151,97 @@ def test_works_on_a_toy_of_two_numbers() -> None:
     row = next(sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
 
     assert row["sharpness"] == pytest.approx(40.0, rel=1e-6)
+
+
+def sixty_digits(
+    *, width: int, depth: int, loss: Any, dtype: torch.dtype, activation: str = "tanh"
+) -> tuple[Objective, Tensor]:
+    raw = digits(n_examples=60, seed=0)
+    inputs = torch.from_numpy(raw.pixels).float() / 255
+    data = Dataset(inputs, torch.from_numpy(raw.targets), raw.n_classes, raw.label)
+    model = partial(mlp, width=width, depth=depth, activation=activation)
+    return network_problem(model, loss, data, seed=0, dtype=dtype, device="cpu", chunk_size=60)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_eigenvalues_that_are_tenfold_are_found_as_often_as_asked(dtype: torch.dtype) -> None:
+    """A linear classifier with squared error has one Hessian, ten times: a block for every class."""
+    objective, theta = sixty_digits(width=4, depth=0, loss=mse(), dtype=dtype)
+    (row,) = sharpness(objective, [(0, theta)], k=3, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+    dense = torch.linalg.eigvalsh(dense_hessian(objective, theta).double())[-10:]
+
+    assert dense.tolist() == pytest.approx([11.744676] * 10, rel=1e-6)
+    assert [row["sharpness"], row["eigenvalue_2"], row["eigenvalue_3"]] == pytest.approx([11.744676] * 3, rel=1e-5)
+    assert row["residual"] <= 3e-3 * 11.7447
+
+
+def test_k_pairs_from_a_sketch_agree_with_the_dense_hessian() -> None:
+    objective, snapshots = many_examples()
+    rows = sharpness(objective, snapshots, k=3, rtol=1e-3, max_products=200, audit_every=100, seed=0)
+    for row, (_, theta) in zip(rows, snapshots, strict=True):
+        expected = torch.linalg.eigvalsh(dense_hessian(objective, theta)).flip(0)[:3].tolist()
+        assert [row["sharpness"], row["eigenvalue_2"], row["eigenvalue_3"]] == pytest.approx(expected, rel=1e-3)
+
+
+def test_audits_are_ten_times_as_accurate_as_the_solves() -> None:
+    objective, snapshots = snapshots_of_a_run(steps=60, every=10)
+    rows = list(sharpness(objective, snapshots, k=1, rtol=1e-2, max_products=200, audit_every=1, seed=0))
+
+    assert all(row["audit_residual"] <= 1e-3 * row["audit_sharpness"] for row in rows)
+    assert max(row["residual"] / row["sharpness"] for row in rows) > 1e-3  # as accurate as a solve is not enough
+
+
+def quadratic_with(curvatures: Tensor, n_examples: int, of_sketch: Tensor | None = None) -> Objective:
+    """Σ c_i θ_i²/2, in which a sketch sees other curvatures."""
+
+    def part(theta: Tensor) -> tuple[Tensor, Tensor]:
+        return (curvatures * theta * theta).sum() / 2, theta.new_tensor(0.0)
+
+    def sketch(indices: Tensor) -> Objective:
+        assert of_sketch is not None
+        return quadratic_with(of_sketch, len(indices))
+
+    return Objective(len(curvatures), [part], n_examples, sketch)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sketch_that_takes_the_second_eigenvector_for_the_first_does_not_mislead(seed: int) -> None:
+    few, many = torch.tensor([10.0, 9.2]), torch.linspace(-1, 5, 198)
+    whole, swapped = (torch.cat([top, many]).double() for top in (few, few.flip(0)))
+    objective, at = quadratic_with(whole, 1000, swapped), torch.zeros(200, dtype=torch.float64)
+    (row,) = sharpness(objective, [(0, at)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=seed)
+
+    assert row["sharpness"] == pytest.approx(10.0, rel=3e-3)
+
+
+def test_the_random_part_of_a_start_finds_what_the_sketch_does_not_see() -> None:
+    many = torch.linspace(-1, 5, 199)
+    whole, blind = (torch.cat([torch.tensor([top]), many]).double() for top in (20.0, 0.0))
+    objective, at = quadratic_with(whole, 1000, blind), torch.zeros(200, dtype=torch.float64)
+    (row,) = sharpness(objective, [(0, at)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+
+    assert row["sharpness"] == pytest.approx(20.0, rel=3e-3)
+
+
+def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
+    """The end of a run that diverged: a deep linear network whose loss and gradient are finite and whose Hessian is not."""
+    objective, theta = sixty_digits(width=8, depth=4, loss=mse(), dtype=torch.float32, activation="linear")
+    snapshots = [(0, theta), (1, 1e4 * theta), (2, theta)]
+    fine, empty, again = sharpness(objective, snapshots, k=2, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+
+    reached = objective.value_and_grad(1e4 * theta)
+    assert np.isfinite(reached.loss)
+    assert reached.grad.isfinite().all()
+    quantities = ["sharpness", "eigenvalue_2", "residual", "audit_sharpness", "audit_residual"]
+    assert np.isnan([empty[name] for name in quantities]).all()
+    assert (empty["step"], empty["products"], empty["audit_products"]) == (1, 1, 1)
+    for row in (fine, again):
+        assert row["sharpness"] == pytest.approx(row["audit_sharpness"], rel=3e-3)
+
+
+def test_in_a_sketch_too_what_is_not_finite_is_empty() -> None:
+    objective, snapshots = many_examples()
+    _, theta = snapshots[0]
+    (row,) = sharpness(objective, [(0, theta * torch.nan)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+
+    assert np.isnan([row["sharpness"], row["residual"], row["audit_sharpness"]]).all()

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum
+from eosrepro.losses.mse import mse
 from eosrepro.objective import Objective, toy_problem
 from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian
-from tests.diagnostics.test_sharpness import snapshots_of_a_run
+from tests.diagnostics.test_sharpness import sixty_digits, snapshots_of_a_run
 
 SETTINGS: dict[str, Any] = {"k": 3, "n_probes": 10, "n_nodes": 20, "rtol": 1e-5, "max_products": 200, "seed": 0}
 
@@ -135,3 +136,41 @@ def test_the_weights_of_a_density_sum_to_one_and_its_nodes_span_the_spectrum(run
         assert max(row.eigenvalue for row in here) == pytest.approx(values[-1].item(), rel=1e-6)
         second_moment = sum(row.weight * row.eigenvalue**2 for row in here)
         assert second_moment == pytest.approx(values.square().mean().item(), rel=0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_smallest_eigenvalue_of_zero_is_found_to_a_share_of_the_scale(dtype: torch.dtype) -> None:
+    """A linear classifier with squared error: its Hessian is semidefinite, and every eigenvalue tenfold."""
+    objective, theta = sixty_digits(width=4, depth=0, loss=mse(), dtype=dtype)
+    row = next(spectrum(objective, [(0, theta)], **SETTINGS | {"rtol": 1e-2, "n_probes": 2}))
+    tops = [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3]
+
+    assert torch.linalg.eigvalsh(dense_hessian(objective, theta).double())[0].item() == pytest.approx(0, abs=1e-5)
+    assert row.smallest_eigenvalue == pytest.approx(0, abs=1e-4 * 11.7447)
+    assert row.smallest_residual <= 1e-4 * 11.7447
+    assert tops == pytest.approx([11.744676] * 3, rel=1e-3)
+
+
+def test_the_largest_of_a_negative_semidefinite_hessian_is_zero() -> None:
+    curvatures = -torch.cat([torch.zeros(10), 5 * 0.7 ** torch.arange(40)]).double()
+    objective, theta = toy_problem(lambda point: (curvatures * point * point).sum() / 2, [0.1] * 50)
+    row = next(spectrum(objective, [(0, theta)], **SETTINGS))
+
+    assert [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3] == pytest.approx([0] * 3, abs=1e-6)
+    assert row.smallest_eigenvalue == pytest.approx(-5.0, rel=1e-6)
+
+
+def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
+    objective, theta = sixty_digits(width=8, depth=4, loss=mse(), dtype=torch.float32, activation="linear")
+    fine, empty, again = spectrum(objective, [(0, theta), (1, 1e4 * theta), (2, theta)], **SETTINGS | {"rtol": 1e-2})
+    step, *quantities, products = astuple(empty)
+
+    assert (step, products) == (1, 2 + SETTINGS["n_probes"])
+    assert all(map(isnan, quantities))
+    for row in (fine, again):
+        assert row.top_eigenvalue_1 > 0 > row.smallest_eigenvalue
+        assert not isnan(row.trace)
+    assert isnan(again.alignment)
+
+    nodes = list(spectral_density(objective, [(1, 1e4 * theta)], n_probes=2, n_nodes=5, seed=0))
+    assert [(node.step, node.probe, isnan(node.eigenvalue)) for node in nodes] == [(1, 0, True), (1, 1, True)]
