@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import nan, sqrt
 from typing import Annotated
 
 import numpy as np
 from torch import Tensor
 
 from eosrepro.lines import dot, minibatch_steps
-from eosrepro.objective import Objective
+from eosrepro.objective import Objective, relative_progress
 from eosrepro.types import AtLeast
 
 
 @dataclass(frozen=True)
 class ExpectedProgress:
-    """Both sides of eq. 5.1 at one θ, f and ∇f being over all examples and g over a random minibatch."""
+    """Both sides of eq. 5.1 at one θ, f and ∇f being over all examples and g over a random minibatch.
+
+    NaN where ∇f = 0; of E[RP] also where the losses are too coarse for RP.
+    """
 
     step: int
     expected_relative_progress: float  # E[RP] = (E f(θ − ηg) − f(θ)) / (η‖∇f‖²)
@@ -52,9 +55,10 @@ def expected_progress(
         chosen = batches[:sample]
         steps = list(minibatch_steps(objective, theta, here.grad, chosen, step_size=step_size))
         weights = np.array([each.weight for each in steps])
-        progress = np.array([each.next_loss - here.loss for each in steps]) / (step_size * sq_norm)
-        bends = np.array([each.grad_dot_full - each.grad_dot_next_full for each in steps]) / (2 * sq_norm)
-        noise = np.array([each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps]) / sq_norm
+        promised = step_size * sq_norm
+        progress = np.array([relative_progress(here.loss, each.next_loss, promised, theta.dtype) for each in steps])
+        bends = _over(2 * sq_norm, [each.grad_dot_full - each.grad_dot_next_full for each in steps])
+        noise = _over(sq_norm, [each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps])
         share = len(chosen) / len(batches)
         yield ExpectedProgress(
             step=step,
@@ -65,6 +69,10 @@ def expected_progress(
             gradient_noise=float(np.average(noise, weights=weights)),
             minibatches=len(steps),
         )
+
+
+def _over(denominator: float, values: Sequence[float]) -> np.ndarray:
+    return np.array(values) / (denominator or nan)
 
 
 def _standard_error(values: np.ndarray, weights: np.ndarray, share: float) -> float:

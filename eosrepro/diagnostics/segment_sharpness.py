@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import nan
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from eosrepro.lanczos import random_unit, top_eigenpairs
-from eosrepro.lines import dot
-from eosrepro.objective import Objective
-from eosrepro.types import AtLeast
+from eosrepro.lines import dot, is_lost
+from eosrepro.objective import Objective, relative_progress
+from eosrepro.types import AtLeast, Evaluation
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 
@@ -24,7 +25,9 @@ class SegmentSharpness:
     step: int
     segment_sharpness_max: float
     segment_sharpness_min: float
-    segment_sharpness_bound: float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment
+    segment_sharpness_bound: (
+        float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment; NaN as RP
+    )
     segment_sharpness_excess: float  # of the largest over the bound
     segment_products: int  # with the Hessian, at all points together
 
@@ -61,6 +64,13 @@ def segment_sharpness(
             (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products)
             found.append(pair.value)
             products, start = products + pair.products, pair.vector
-        change = objective.loss(theta - step_size * here.grad) - here.loss
-        bound = 2 / step_size * (change / (step_size * dot(here.grad, here.grad)) + 1)
+        bound = 2 / step_size * (_progress(objective, theta, here, step_size) + 1)
         yield SegmentSharpness(step, max(found), min(found), bound, max(found) - bound, products)
+
+
+def _progress(objective: Objective, theta: Tensor, here: Evaluation, step_size: float) -> float:
+    update = step_size * here.grad
+    if is_lost(theta, update):
+        return nan
+    after = objective.loss(theta - update)
+    return relative_progress(here.loss, after, step_size * dot(here.grad, here.grad), theta.dtype)
