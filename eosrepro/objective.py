@@ -61,6 +61,7 @@ class Objective:
     parts: Sequence[Part]
     n_examples: int
     of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None for a toy
+    quantum: float = 0.0  # how far f is rounded however small it is
 
     def batch(self, indices: Tensor) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
@@ -89,6 +90,19 @@ class Objective:
             correct += hits.item()
         assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, correct / self.n_examples)
+
+    def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
+        """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
+
+        That is where they are rounded by more than half of what the slope promises.
+
+        Args:
+            here: at θ; outputs were computed in the dtype of its gradient.
+            after: f(θ − u).
+            promised: ⟨u, ∇f(θ)⟩.
+        """
+        rounding = torch.finfo(here.grad.dtype).eps * min(abs(here.loss), abs(after)) + self.quantum
+        return (after - here.loss) / promised if promised and abs(promised) >= 2 * rounding else nan
 
     def hvp(self, theta: Tensor) -> HessianProduct:
         """The map v ↦ ∇²f(θ) v.
@@ -129,21 +143,6 @@ class _RebuiltGraphs:
         return total
 
 
-def relative_progress(before: float, after: float, promised: float, dtype: torch.dtype) -> float:
-    """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
-
-    That is where their rounding, eps·f, is more than half of what the slope promises.
-
-    Args:
-        before: f(θ).
-        after: f(θ − u).
-        promised: ⟨u, ∇f(θ)⟩.
-        dtype: of θ, in which outputs are computed.
-    """
-    rounding = torch.finfo(dtype).eps * min(abs(before), abs(after))
-    return (after - before) / promised if promised and 2 * rounding <= abs(promised) else nan
-
-
 def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int) -> Objective:
     """The mean of `loss` over the examples, as a function of the module's flattened parameters.
 
@@ -181,7 +180,9 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
             return mean_over(inputs[chosen], targets[chosen])
 
         chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
-        return Objective(len(theta), [part(*chunk) for chunk in chunks], n_examples, of_examples)
+        parts = [part(*chunk) for chunk in chunks]
+        # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
+        return Objective(len(theta), parts, n_examples, of_examples, quantum=torch.finfo(torch.float64).eps)
 
     few = mean_over(inputs[ends], targets[ends])
     if leading and not near(expected, expected.new_tensor(few.loss(theta)), theta.dtype):

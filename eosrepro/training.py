@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.errors import ConfigError, DataError
-from eosrepro.objective import Objective, relative_progress
+from eosrepro.objective import Objective
 from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
 
 
@@ -63,7 +63,7 @@ def minimise(
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(step, here, following, grad_norm, grad, next_grad, wide_update, taken, theta.dtype)
+        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken)
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
@@ -82,6 +82,7 @@ def outcome(last: Row, stop: Stop) -> Outcome:
 
 
 def _row(
+    objective: Objective,
     step: int,
     here: Evaluation,
     following: Evaluation,
@@ -90,14 +91,13 @@ def _row(
     next_grad: Tensor,
     update: Tensor,
     taken: float,
-    dtype: torch.dtype,
 ) -> Row:
-    """`taken` is ⟨θ_t − θ_{t+1}, u_t⟩, which would be ‖u_t‖² without rounding; `dtype` is that of θ."""
+    """`taken` is ⟨θ_t − θ_{t+1}, u_t⟩, which would be ‖u_t‖² without rounding."""
     update_dot_grad = update.dot(grad).item()
     update_dot_next_grad = update.dot(next_grad).item()
     update_sq_norm = update.dot(update).item()
     lost = 2 * abs(update_sq_norm - taken) > update_sq_norm
-    progress = relative_progress(here.loss, following.loss, update_dot_grad, dtype)
+    progress = objective.relative_progress(here, following.loss, update_dot_grad)
     return Row(
         step=step,
         loss=here.loss,

@@ -50,7 +50,7 @@ def interpolated() -> tuple[Objective, Tensor]:
     objective, start = network_problem(
         partial(mlp, width=4, depth=1),
         cross_entropy(),
-        Dataset(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1), torch.tensor([0, 1]), 2, "two"),
+        Dataset(torch.tensor([5.0, -5.0]).reshape(2, 1, 1, 1), torch.tensor([0, 1]), 2, "two"),
         seed=0,
         dtype=torch.float64,
         device="cpu",

@@ -26,7 +26,7 @@ from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_product import tanh_product
 from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from eosrepro.training import minimise, outcome
-from eosrepro.types import Row, Stop, Toy
+from eosrepro.types import Dataset, Row, Stop, Toy
 from tests.conftest import small_problem
 
 
@@ -274,10 +274,29 @@ def test_of_a_large_loss_small_progress_is_not_defined_and_its_smoothness_is() -
     assert row.directional_smoothness == pytest.approx(2)
 
 
+def test_a_cross_entropy_of_1e_15_is_too_coarse_for_progress() -> None:
+    """It is the difference of two numbers of order 1 in float64; its gradient is not."""
+    data = Dataset(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1), torch.tensor([0, 1]), 2, "two")
+    build = partial(mlp, width=4, depth=1)
+    objective, theta = network_problem(
+        build, cross_entropy(), data, seed=0, dtype=torch.float64, device="cpu", chunk_size=2
+    )
+    rows = list(minimise(objective, theta, gd(step_size=20_000), stop=Stop(5)))
+    assert 0 < rows[1].loss < 1e-14
+    assert rows[1].update_dot_grad > 0
+    assert [isnan(row.relative_progress) for row in rows[:-1]] == [False, True, True, True, True]
+
+
 def test_a_loss_that_explodes_is_a_progress_however_small_the_promise() -> None:
     objective, theta = toy_problem(lambda point: point.pow(4).sum(), [1.0])
     row = next(minimise(objective, theta, gd(step_size=1e6), stop=Stop(1)))
     assert row.relative_progress == pytest.approx((1 - 4e6) ** 4 / 16e6)
+
+
+def test_a_step_onto_a_minimum_of_exactly_0_has_its_progress() -> None:
+    objective, theta = toy_problem(lambda point: point.square().sum(), [0.25])
+    row = next(minimise(objective, theta, gd(step_size=0.5), stop=Stop(1)))
+    assert (row.relative_progress, row.directional_smoothness) == (-0.5, 2.0)
 
 
 def test_without_a_gradient_nothing_is_measured() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from eosrepro.lines import dot, minibatch_steps
-from eosrepro.objective import Objective, relative_progress
+from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
 
@@ -56,7 +56,7 @@ def expected_progress(
         steps = list(minibatch_steps(objective, theta, here.grad, chosen, step_size=step_size))
         weights = np.array([each.weight for each in steps])
         promised = step_size * sq_norm
-        progress = np.array([relative_progress(here.loss, each.next_loss, promised, theta.dtype) for each in steps])
+        progress = np.array([objective.relative_progress(here, each.next_loss, promised) for each in steps])
         bends = _over(2 * sq_norm, [each.grad_dot_full - each.grad_dot_next_full for each in steps])
         noise = _over(sq_norm, [each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps])
         share = len(chosen) / len(batches)

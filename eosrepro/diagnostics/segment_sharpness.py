@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eosrepro.lanczos import random_unit, top_eigenpairs
 from eosrepro.lines import dot, is_lost
-from eosrepro.objective import Objective, relative_progress
+from eosrepro.objective import Objective
 from eosrepro.types import AtLeast, Evaluation
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
@@ -72,5 +72,4 @@ def _progress(objective: Objective, theta: Tensor, here: Evaluation, step_size: 
     update = step_size * here.grad
     if is_lost(theta, update):
         return nan
-    after = objective.loss(theta - update)
-    return relative_progress(here.loss, after, step_size * dot(here.grad, here.grad), theta.dtype)
+    return objective.relative_progress(here, objective.loss(theta - update), step_size * dot(here.grad, here.grad))

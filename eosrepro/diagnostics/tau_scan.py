@@ -12,7 +12,7 @@ from numpy.polynomial import Chebyshev
 from torch import Tensor
 
 from eosrepro.lines import along, dot, is_lost
-from eosrepro.objective import Objective, relative_progress
+from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
 NODES = (9, 17, 33)  # of one interpolation after the other, each holding those before
@@ -75,7 +75,7 @@ def tau_scan(
             directional_smoothness_std=float(values.std()),
             directional_smoothness_min=float(values.min()),
             directional_smoothness_max=float(values.max()),
-            relative_progress_of_step=relative_progress(here.loss, losses[1.0], step_size * sq_norm, theta.dtype),
+            relative_progress_of_step=objective.relative_progress(here, losses[1.0], step_size * sq_norm),
             relative_progress_by_integral=step_size * _first_moment(polynomial, taus, values) - 1,
             slopes=len(losses),
         )
