@@ -65,4 +65,4 @@ def cold_eigsh(objective: Objective, theta: Tensor) -> tuple[float, int]:
 def without_first_layer(objective: Objective) -> Objective:
     """The same function, known by its values alone: whatever is measured on it takes full gradients."""
     parts = [partial(lambda part, theta: part(theta), part) for part in objective.parts]
-    return Objective(objective.n_params, parts, objective.n_examples, objective.of_examples)
+    return Objective(objective.n_params, parts, objective.n_examples, objective.of_examples, objective.quantum)

@@ -490,6 +490,8 @@ class Bound(Section):
 
 
 STATISTICS_OF_TWO = ("correlation", "largest_difference", "ratio")  # quantities
+GRADIENT_STEPS = ("gd", "sgd")  # optimizers whose steps are η times a gradient, so that 2/η is what they stand against
+BY_NEXT_GRADIENT = "relative_progress_by_next_gradient"
 FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged")  # whatever quantity and window
 
 
@@ -639,7 +641,7 @@ class Config(Section):
         """What a claim about that run may be about: see `statistics.series`."""
         run = self.run(name)
         columns = [column.name for column in fields(Row) if not (isinstance(run, Toy) and column.name == "accuracy")]
-        columns += ["relative_progress_by_next_gradient", "sharpness"]
+        columns += [BY_NEXT_GRADIENT, "sharpness"]
         columns += [f"eigenvalue_{i}" for i in range(2, self.sharpness.k + 1)]
         measured = [each.diagnostic.name for each in self.measurements.values() if each.run == name]
         columns += [quantity for diagnostic in measured for quantity in catalog.quantities(diagnostic)]
@@ -786,6 +788,8 @@ def _contradictions(config: Config) -> Iterator[Finding]:
         for key, quantity in (("quantity", claim.quantity), ("against", claim.against)):
             if quantity is not None and quantity not in known:
                 yield ("claims", name, key), f"{claim.run} has no {_unknown(quantity, known)}"
+        if complaint := supposes_another_optimizer(config.runs[claim.run], claim):
+            yield ("claims", name), complaint
 
 
 def _run_contradictions(config: Config) -> Iterator[Finding]:
@@ -815,6 +819,17 @@ def _refused(toy: Toy) -> str | None:
     return None if value.ndim == 0 else f"{toy.toy.name} has {value.numel()} values there, and a toy has one"
 
 
+def supposes_another_optimizer(run: Experiment | Toy, measure: Measure) -> str | None:
+    """What a statistic takes for granted and the optimizer of the run does not give it, if anything."""
+    optimizer = run.optimizer.name
+    if measure.relative_to == "threshold" and optimizer not in GRADIENT_STEPS:
+        return f"relative_to: {optimizer} has another threshold than 2/η: leave it out, with level and bound in loss/θ²"
+    of_gd = {measure.quantity, measure.against, measure.statistic} & {"relation_error", BY_NEXT_GRADIENT}
+    if of_gd and optimizer != "gd":
+        return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"
+    return None
+
+
 def _measurement_contradictions(config: Config) -> Iterator[Finding]:
     places: dict[tuple[str, str], str] = {}
     for name, measurement in config.measurements.items():
@@ -833,6 +848,9 @@ def _measurement_contradictions(config: Config) -> Iterator[Finding]:
         if "minibatches" in takes and not counts_epochs(experiment):
             found = f"{diagnostic} is about minibatches, and {experiment.optimizer.name} of {run} takes none"
             yield ("measurements", name, "diagnostic"), found
+        if "step_size" in takes and experiment.optimizer.name not in GRADIENT_STEPS:
+            found = f"{diagnostic} is about steps along −η∇f, and {experiment.optimizer.name} of {run} takes others"
+            yield ("measurements", name, "diagnostic"), found
         if (other := places.setdefault((run, diagnostic), name)) != name:
             yield ("measurements", name), f"{other} measures {diagnostic} on {run} already"
 
@@ -847,6 +865,10 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     for heading, column in (figure.options.get("columns") or {}).items():
         for run in set(column) - figure.runs.keys():
             yield ("figures", name, "columns", heading), f"the figure has no run {_unknown(run, figure.runs)}"
+    for run in figure.runs.keys() & config.runs.keys() if figure.name == "smoothness_relation" else ():
+        if (optimizer := config.runs[run].optimizer.name) != "gd":
+            found = f"the relation is about iterations θ − η∇f, and those of {optimizer} are others"
+            yield ("figures", name, "runs", run), found
     panels = figure.options.get("panels", ())
     for what, names in (("panels", list(panels)), ("runs", list(figure.runs.values()))):
         if twice := {each for each in names if names.count(each) > 1}:

@@ -161,6 +161,12 @@ def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole
     return part.inputs @ inputs.T
 
 
+def is_lost(theta: Tensor, update: Tensor) -> bool:
+    """Whether rounding takes more than half of the step u from θ − u, (P,) both: then L and RP are not of this step."""
+    sq_norm = dot(update, update)
+    return 2 * abs(sq_norm - dot(theta - (theta - update), update)) > sq_norm
+
+
 def dot(left: Tensor, right: Tensor) -> float:
     """The inner product of two vectors, or of two matrices, summed in float64.
 

@@ -7,16 +7,17 @@ examples; a toy function is a loss with a single part. Optimisers, eigensolvers 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import linear
+from torch.nn.functional import linear, normalize
 
-from eosrepro.errors import ConfigError
+from eosrepro.errors import ConfigError, is_out_of_memory
+from eosrepro.networks import as_function, flattened, leading_layer, near, probe, refuse_unless_function, trained
 from eosrepro.types import Dataset, Evaluation, HessianProduct, Loss, Toy
 
 # θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
@@ -60,6 +61,7 @@ class Objective:
     parts: Sequence[Part]
     n_examples: int
     of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None for a toy
+    quantum: float = 0.0  # how far f is rounded however small it is
 
     def batch(self, indices: Tensor) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
@@ -88,6 +90,19 @@ class Objective:
             correct += hits.item()
         assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, correct / self.n_examples)
+
+    def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
+        """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
+
+        That is where they are rounded by more than half of what the slope promises.
+
+        Args:
+            here: at θ; outputs were computed in the dtype of its gradient.
+            after: f(θ − u).
+            promised: ⟨u, ∇f(θ)⟩.
+        """
+        rounding = torch.finfo(here.grad.dtype).eps * min(abs(here.loss), abs(after)) + self.quantum
+        return (after - here.loss) / promised if promised and abs(promised) >= 2 * rounding else nan
 
     def hvp(self, theta: Tensor) -> HessianProduct:
         """The map v ↦ ∇²f(θ) v.
@@ -138,9 +153,13 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
         inputs: (n, ...), of the module's dtype and on its device.
         targets: (n,).
         chunk_size: examples that are in memory with their activations at one time.
+
+    Raises:
+        ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    whole, leading = _as_function(module), _leading_layer(module)
-    n_params = sum(parameter.numel() for parameter in module.parameters())
+    whole, leading, theta = as_function(module), leading_layer(module), probe(module)
+    ends = torch.tensor([0, -1])  # two examples
+    expected = refuse_unless_function(module, whole, loss, inputs[ends], targets[ends], theta)
 
     def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
         n_examples = len(targets)
@@ -161,34 +180,59 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
             return mean_over(inputs[chosen], targets[chosen])
 
         chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
-        return Objective(n_params, [part(*chunk) for chunk in chunks], n_examples, of_examples)
+        parts = [part(*chunk) for chunk in chunks]
+        # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
+        return Objective(len(theta), parts, n_examples, of_examples, quantum=torch.finfo(torch.float64).eps)
 
+    few = mean_over(inputs[ends], targets[ends])
+    if leading and not near(expected, expected.new_tensor(few.loss(theta)), theta.dtype):
+        leading = None  # whatever it was that `leading_layer` did not see
+        few = mean_over(inputs[ends], targets[ends])
+    _refuse_without_derivatives(few, theta)
+
+    def in_float64(theta: Tensor) -> tuple[Tensor, Tensor]:
+        return loss(whole(inputs[ends].double(), theta), targets[ends]).mean(), theta.new_tensor(nan)
+
+    with suppress(RuntimeError):  # not every model can be evaluated in float64
+        _refuse_wrong_products(Objective(len(theta), [in_float64], 2), theta.double())
     return mean_over(inputs, targets)
 
 
-def _as_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """(inputs, flat parameters) → outputs."""
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    sizes = [shape.numel() for shape in shapes.values()]
-
-    def evaluate(inputs: Tensor, theta: Tensor) -> Tensor:
-        pieces = torch.split(theta, sizes)
-        parameters = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        outputs: Tensor = functional_call(module, parameters, (inputs,))
-        return outputs
-
-    return evaluate
+def _refuse_without_derivatives(objective: Objective, theta: Tensor) -> None:
+    try:
+        objective.hvp(theta)(theta)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"the Hessian of f cannot be computed: {error}. Use operations that PyTorch differentiates twice"
+        ) from error
 
 
-def _leading_layer(module: nn.Module) -> tuple[int, Callable[[Tensor, Tensor], Tensor]] | None:
-    """Width of a linear layer that a network of consecutive layers begins with, and the layers after it; else None."""
-    layers = list(module) if isinstance(module, nn.Sequential) else []
-    if len(layers) < 2 or not isinstance(layers[0], nn.Flatten) or (layers[0].start_dim, layers[0].end_dim) != (1, -1):
-        return None
-    first = layers[1]
-    if type(first) is not nn.Linear or first.bias is None:
-        return None
-    return first.out_features, _as_function(nn.Sequential(*layers[2:]))
+def _refuse_wrong_products(objective: Objective, theta: Tensor) -> None:
+    """Hold Hessian products in float64 to central differences of the gradient, half as far apart the second time.
+
+    Truncation makes these differ from each other three times as much as the closer one from the truth, and a kink
+    between their points does no less. A product that is further away is wrong.
+    """
+    hvp, eps = objective.hvp(theta), torch.finfo(theta.dtype).eps
+    seeded = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)
+    direction = normalize(hvp.grad, dim=0) + normalize(theta, dim=0) + normalize(seeded, dim=0)
+
+    def difference(distance: float) -> Tensor:
+        ahead, behind = (objective.value_and_grad(theta + t * direction).grad for t in (distance, -distance))
+        return (ahead - behind) / (2 * distance)
+
+    step = eps ** (1 / 3)
+    product, wide, close = hvp(direction), difference(step), difference(step / 2)
+    size = max(product.norm().item(), close.norm().item())
+    error, truncation = (product - close).norm().item(), (wide - close).norm().item()
+    if error > 0.01 * size and error > 3 * truncation and size * step > 1e3 * eps * hvp.grad.norm().item():
+        raise ConfigError(
+            "the Hessian of f cannot be computed: PyTorch's second derivatives of it are not those of its gradient. "
+            "Some operation has a wrong one, as those of weight_norm are, or a backward of an autograd.Function of "
+            "your own that cannot be differentiated: write it out of simpler operations"
+        )
 
 
 def network_problem(
@@ -209,13 +253,20 @@ def network_problem(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(tuple(dataset.inputs.shape[1:]), dataset.n_classes)
+    trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
     inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)
-    start = torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
-    return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), start
+    return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), flattened(module)
 
 
 def toy_problem(toy: Toy, start: Sequence[float]) -> tuple[Objective, Tensor]:
-    """The objective of a toy function, which has no accuracy, and its start θ₀; in float64."""
+    """The objective of a toy function, which has no accuracy, and its start θ₀; in float64.
+
+    Raises:
+        ConfigError: it has no second derivatives.
+    """
     theta = torch.tensor(start, dtype=torch.float64)
-    return Objective(len(start), [lambda theta: (toy(theta).double(), theta.new_tensor(nan))], 1), theta
+    objective = Objective(len(start), [lambda theta: (toy(theta).double(), theta.new_tensor(nan))], 1)
+    _refuse_without_derivatives(objective, theta)
+    _refuse_wrong_products(objective, theta)
+    return objective, theta

@@ -12,6 +12,7 @@ from torch import Tensor
 from eosrepro import catalog
 from eosrepro.config import Config, Experiment, Member, Profile, Toy
 from eosrepro.errors import SMALLER, ConfigError, EosreproError
+from eosrepro.networks import trained
 from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.preprocessing import preprocess
 from eosrepro.processes import free_memory
@@ -88,7 +89,7 @@ def n_parameters(run: Experiment, data: Dataset) -> int:
         raise EosreproError(
             f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {SMALLER}"
         ) from None
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in trained(module).values())
 
 
 def _check_memory(name: str, parameters: int, dtype: torch.dtype, on: str) -> None:

@@ -239,6 +239,10 @@ def _onset(record: store.Record) -> Measurement:
     if "relative_progress" not in record.trajectory:  # published curves
         raise UndefinedError(f"no relative progress is known of {record.name}")
     step = onset(record.trajectory)
+    if record.trajectory["relative_progress"].isna().all():
+        raise UndefinedError(
+            "no onset: relative progress is not defined, as no step changes the loss by more than rounding"
+        )
     if step is None:
         raise UndefinedError(f"no onset: relative progress stays at or below -0.5 up to step {_last_step(record)}")
     return Measurement(float(step), "first step with RP > -0.5")
@@ -302,7 +306,8 @@ def _edge(edge: int | str, record: store.Record) -> float:
 def _by_next_gradient(record: store.Record) -> pd.Series:
     table = record.trajectory
     change = table["loss"].shift(-1) - table["loss"]
-    return change / (float(record.step_size) * table["grad_norm"].shift(-1) ** 2)
+    promised = float(record.step_size) * table["grad_norm"].shift(-1) ** 2
+    return (change / promised.replace(0.0, np.nan)).where(table["relative_progress"].notna())
 
 
 def _as_series(table: pd.DataFrame, quantity: str) -> pd.DataFrame:

@@ -139,6 +139,8 @@ def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], fi
             if quantity is not None and quantity not in known:
                 hint = did_you_mean(quantity, known)
                 raise ConfigError(f"{file}: measures.{name}.{key}: {sweep.run} has no {quantity!r}{hint}")
+        if complaint := config.supposes_another_optimizer(variant.run(sweep.run), measure):
+            raise ConfigError(f"{place}: measures.{name}: {complaint}")
     return variant
 
 

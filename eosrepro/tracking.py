@@ -69,7 +69,7 @@ PER_STEP = ("loss", "accuracy", "grad_norm", "relative_progress", "directional_s
 WINDOWED = ("loss", "relative_progress", "directional_smoothness")
 
 # What a training depends on, as the stage `train` in dvc.yaml declares it.
-TRAINING_SOURCES = ("training.py", "objective.py")
+TRAINING_SOURCES = ("training.py", "objective.py", "networks.py")
 MEASURING_SOURCES = ("measuring.py", "diagnostics/sharpness.py", "lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
 

@@ -8,7 +8,7 @@ from math import isfinite, nan, sqrt
 import torch
 from torch import Tensor
 
-from eosrepro.errors import DataError
+from eosrepro.errors import ConfigError, DataError
 from eosrepro.objective import Objective
 from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
 
@@ -32,6 +32,7 @@ def minimise(
 
     Raises:
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
+        ConfigError: the loss at the start counts as divergence already.
     """
     step, theta, state = start if isinstance(start, Position) else Position(0, start, optimizer.init(start))
     here = objective.value_and_grad(theta)
@@ -45,16 +46,24 @@ def minimise(
             f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
             "look for NaN or huge values in the training data"
         )
+    if step == 0 and _exceeded(here.loss, stop):
+        raise ConfigError(
+            f"the loss at initialisation is {here.loss:g}, above stop.loss_above = {stop.loss_above:g}: no run could "
+            "begin. Set loss_above well above it"
+        )
     on_iterate(Position(step, theta, state))
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
         update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
         next_theta = theta - update
+        wide_update.copy_(update)
+        # Of a step much smaller than θ, rounding takes a part, or all. (`next_grad` holds nothing yet.)
+        taken = next_grad.copy_(theta).sub_(next_theta).dot(wide_update).item()
         following = objective.value_and_grad(next_theta)
         next_grad.copy_(following.grad)
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(step, here, following, grad_norm, grad, next_grad, wide_update.copy_(update))
+        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken)
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
@@ -73,6 +82,7 @@ def outcome(last: Row, stop: Stop) -> Outcome:
 
 
 def _row(
+    objective: Objective,
     step: int,
     here: Evaluation,
     following: Evaluation,
@@ -80,10 +90,14 @@ def _row(
     grad: Tensor,
     next_grad: Tensor,
     update: Tensor,
+    taken: float,
 ) -> Row:
+    """`taken` is ⟨θ_t − θ_{t+1}, u_t⟩, which would be ‖u_t‖² without rounding."""
     update_dot_grad = update.dot(grad).item()
     update_dot_next_grad = update.dot(next_grad).item()
     update_sq_norm = update.dot(update).item()
+    lost = 2 * abs(update_sq_norm - taken) > update_sq_norm
+    progress = objective.relative_progress(here, following.loss, update_dot_grad)
     return Row(
         step=step,
         loss=here.loss,
@@ -92,8 +106,8 @@ def _row(
         update_dot_grad=update_dot_grad,
         update_dot_next_grad=update_dot_next_grad,
         update_sq_norm=update_sq_norm,
-        relative_progress=_ratio(following.loss - here.loss, update_dot_grad),
-        directional_smoothness=_ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
+        relative_progress=nan if lost else progress,
+        directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
     )
 
 

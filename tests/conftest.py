@@ -14,7 +14,9 @@ from eosrepro import tracking
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.objective import Objective, network_problem
-from eosrepro.types import Dataset
+from eosrepro.optimizers.gd import gd
+from eosrepro.training import minimise
+from eosrepro.types import Dataset, Position, Stop
 
 torch.set_num_threads(1)
 
@@ -41,6 +43,23 @@ def small_problem(
     )
     kick = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     return objective, start + 0.5 * kick.to(start)
+
+
+def interpolated() -> tuple[Objective, Tensor]:
+    """Two examples, and where steps of 20,000 end: the loss and its gradient are exactly 0."""
+    objective, start = network_problem(
+        partial(mlp, width=4, depth=1),
+        cross_entropy(),
+        Dataset(torch.tensor([5.0, -5.0]).reshape(2, 1, 1, 1), torch.tensor([0, 1]), 2, "two"),
+        seed=0,
+        dtype=torch.float64,
+        device="cpu",
+        chunk_size=40,
+    )
+    path: list[Position] = []
+    rows = list(minimise(objective, start, gd(step_size=20_000), stop=Stop(20), on_iterate=path.append))
+    assert rows[-1].loss == rows[-1].grad_norm == 0
+    return objective, path[-1].theta
 
 
 def dense_hessian(objective: Objective, theta: Tensor) -> Tensor:

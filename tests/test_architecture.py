@@ -36,9 +36,9 @@ WIRING_AND_FORMATS = (
 CORE: Mapping[str, tuple[str, ...]] = {
     "config": (),
     "data": ("preprocessing",),
-    "train": ("training", "objective"),
-    "diagnose": ("measuring", "objective"),
-    "measure": ("measuring", "objective"),
+    "train": ("training", "objective", "networks"),
+    "diagnose": ("measuring", "objective", "networks"),
+    "measure": ("measuring", "objective", "networks"),
     "plot": ("figures._style",),
     "verify": ("claims", "comparison"),
     "report": ("report",),

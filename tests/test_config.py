@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
+import eosrepro.optimizers
 from eosrepro import catalog
 from eosrepro.config import (
     Claim,
@@ -125,6 +127,10 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("published as text", edited("published: false", "published: no"), ["profiles.quick.published", "'no'", "valid boolean"]),
     ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
     ("epochs of 0", edited("max_epochs: 100 ", "max_epochs: 0 "), ["profiles.quick.max_epochs", "found 0", "greater than 0"]),
+    ("eq. 4.3 of SGD", with_claim(run="exp8_2over50", statistic="relation_error"), ["claims.extra: relation_error is about iterations θ − η∇f, and those of sgd are others"]),
+    ("RP by the next gradient of SGD", with_claim(run="exp8_2over50", quantity="relative_progress_by_next_gradient"), ["claims.extra: relative_progress_by_next_gradient is about iterations θ − η∇f"]),
+    ("against RP by the next gradient of SGD", with_claim(run="exp8_2over50", statistic="correlation", against="relative_progress_by_next_gradient"), ["claims.extra: relative_progress_by_next_gradient is about"]),
+    ("relation of SGD drawn", edited("{exp6_two_hidden_2over30:", "{exp8_2over50: SGD, exp6_two_hidden_2over30:", after="\n  exp6_two_hidden_relation:"), ["figures.exp6_two_hidden_relation.runs.exp8_2over50: the relation is about iterations θ − η∇f, and those of sgd are others"]),
     # measurements
     ("measurement of no run", edited("run: exp3_2over60, source", "run: exp3_2over61, source"), ["measurements.exp5.run: there is no experiment 'exp3_2over61'; did you mean 'exp3_2over60'"]),
     ("measurement of a toy", edited("run: exp3_2over60, source", "run: example4, source"), ["measurements.exp5.run: there is no experiment 'example4'"]),
@@ -316,6 +322,48 @@ def test_every_error_has_a_line_of_its_own(project: Callable[[str], Path]) -> No
         "toys.example1_2over39.step_size",
         "toys.example2_quadratic.step_size",
         "toys.example2_tanh.step_size",
+    ]
+
+
+HEAVY_BALL = """
+def heavy_ball(*, step_size: float): return Optimizer(lambda theta: theta, lambda at, state: (at.grad, state))
+"""
+
+
+def test_what_supposes_steps_along_the_gradient_is_refused_for_another_optimizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heavy ball is stable below (2 + 2β)/η, and its steps are not η∇f."""
+    folder = tmp_path / "members"
+    folder.mkdir()
+    (folder / "heavy_ball.py").write_text(f"from eosrepro.types import Optimizer\n{HEAVY_BALL}", encoding="utf-8")
+    monkeypatch.setattr(eosrepro.optimizers, "__path__", [*eosrepro.optimizers.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "eosrepro.optimizers.heavy_ball", raising=False)
+    params = all_params()
+    run = params["experiments"]["exp3_2over60"]
+    run["optimizer"] = {"name": "heavy_ball"}
+    segment = {"name": "segment_sharpness", "points": 2, "rtol": 1e-2, "max_products": 9, "seed": 0}
+    params["measurements"] = {
+        "tau": params["measurements"]["exp5"],
+        "segment": params["measurements"]["exp5"] | {"diagnostic": segment},
+        "free": params["measurements"]["exp5"] | {"diagnostic": params["measurements"]["spectrum"]["diagnostic"]},
+    }
+    bound = {"claim": "a", "source": "b", "run": "exp3_2over60", "bound": {"max": 1.0}}
+    mean = bound | {"quantity": "sharpness", "statistic": "mean"}
+    params["claims"] = {
+        "threshold": mean | {"relative_to": "threshold"},
+        "relation": bound | {"quantity": "relative_progress", "statistic": "relation_error"},
+        "unit": mean,
+    }
+    params["figures"] = {}
+    with pytest.raises(ConfigError) as caught:
+        validate(params, Path("params.yaml"), reference=ROOT / "reference")
+    sys.modules.pop("eosrepro.optimizers.heavy_ball")
+    assert str(caught.value).splitlines() == [
+        "params.yaml: measurements.tau.diagnostic: tau_scan is about steps along −η∇f, and heavy_ball of exp3_2over60 takes others",
+        "params.yaml: measurements.segment.diagnostic: segment_sharpness is about steps along −η∇f, and heavy_ball of exp3_2over60 takes others",
+        "params.yaml: claims.threshold: relative_to: heavy_ball has another threshold than 2/η: leave it out, with level and bound in loss/θ²",
+        "params.yaml: claims.relation: relation_error is about iterations θ − η∇f, and those of heavy_ball are others",
     ]
 
 

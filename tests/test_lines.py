@@ -117,7 +117,7 @@ def test_a_network_that_begins_otherwise_takes_the_general_path(layers: list[nn.
     if not isinstance(layers[0], nn.Flatten):
         dataset = Dataset(dataset.inputs.flatten(1), dataset.targets, 3, "noise")
     if len(layers) == 1 and isinstance(layers[0], nn.Flatten):
-        layers = [*layers, nn.BatchNorm1d(9, track_running_stats=False)]
+        layers = [*layers, nn.LayerNorm(9)]
         dataset = Dataset(dataset.inputs, dataset.targets, 9, "noise")
     objective, theta = network_problem(
         lambda *_: nn.Sequential(*layers), cross_entropy(), dataset, seed=0, dtype=torch.float64, device="cpu",

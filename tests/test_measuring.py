@@ -11,6 +11,8 @@ import pytest
 from eosrepro import measuring, pipeline, store
 from eosrepro.config import Config, Member, load
 from eosrepro.errors import EosreproError
+from eosrepro.optimizers.sgd import sgd
+from eosrepro.problems import problem
 from eosrepro.types import Dataset
 from tests.project import ROOT, small_params, write_params
 
@@ -64,12 +66,23 @@ def test_a_diagnostic_starts_afresh_in_every_block(
 def test_a_diagnostic_is_given_step_size_and_minibatches_of_its_run(
     trained: tuple[Config, Dataset, list[Path]],
 ) -> None:
-    table = measure(trained, EXPECTED)
-    assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
-    by_step = measure(trained, Member("tau_scan", {"n_taus": 3, "tolerance": 0}))
-    first = store.load_table(trained[2][0].parents[1] / "trajectory.csv")["grad_norm"][0]
-    assert first > 0
-    assert by_step["slopes"].tolist() == [3] * 11
+    """Both from the definitions, with the η = 2/50 and the minibatches of params.yaml."""
+    config, data, snapshots = trained
+    objective, start = problem(config, RUN, data)
+    expected = measure(trained, EXPECTED)
+    along = measure(trained, Member("tau_scan", {"n_taus": 2, "tolerance": 0}))
+    for path, of_epoch, of_step in zip(snapshots, expected.iloc, along.iloc, strict=True):
+        step, theta = store.load_snapshot(path)
+        here = objective.value_and_grad(theta.to(start))
+        promised = 2 / 50 * float(here.grad.double() @ here.grad.double())
+        progress = (objective.loss(theta - 2 / 50 * here.grad) - here.loss) / promised
+        assert of_step["relative_progress_of_step"] == pytest.approx(progress, rel=1e-3)
+        gains = []
+        for indices in sgd(step_size=2 / 50, **config.experiments[RUN].optimizer.options).minibatches(100, step):  # type: ignore[misc]
+            grad = objective.batch(indices).value_and_grad(theta).grad
+            gains.append(len(indices) / 100 * (objective.loss(theta - 2 / 50 * grad) - here.loss))
+        assert of_epoch["minibatches"] == len(gains) == 4  # 100 examples in batches of 32
+        assert of_epoch["expected_relative_progress"] == pytest.approx(sum(gains) / promised, rel=1e-3)
 
 
 def test_a_failure_in_another_process_is_the_same_failure(

@@ -143,12 +143,30 @@ def test_eq_4_3_is_exact_on_a_quadratic(tmp_path: Path) -> None:
 
 
 def test_the_rp_of_experiment_3_is_divided_by_the_norm_of_the_next_gradient() -> None:
-    run = record({"loss": [2.0, 1.0, 1.5], "grad_norm": [1.0, 2.0, 3.0]}, step_size="1/4")
+    columns = {"loss": [2.0, 1.0, 1.5], "grad_norm": [1.0, 2.0, 3.0], "relative_progress": [-1.0, 2.0, np.nan]}
+    run = record(columns, step_size="1/4")
     points = series(run, "relative_progress_by_next_gradient")
     assert points["step"].tolist() == [0, 1]
     assert points["value"].tolist() == [-1 / (4 / 4), 0.5 / (9 / 4)]
     with pytest.raises(ConfigError, match="no quantity 'relative_progress_by_next_gradient'"):
         series(unstable(30), "relative_progress_by_next_gradient")  # no gradient is published
+
+
+def test_a_next_gradient_of_0_and_a_progress_that_is_not_defined_give_no_rp_by_the_next_gradient() -> None:
+    columns = {"loss": [2.0, 1.0, 1.5, 1.0], "grad_norm": [1.0, 0.0, 2.0, 1.0]}
+    run = record(columns | {"relative_progress": [-1.0, -1.0, np.nan, np.nan]}, step_size="1/4")
+    points = series(run, "relative_progress_by_next_gradient")
+    assert points.to_dict("list") == {"step": [1], "value": [0.5]}
+
+
+def test_without_any_progress_that_is_defined_there_is_no_onset_and_the_reason_is_said() -> None:
+    run = record({"loss": [2.0, 1.0, 1.5], "relative_progress": [np.nan] * 3})
+    with pytest.raises(UndefinedError, match="relative progress is not defined"):
+        measure(run, "relative_progress", "onset")
+
+
+def test_a_value_of_0_is_not_positive() -> None:
+    assert value(record({"loss": [0.0, 1.0, -1.0, 0.0]}), "loss", "fraction_positive") == 0.25
 
 
 # --- each statistic, by hand ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import atanh, cosh, isnan, nan, sqrt
 
 import numpy as np
@@ -13,15 +14,19 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from eosrepro.errors import DataError
-from eosrepro.objective import Objective, toy_problem
+from eosrepro.data.digits import digits
+from eosrepro.errors import ConfigError, DataError
+from eosrepro.losses.cross_entropy import cross_entropy
+from eosrepro.models.mlp import mlp
+from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
+from eosrepro.preprocessing import preprocess
 from eosrepro.toys.product import product
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_product import tanh_product
 from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from eosrepro.training import minimise, outcome
-from eosrepro.types import Row, Stop, Toy
+from eosrepro.types import Dataset, Row, Stop, Toy
 from tests.conftest import small_problem
 
 
@@ -202,6 +207,104 @@ def test_a_loss_that_is_nan_at_the_start_is_an_error_that_names_the_data() -> No
 
     with pytest.raises(DataError, match=r"at initialisation is nan.*training data"):
         next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
+
+
+def test_a_first_loss_above_the_bound_is_an_error_and_not_a_run_that_diverged() -> None:
+    objective, theta = small_problem()
+    with pytest.raises(ConfigError, match=r"initialisation is 1\..*above stop.loss_above = 0.1"):
+        next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(5, loss_above=0.1)))
+
+
+def test_a_run_that_goes_on_where_its_loss_has_passed_the_bound_ends_there() -> None:
+    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    stop, path = Stop(100, loss_above=10.0), []
+    rows = list(minimise(objective, theta, gd(step_size=2 / 30), stop=stop, on_iterate=path.append))
+    (last,) = minimise(objective, path[-1], gd(step_size=2 / 30), stop=stop)
+    assert (last.step, last.loss) == (rows[-1].step, rows[-1].loss)
+    assert outcome(last, stop).reason == "diverged"
+
+
+def test_at_a_bound_of_just_the_first_loss_a_run_begins() -> None:
+    objective, theta = small_problem()
+    rows = list(minimise(objective, theta, gd(step_size=0.1), stop=Stop(2, loss_above=objective.loss(theta))))
+    assert len(rows) == 3
+
+
+# Where rounding leaves nothing to measure
+
+
+def digits_problem(n_examples: int, dtype: torch.dtype) -> tuple[Objective, Tensor]:
+    data = preprocess(digits(n_examples=n_examples, seed=0), scale="unit", standardise="none", statistics="subset")
+    build = partial(mlp, width=4, depth=1)
+    return network_problem(build, cross_entropy(), data, seed=0, dtype=dtype, device="cpu", chunk_size=5000)
+
+
+def test_progress_below_the_rounding_of_the_losses_is_not_defined() -> None:
+    """η = 1e-8: a step promises 1e-9 of a loss of 2.4, and float32 resolves 3e-7 of it. In float64 RP is −1."""
+    for dtype, check in ((torch.float32, isnan), (torch.float64, lambda value: abs(value + 1) < 1e-5)):
+        rows = list(minimise(*digits_problem(60, dtype), gd(step_size=1e-8), stop=Stop(20)))
+        assert all(check(row.relative_progress) for row in rows[:-1])
+
+
+def test_progress_of_the_smallest_steps_that_are_defined_is_still_nearer_to_minus_1_than_to_0() -> None:
+    step_size, found = 1e-3, []
+    while not found or not isnan(found[-1]):
+        rows = list(minimise(*digits_problem(60, torch.float32), gd(step_size=step_size), stop=Stop(10)))
+        found += [row.relative_progress for row in rows[:-1]]
+        step_size /= 4
+    defined = [value for value in found if not isnan(value)]
+    assert len(defined) >= 20
+    assert max(defined) < -0.5
+    assert step_size > 1e-8
+
+
+def test_a_step_that_rounding_takes_from_theta_has_neither_progress_nor_smoothness() -> None:
+    """At θ = 1e8 + 1 numbers are 1.5e-8 apart. The loss is exact, and did not change since θ did not."""
+    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
+    lost, kept = (next(minimise(objective, theta, gd(step_size=eta), stop=Stop(1))) for eta in (1e-10, 0.25))
+    assert isnan(lost.relative_progress)
+    assert isnan(lost.directional_smoothness)
+    assert (kept.relative_progress, kept.directional_smoothness) == (-0.75, 2.0)
+
+
+def test_of_a_large_loss_small_progress_is_not_defined_and_its_smoothness_is() -> None:
+    objective, theta = toy_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
+    row = next(minimise(objective, theta, gd(step_size=0.25), stop=Stop(1)))
+    assert isnan(row.relative_progress)
+    assert row.directional_smoothness == pytest.approx(2)
+
+
+def test_a_cross_entropy_of_1e_15_is_too_coarse_for_progress() -> None:
+    """It is the difference of two numbers of order 1 in float64; its gradient is not."""
+    data = Dataset(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1), torch.tensor([0, 1]), 2, "two")
+    build = partial(mlp, width=4, depth=1)
+    objective, theta = network_problem(
+        build, cross_entropy(), data, seed=0, dtype=torch.float64, device="cpu", chunk_size=2
+    )
+    rows = list(minimise(objective, theta, gd(step_size=20_000), stop=Stop(5)))
+    assert 0 < rows[1].loss < 1e-14
+    assert rows[1].update_dot_grad > 0
+    assert [isnan(row.relative_progress) for row in rows[:-1]] == [False, True, True, True, True]
+
+
+def test_a_loss_that_explodes_is_a_progress_however_small_the_promise() -> None:
+    objective, theta = toy_problem(lambda point: point.pow(4).sum(), [1.0])
+    row = next(minimise(objective, theta, gd(step_size=1e6), stop=Stop(1)))
+    assert row.relative_progress == pytest.approx((1 - 4e6) ** 4 / 16e6)
+
+
+def test_a_step_onto_a_minimum_of_exactly_0_has_its_progress() -> None:
+    objective, theta = toy_problem(lambda point: point.square().sum(), [0.25])
+    row = next(minimise(objective, theta, gd(step_size=0.5), stop=Stop(1)))
+    assert (row.relative_progress, row.directional_smoothness) == (-0.5, 2.0)
+
+
+def test_without_a_gradient_nothing_is_measured() -> None:
+    objective, theta = toy_problem(quadratic(), [0.0, 0.0])
+    row = next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
+    assert row.loss == row.grad_norm == 0
+    assert isnan(row.relative_progress)
+    assert isnan(row.directional_smoothness)
 
 
 def test_the_same_run_twice_is_bitwise_the_same() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import nan, sqrt
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +18,10 @@ from eosrepro.types import AtLeast
 
 @dataclass(frozen=True)
 class ExpectedProgress:
-    """Both sides of eq. 5.1 at one θ, f and ∇f being over all examples and g over a random minibatch."""
+    """Both sides of eq. 5.1 at one θ, f and ∇f being over all examples and g over a random minibatch.
+
+    NaN where ∇f = 0; of E[RP] also where the losses are too coarse for RP.
+    """
 
     step: int
     expected_relative_progress: float  # E[RP] = (E f(θ − ηg) − f(θ)) / (η‖∇f‖²)
@@ -54,9 +57,10 @@ def expected_progress(
         chosen = batches[:sample]
         steps = list(minibatch_steps(objective, theta, here.grad, chosen, step_size=step_size))
         weights = np.array([each.weight for each in steps])
-        progress = np.array([each.next_loss - here.loss for each in steps]) / (step_size * sq_norm)
-        bends = np.array([each.grad_dot_full - each.grad_dot_next_full for each in steps]) / (2 * sq_norm)
-        noise = np.array([each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps]) / sq_norm
+        promised = step_size * sq_norm
+        progress = np.array([objective.relative_progress(here, each.next_loss, promised) for each in steps])
+        bends = _over(2 * sq_norm, [each.grad_dot_full - each.grad_dot_next_full for each in steps])
+        noise = _over(sq_norm, [each.grad_sq_norm - 2 * each.grad_dot_full + sq_norm for each in steps])
         share = len(chosen) / len(batches) if _holds_each_once(batches, objective.n_examples) else 0.0
         yield ExpectedProgress(
             step=step,
@@ -71,6 +75,10 @@ def expected_progress(
 
 def _holds_each_once(batches: Sequence[Tensor], n_examples: int) -> bool:
     return bool((torch.cat(list(batches)).bincount(minlength=n_examples) == 1).all())
+
+
+def _over(denominator: float, values: Sequence[float]) -> np.ndarray:
+    return np.array(values) / (denominator or nan)
 
 
 def _standard_error(values: np.ndarray, weights: np.ndarray, share: float) -> float:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from eosrepro.lanczos import random_unit, top_eigenpairs
-from eosrepro.lines import dot
+from eosrepro.lines import dot, is_lost
 from eosrepro.objective import Objective
-from eosrepro.types import AtLeast
+from eosrepro.types import AtLeast, Evaluation
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane
@@ -26,7 +26,9 @@ class SegmentSharpness:
     step: int
     segment_sharpness_max: float
     segment_sharpness_min: float
-    segment_sharpness_bound: float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment
+    segment_sharpness_bound: (
+        float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment; NaN as RP
+    )
     segment_sharpness_excess: float  # of the largest over the bound
     segment_products: int  # with the Hessian, at all points together
 
@@ -68,6 +70,12 @@ def segment_sharpness(
             if isnan(pair.value):
                 break
         most, least = (nan, nan) if isnan(found[-1]) else (max(found), min(found))
-        change = objective.loss(theta - step_size * here.grad) - here.loss
-        bound = 2 / step_size * (change / (step_size * dot(here.grad, here.grad)) + 1)
+        bound = 2 / step_size * (_progress(objective, theta, here, step_size) + 1)
         yield SegmentSharpness(step, most, least, bound, most - bound, products)
+
+
+def _progress(objective: Objective, theta: Tensor, here: Evaluation, step_size: float) -> float:
+    update = step_size * here.grad
+    if is_lost(theta, update):
+        return nan
+    return objective.relative_progress(here, objective.loss(theta - update), step_size * dot(here.grad, here.grad))

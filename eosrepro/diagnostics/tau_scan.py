@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import nan
 from typing import Annotated
 
 import numpy as np
 from numpy.polynomial import Chebyshev
 from torch import Tensor
 
-from eosrepro.lines import along, dot
+from eosrepro.lines import along, dot, is_lost
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast
 
@@ -21,7 +22,7 @@ Values = np.ndarray  # (n,), float64
 
 @dataclass(frozen=True)
 class TauScan:
-    """L over the step from one θ."""
+    """L over the step from one θ; NaN where there is none, or none that rounding lets θ take."""
 
     step: int
     directional_smoothness_mean: float  # of L over τ = 1/n, 2/n, ..., 1
@@ -55,6 +56,9 @@ def tau_scan(
     for step, theta in snapshots:
         here = objective.value_and_grad(theta)
         sq_norm = dot(here.grad, here.grad)
+        if not step_size * sq_norm or is_lost(theta, step_size * here.grad):
+            yield TauScan(step, nan, nan, nan, nan, nan, nan, slopes=0)
+            continue
         losses: dict[float, float] = {}
 
         def smoothness(at: Values) -> Values:
@@ -71,7 +75,7 @@ def tau_scan(
             directional_smoothness_std=float(values.std()),
             directional_smoothness_min=float(values.min()),
             directional_smoothness_max=float(values.max()),
-            relative_progress_of_step=(losses[1.0] - here.loss) / (step_size * sq_norm),
+            relative_progress_of_step=objective.relative_progress(here, losses[1.0], step_size * sq_norm),
             relative_progress_by_integral=step_size * _first_moment(polynomial, taus, values) - 1,
             slopes=len(losses),
         )

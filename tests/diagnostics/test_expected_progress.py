@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from math import sqrt
+from math import isnan, sqrt
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from eosrepro.diagnostics.expected_progress import ExpectedProgress, expected_progress
 from eosrepro.objective import Objective
 from eosrepro.optimizers.sgd import sgd
-from tests.conftest import small_problem
+from tests.conftest import interpolated, small_problem
 
 STEP_SIZE = 0.7
 
@@ -144,6 +144,22 @@ def test_with_replacement_the_standard_error_is_that_of_independent_draws() -> N
         scatter = np.var([getattr(each, name) for each in drawn], ddof=1)
         claimed = np.mean([getattr(each, f"{name}_se") ** 2 for each in drawn])
         assert scatter == pytest.approx(claimed, rel=0.3)
+
+
+def test_where_the_gradient_is_exactly_0_nothing_is_measured() -> None:
+    objective, theta = interpolated()
+    found = expected(objective, theta, batch_size=1)
+    assert found.minibatches == 2
+    assert all(isnan(value) for name, value in vars(found).items() if not name.endswith(("step", "minibatches", "_se")))
+
+
+def test_progress_below_the_rounding_of_the_losses_is_not_defined() -> None:
+    objective, theta = small_problem(dtype=torch.float32)
+    minibatches = sgd(step_size=1e-8, batch_size=16, seed=1).minibatches
+    assert minibatches is not None
+    (tiny,) = expected_progress(objective, [(3, theta)], step_size=1e-8, minibatches=minibatches)
+    assert isnan(tiny.expected_relative_progress)
+    assert tiny.gradient_noise == pytest.approx(expected(objective, theta, batch_size=16).gradient_noise)
 
 
 def test_float32_is_good_to_a_hundred_thousandth() -> None:

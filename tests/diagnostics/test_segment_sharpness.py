@@ -16,7 +16,7 @@ from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.training import minimise
 from eosrepro.types import Stop
-from tests.conftest import dense_hessian, small_problem
+from tests.conftest import dense_hessian, interpolated, small_problem
 
 
 def measured(objective: Objective, theta: Tensor, step_size: float, *, points: int = 5) -> SegmentSharpness:
@@ -54,6 +54,23 @@ def test_on_a_quadratic_along_its_top_eigenvector_the_bound_is_reached() -> None
     found = measured(objective, theta, 0.05)
     assert found.segment_sharpness_max == pytest.approx(40)
     assert found.segment_sharpness_excess == pytest.approx(0, abs=1e-9)
+
+
+def test_where_the_gradient_is_exactly_0_there_is_no_bound() -> None:
+    objective, theta = interpolated()
+    found = measured(objective, theta, 20_000)
+    assert isnan(found.segment_sharpness_bound)
+    assert isnan(found.segment_sharpness_excess)
+    assert found.segment_sharpness_max == found.segment_sharpness_min == 0
+
+
+def test_below_the_rounding_of_the_losses_and_of_theta_there_is_no_bound() -> None:
+    objective, theta = toy_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
+    assert isnan(measured(objective, theta, 0.25).segment_sharpness_bound)
+    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
+    lost, kept = measured(objective, theta, 1e-10), measured(objective, theta, 0.25)
+    assert isnan(lost.segment_sharpness_bound)
+    assert kept.segment_sharpness_bound == pytest.approx(2)
 
 
 @given(st.integers(0, 30), st.floats(0.05, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isnan
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_product import tanh_product
 from eosrepro.training import minimise
 from eosrepro.types import Stop
-from tests.conftest import small_problem
+from tests.conftest import interpolated, small_problem
 
 
 def scan(
@@ -146,6 +147,31 @@ def test_points_are_nested_and_hold_both_ends() -> None:
     for few, many in zip(module.NODES, module.NODES[1:], strict=False):
         np.testing.assert_allclose(module._points(many, 0.01)[::2], module._points(few, 0.01), rtol=1e-14)
     assert module._points(5, 0.01)[[0, -1]].tolist() == pytest.approx([1.0, 0.01])
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-4])
+def test_where_the_gradient_is_exactly_0_nothing_is_measured(tolerance: float) -> None:
+    objective, theta = interpolated()
+    found = scan(objective, theta, 20_000, tolerance=tolerance)
+    assert found.slopes == 0
+    assert all(isnan(value) for name, value in vars(found).items() if name not in ("step", "slopes"))
+    here, there = tau_scan(
+        small_problem()[0], [(0, small_problem()[1])] * 2, step_size=0.8, n_taus=2, tolerance=tolerance
+    )  # and what comes after is
+    assert here == there
+
+
+def test_progress_below_the_rounding_of_the_losses_is_not_defined() -> None:
+    objective, theta = small_problem(dtype=torch.float32)
+    tiny, small = (scan(objective, theta, step_size) for step_size in (1e-8, 1e-3))
+    assert isnan(tiny.relative_progress_of_step)
+    assert small.relative_progress_of_step == pytest.approx(-1, abs=0.05)
+
+
+def test_a_step_that_rounding_takes_from_theta_has_no_smoothness() -> None:
+    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
+    assert isnan(scan(objective, theta, 1e-10).directional_smoothness_mean)
+    assert scan(objective, theta, 0.25).directional_smoothness_mean == pytest.approx(2)
 
 
 def test_float32_gives_the_same_l_to_its_precision() -> None:
