@@ -678,8 +678,8 @@ def load(path: Path = PARAMS) -> Config:
 
 def validate(content: dict[str, Any], path: Path, *, reference: Path) -> Config:
     """The content of a params.yaml as a `Config`; `path` names it in errors, `reference` holds the published curves."""
-    if too_large := [*_too_large(content)]:
-        raise _refusal(path, too_large)
+    if findings := [*_unusable({key: value for key, value in content.items() if key != "templates"})]:
+        raise _refusal(path, findings)
     config = parse(Config, content, path)
     findings = [*_contradictions(config), *_missing_references(config, reference)]
     if findings:
@@ -756,12 +756,16 @@ def _has_more_than(most: int, content: Any) -> bool:
     return count > most
 
 
-def _too_large(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+def _unusable(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Values that nothing could be done with, wherever they stand."""
     if isinstance(content, int) and abs(content) > LARGEST:
-        yield place, f"found {_shown(content)}, should be within {LARGEST}"
+        yield place, f"found {_shown(content)}, should be at most {LARGEST}, and at least -{LARGEST}"
+    if isinstance(content, str) and re.search("[\ud800-\udfff]", content):
+        yield place, f"found {_shown(content)}, which holds half a character: write the character itself"
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
-        yield from _too_large(value, (*place, key))
+        yield from _unusable(key, (*place, key))
+        yield from _unusable(value, (*place, key))
 
 
 class _Composer(Composer):
