@@ -544,7 +544,7 @@ PRINTING = ("list", "config show example1_2over39", "train example1_2over39", "d
 PRINTING_DATA = ("list --json", "verify --json", "config show exp3_2over30 --json", "config schema", "doctor --json")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_every_command_prints_in_any_encoding(encoding: str, folder: Path, small: dict[str, Any]) -> None:
     write_project(folder / "copy")  # with the dvc.yaml that `list` reads
     shutil.copytree(folder / "copy", folder, dirs_exist_ok=True)
@@ -556,7 +556,9 @@ def test_every_command_prints_in_any_encoding(encoding: str, folder: Path, small
     for command in (*PRINTING, *PRINTING_DATA):
         done = runner.invoke(main, command.split())
         assert isinstance(done.exception, SystemExit | None), (command, done.exception)
-        printed = done.stdout_bytes.decode("utf-8" if encoding == "ascii" else encoding)  # Click takes one for the other
+        printed = done.stdout_bytes.decode(
+            "utf-8" if encoding == "ascii" else encoding
+        )  # Click takes one for the other
         assert printed, command
         if command in PRINTING_DATA:
             assert json.loads(printed), command
@@ -618,9 +620,7 @@ def test_an_array_beyond_all_addresses_is_one_line(folder: Path, small: dict[str
         assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["my project", "my%20project", "ünï", "qu'o\"te", "a#b", "[x]*?", "$HOME;&", "new\nline", "{b}"]
-)
+@pytest.mark.parametrize("name", ["my%20project ünï", "a 'q\"u#[x]*?$HOME;&{b}", "new\nline"])
 def test_stages_run_in_a_folder_of_any_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -176,6 +177,17 @@ def test_files_that_are_no_images_by_their_names_are_told(tmp_path: Path, capsys
     said = f"Warning: data.root: {root}/class0/a.gif and 1 more left out: no image by its name\n"
     assert capsys.readouterr().err == said
     assert len(raw.population) == 30
+
+
+def test_names_of_classes_can_be_written_down_whatever_their_bytes(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", "größe".encode()):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        Image.fromarray(COLOUR).save(folder / "a.png")
+    source = imagefolder(root=str(tmp_path), n_examples=2, label="x").source
+
+    assert sorted(source["classes"]) == [r"caf\xe9", "größe"]
+    assert json.dumps(source, ensure_ascii=False).encode()
 
 
 def test_a_missing_folder_is_named_with_the_layout_it_should_have(tmp_path: Path) -> None:
