@@ -46,10 +46,11 @@ from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import ConfigError
 from eosrepro.lanczos import lowest_rtol
-from eosrepro.types import DTYPES, Row, Stop
+from eosrepro.types import DTYPES, Row, Rtol, Seed, Stop
 
 PARAMS = Path("params.yaml")
 MOST_VALUES = 100_000  # in one file; the committed one holds 3,000
+LARGEST = 2**63 - 1  # whole number that PyTorch and NumPy can hold
 
 # Where a finding stands in params.yaml, and what is wrong with it.
 Finding = tuple[tuple[str | int, ...], str]
@@ -147,7 +148,6 @@ Name = Annotated[str, _NAME[0], _NAME[1]]
 Folder = Annotated[str, _FOLDER[0], _FOLDER[1]]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 _STEP_SIZE = re.compile(r"[0-9]+/[0-9]+|[0-9]*\.?[0-9]+(e[+-]?[0-9]{1,3})?")
@@ -595,6 +595,16 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {_unknown(name, self.runs)}")
         return self.runs[name]
 
+    def members(self) -> set[tuple[str, str]]:
+        """(kind, name) of all members of the catalogue that are used."""
+        used = {("data", self.active.data.name)}
+        used |= {("optimizers", run.optimizer.name) for run in self.runs.values()}
+        used |= {("models", run.model.name) for run in self.experiments.values()}
+        used |= {("losses", run.loss.name) for run in self.experiments.values()}
+        used |= {("toys", run.toy.name) for run in self.toys.values()}
+        used |= {("diagnostics", measurement.diagnostic.name) for measurement in self.measurements.values()}
+        return used | {("figures", figure.name) for figure in self.figures.values()}
+
     def stage(self, work: Literal["train", "diagnose"], name: str) -> str:
         """The stage of dvc.yaml that trains a run, or measures its sharpness."""
         return f"{work}_toys" if name in self.toys else f"{work}@{name}"
@@ -670,6 +680,8 @@ def load(path: Path = PARAMS) -> Config:
 
 def validate(content: dict[str, Any], path: Path, *, reference: Path) -> Config:
     """The content of a params.yaml as a `Config`; `path` names it in errors, `reference` holds the published curves."""
+    if findings := [*_unusable({key: value for key, value in content.items() if key != "templates"})]:
+        raise _refusal(path, findings)
     config = parse(Config, content, path)
     findings = [*_contradictions(config), *_missing_references(config, reference)]
     if findings:
@@ -746,6 +758,18 @@ def _has_more_than(most: int, content: Any) -> bool:
     return count > most
 
 
+def _unusable(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Values that nothing could be done with, wherever they stand."""
+    if isinstance(content, int) and abs(content) > LARGEST:
+        yield place, f"found {_shown(content)}, should be at most {LARGEST}, and at least -{LARGEST}"
+    if isinstance(content, str) and re.search("[\ud800-\udfff]", content):
+        yield place, f"found {_shown(content)}, which holds half a character: write the character itself"
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield from _unusable(key, (*place, key))
+        yield from _unusable(value, (*place, key))
+
+
 class _Composer(Composer):
     """Refuses a key that stands twice in a mapping, which the reader lets pass where the mapping holds a `<<`."""
 
@@ -771,11 +795,9 @@ def _place(error: MarkedYAMLError) -> str:
 def _contradictions(config: Config) -> Iterator[Finding]:
     if config.profile not in config.profiles:
         yield ("profile",), f"there is no profile {_unknown(config.profile, config.profiles)}"
-    # Audits are ten times as accurate as the solves, and the residuals of both are estimates: see `lanczos.py`.
-    least = 10 * lowest_rtol(DTYPES[config.compute.dtype])
-    if config.sharpness.rtol < least:
-        found = f"found {config.sharpness.rtol:g}, should be at least {least:.2g} in {config.compute.dtype}"
-        yield ("sharpness", "rtol"), found
+    # Audits are ten times as accurate as the solves.
+    if complaint := _out_of_reach(config, config.sharpness.rtol, times=10):
+        yield ("sharpness", "rtol"), complaint
     yield from _run_contradictions(config)
     yield from _measurement_contradictions(config)
     for name, figure in config.figures.items():
@@ -790,6 +812,12 @@ def _contradictions(config: Config) -> Iterator[Finding]:
                 yield ("claims", name, key), f"{claim.run} has no {_unknown(quantity, known)}"
         if complaint := supposes_another_optimizer(config.runs[claim.run], claim):
             yield ("claims", name), complaint
+
+
+def _out_of_reach(config: Config, rtol: float, *, times: int = 1) -> str | None:
+    """Why an eigenvalue cannot be found to `rtol` in the precision of `compute`, if it cannot."""
+    least = times * lowest_rtol(DTYPES[config.compute.dtype])
+    return f"found {rtol:g}, should be at least {least:.2g} in {config.compute.dtype}" if rtol < least else None
 
 
 def _run_contradictions(config: Config) -> Iterator[Finding]:
@@ -844,7 +872,14 @@ def _measurement_contradictions(config: Config) -> Iterator[Finding]:
         if measurement.source != experiment.folder:
             found = f"found {measurement.source!r}, but the run {run!r} lies in {experiment.folder!r}"
             yield ("measurements", name, "source"), found
-        takes = inspect.signature(catalog.find("diagnostics", diagnostic)).parameters
+        member = catalog.find("diagnostics", diagnostic)
+        takes, options = inspect.signature(member).parameters, measurement.diagnostic.options
+        for key, value in options.items():
+            if _annotation(member, takes[key]) == Rtol and (complaint := _out_of_reach(config, value)):
+                yield ("measurements", name, "diagnostic", key), complaint
+        if options.get("k", 0) > options.get("max_products", LARGEST):
+            found = f"asks for k = {options['k']} eigenvalues in max_products = {options['max_products']} products"
+            yield ("measurements", name, "diagnostic"), found
         if "minibatches" in takes and not counts_epochs(experiment):
             found = f"{diagnostic} is about minibatches, and {experiment.optimizer.name} of {run} takes none"
             yield ("measurements", name, "diagnostic"), found

@@ -38,6 +38,23 @@ SHORT = 10.0  # seconds
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 
+def stamp(config: Config, path: Path) -> None:
+    """Stage `check`: a file that says that params.yaml is valid, for other stages to depend on.
+
+    Raises:
+        ConfigError: a member of another package is used, and dvc.yaml looks for its file in this project.
+    """
+    for kind, name in sorted(config.members()):
+        file, own = catalog.file(kind, name), Path("eosrepro", kind, f"{name.replace('-', '_')}.py")
+        if file.parent != Path(__file__).parent / kind and not own.exists():
+            raise ConfigError(
+                f"{name} of params.yaml lies in {file}, where DVC would not see it change: put a copy at {own}, or run "
+                "without DVC (`eosrepro train RUN`, and so on; see `eosrepro --help`)"
+            )
+    store.FIGURES.mkdir(exist_ok=True)  # stages depend on it, also where params.yaml has no figures
+    store.save_text(path, "params.yaml is valid\n")
+
+
 def make_data(config: Config) -> Dataset:
     """Stage `data`: the images of the profile, preprocessed, as one verified file."""
     made = dataset(config.active)
@@ -208,8 +225,14 @@ def measure_into(
     folder: Path, snapshots: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
 ) -> pd.DataFrame:
     """Take a declared measurement on a folder of snapshots and write what `store.save_measured` says to `folder`."""
-    chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
-    diagnostic = measurement.diagnostic
+    made = store.snapshot_paths(snapshots)
+    chosen = [path for path in made if int(path.stem) % measurement.every == 0]
+    diagnostic, run = measurement.diagnostic, measurement.run
+    if len(chosen) == 1 < len(made):
+        found = (
+            f"of its snapshots, one in {config.snapshot_every(run)}, no other is divided by every: {measurement.every}"
+        )
+        print(f"Warning: {diagnostic.name} of {run} is measured at iteration 0 alone: {found}", file=sys.stderr)
     settings = {**diagnostic.options, "every": measurement.every}
     with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
         store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)

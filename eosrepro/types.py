@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,24 +27,77 @@ class AtLeast:
     Pydantic asks the annotation itself, so that members need not import it.
     """
 
-    least: int
+    least: float
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {**handler(source), "ge": self.least}
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """The same at the other end: `depth: Annotated[int, AtLeast(0), AtMost(10_000)]`."""
+
+    most: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "le": self.most}
+
+
+# Of random numbers: what both PyTorch and NumPy take.
+Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1)]
+
+# Largest residual of an eigenvalue, as a share of it. How small it may be depends on the precision: see `lanczos.py`.
+Rtol = Annotated[float, AtLeast(0), AtMost(1)]
+
+
+@dataclass(frozen=True)
 class RawImages:
-    """What a data source delivers, before preprocessing."""
+    """What a data source delivers, before preprocessing.
+
+    Raises:
+        DataError: an array has another type, shape or length than is said here, or a target is none of the classes.
+    """
 
     pixels: np.ndarray  # (n, channels, height, width), uint8
     population: (
         np.ndarray
     )  # (n_all, channels, height, width), uint8: all images of the source, for `statistics: source`
-    targets: np.ndarray  # (n,), int64, values in 0..n_classes-1
+    targets: np.ndarray  # (n,), integers in 0..n_classes-1
     n_classes: int
     label: str  # names the data on every figure, e.g. "CIFAR-10"
     source: Mapping[str, Any] = field(default_factory=dict)  # provenance: where the images come from
+
+    def __post_init__(self) -> None:
+        for name, images in (("pixels", self.pixels), ("population", self.population)):
+            if images.dtype != np.uint8:
+                raise DataError(f"{self.label}: {name} are {images.dtype}, should be uint8: scale to 0..255 and round")
+            if images.ndim != 4 or not images.size:
+                should = "should be (n, channels, height, width), none of them 0"
+                raise DataError(f"{self.label}: {name} have the shape {images.shape}, {should}")
+        if self.pixels.shape[1:] != self.population.shape[1:]:
+            shapes = f"{self.pixels.shape} and {self.population.shape}"
+            raise DataError(f"{self.label}: pixels and population have the shapes {shapes}, of images of several sizes")
+        _check_targets(self.targets, len(self.pixels), self.n_classes, self.label)
+
+
+def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
+    """Refuse what is not one class for each example, (n,)."""
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise DataError(
+            f"{label}: targets are {targets.dtype}, should be integers, the number of each image's class from 0 "
+            "(regression is not supported)"
+        )
+    if targets.shape != (n_examples,):
+        one_hot = ": of one-hot targets take argmax(-1)" if targets.ndim == 2 and targets.shape[1] > 1 else ""
+        shapes = f"have the shape {targets.shape}, should have ({n_examples},), one for each image"
+        raise DataError(f"{label}: targets {shapes}{one_hot}")
+    outside = np.flatnonzero((targets < 0) | (targets >= n_classes))
+    if len(outside):
+        others = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+        raise DataError(
+            f"{label}: example {outside[0]}{others} has the target {targets[outside[0]]}, "
+            f"and the classes are 0..{n_classes - 1} (n_classes = {n_classes})"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +105,7 @@ class Dataset:
     """Training data as the objective reads it.
 
     Raises:
-        DataError: an input is NaN or infinite.
+        DataError: an input is NaN or infinite, or the targets are not one class for each example.
     """
 
     inputs: Tensor  # (n, channels, height, width), float32
@@ -62,6 +115,7 @@ class Dataset:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_targets(self.targets.numpy(), len(self.inputs), self.n_classes, self.label)
         finite = torch.isfinite(self.inputs).flatten(1).all(1)
         if not finite.all():
             examples = (~finite).nonzero().flatten().tolist()

@@ -24,9 +24,19 @@ def choose(
 ) -> RawImages:
     """The first `n_examples` images of the population (n_all, channels, height, width) in the given order (n_all,).
 
+    Args:
+        targets: of the whole population, (n_all,), integers.
+        order: of 0..n_all-1, each once.
+
     Raises:
-        DataError: the population is smaller than that.
+        DataError: the population is smaller than that, or targets or order do not fit it.
     """
+    if not len(population):
+        raise DataError(f"{label} has no images")
+    if len(targets) != len(population):
+        raise DataError(f"{label} has {len(population)} images and {len(targets)} targets: each image needs one")
+    if not np.array_equal(np.sort(order), np.arange(len(population))):
+        raise DataError(f"{label}: order should hold each of the numbers 0..{len(population) - 1} once")
     if not 1 <= n_examples <= len(population):
         raise DataError(
             f"{label} has {len(population)} images, and data.n_examples asks for {n_examples}: "
@@ -37,7 +47,7 @@ def choose(
     return RawImages(
         pixels=pixels,
         population=population,
-        targets=targets[chosen].astype(np.int64),
+        targets=targets[chosen],
         n_classes=n_classes,
         label=label,
         source={

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
 from eosrepro.data._common import choose, permutation
-from eosrepro.types import RawImages
+from eosrepro.types import RawImages, Seed
 
 
-def digits(*, n_examples: Annotated[int, Gt(0)], seed: Annotated[int, Ge(0)] = 0) -> RawImages:
+def digits(*, n_examples: Annotated[int, Gt(0)], seed: Seed = 0) -> RawImages:
     """8 × 8 grey images of the digits 0..9, `n_examples` of the 1,797 at random: the first of a seeded permutation.
 
     Their values 0..16 become round(value · 255/16), from which round(pixel · 16/255) gives them back.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, MultipleOf
+from annotated_types import Gt, MultipleOf
 
 from eosrepro.data._common import sha256
 from eosrepro.errors import ConfigError
-from eosrepro.types import RawImages
+from eosrepro.types import RawImages, Seed
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 STRIPS = 5  # regions of one photograph
 SIZE = 32  # height and width of a patch, pixels
 
 
-def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Annotated[int, Ge(0)] = 0) -> RawImages:
+def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Seed = 0) -> RawImages:
     """32 × 32 colour patches; the class is the region of the photograph that a patch lies in.
 
     Each photograph (427 × 640 pixels) is cut into five upright strips of 128 columns: ten disjoint regions. Example i

@@ -13,7 +13,7 @@ from torch import Tensor
 from eosrepro.lanczos import random_unit, top_eigenpairs
 from eosrepro.lines import dot, is_lost
 from eosrepro.objective import Objective
-from eosrepro.types import AtLeast, Evaluation
+from eosrepro.types import AtLeast, Evaluation, Rtol, Seed
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane
@@ -39,9 +39,9 @@ def segment_sharpness(
     *,
     step_size: float,
     points: Annotated[int, AtLeast(2)],
-    rtol: float,
+    rtol: Rtol,
     max_products: Annotated[int, AtLeast(1)],
-    seed: Annotated[int, AtLeast(0)],
+    seed: Seed,
 ) -> Iterator[SegmentSharpness]:
     """The sharpness at equidistant points of the step, both ends among them.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eosrepro.objective import Objective
 from eosrepro.spectrum import stochastic_quadratures
-from eosrepro.types import AtLeast
+from eosrepro.types import AtLeast, Seed
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def spectral_density(
     *,
     n_probes: Annotated[int, AtLeast(1)],
     n_nodes: Annotated[int, AtLeast(1)],
-    seed: int,
+    seed: Seed,
 ) -> Iterator[DensityRow]:
     """Stochastic Lanczos quadrature at each snapshot (Ghorbani, Krishnan, Xiao 2019, arXiv 1901.10159).
 

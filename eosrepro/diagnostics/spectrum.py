@@ -14,7 +14,7 @@ from eosrepro.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
 from eosrepro.lines import dot
 from eosrepro.objective import Objective
 from eosrepro.spectrum import average, stochastic_quadratures
-from eosrepro.types import AtLeast, EigenPair
+from eosrepro.types import AtLeast, EigenPair, Rtol, Seed
 
 MAX_K = 5  # one column each
 
@@ -48,9 +48,9 @@ def spectrum(
     k: Literal[1, 2, 3, 4, 5],
     n_probes: Annotated[int, AtLeast(2)],
     n_nodes: Annotated[int, AtLeast(1)],
-    rtol: float,
+    rtol: Rtol,
     max_products: Annotated[int, AtLeast(1)],
-    seed: int,
+    seed: Seed,
 ) -> Iterator[SpectrumRow]:
     """The spectrum of ∇²f at each snapshot, one row a snapshot.
 

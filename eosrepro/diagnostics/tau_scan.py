@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eosrepro.lines import along, dot, is_lost
 from eosrepro.objective import Objective
-from eosrepro.types import AtLeast
+from eosrepro.types import AtLeast, AtMost
 
 NODES = (9, 17, 33)  # of one interpolation after the other, each holding those before
 
@@ -39,7 +39,7 @@ def tau_scan(
     snapshots: Iterable[tuple[int, Tensor]],
     *,
     step_size: float,
-    n_taus: Annotated[int, AtLeast(2)],
+    n_taus: Annotated[int, AtLeast(2), AtMost(1_000_000)],
     tolerance: Annotated[float, AtLeast(0)],
 ) -> Iterator[TauScan]:
     """Mean, spread and range of L(θ; ητ∇f) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.

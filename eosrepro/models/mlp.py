@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from eosrepro.types import AtLeast
+from eosrepro.types import AtLeast, AtMost
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity, "elu": nn.ELU, "softplus": nn.Softplus}
 
@@ -17,7 +17,7 @@ def mlp(
     n_outputs: int,
     *,
     width: Annotated[int, AtLeast(1)] = 200,
-    depth: Annotated[int, AtLeast(0)] = 2,
+    depth: Annotated[int, AtLeast(0), AtMost(10_000)] = 2,
     activation: Literal["tanh", "relu", "linear", "elu", "softplus"] = "tanh",
 ) -> nn.Module:
     """`depth` hidden layers of `width` units with biases, PyTorch's default `nn.Linear` initialisation.

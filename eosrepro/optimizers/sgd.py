@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.types import AtLeast, Iterate, Optimizer
+from eosrepro.types import AtLeast, Iterate, Optimizer, Seed
 
 
 def sgd(
@@ -17,7 +17,7 @@ def sgd(
     step_size: float,
     batch_size: Annotated[int, AtLeast(1)] = 32,
     order: Literal["fixed", "reshuffled", "replacement"] = "reshuffled",
-    seed: Annotated[int, AtLeast(0)] = 0,
+    seed: Seed = 0,
 ) -> Optimizer:
     """θ ← θ − ηg for the gradient g of each minibatch in turn. An iteration is an epoch.
 
