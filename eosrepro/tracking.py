@@ -66,6 +66,7 @@ TAG_LENGTH = 8000
 NAME_LENGTH = 200  # of 250, with room for the group of a metric
 DATA_NAME_LENGTH = 500
 DATA_SOURCE_LENGTH = 65_535
+SQLITE_PATH_LENGTH = 500  # of 512: it has a journal beside it
 REASON_LENGTH = 300  # of an error, where it is told in a line
 
 # Of the provenance of the data: the first is among the settings, the second is shown with the data set.
@@ -95,13 +96,11 @@ DELETED = "deleted"
 
 MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro sync`"
 NO_SERVER = (
-    "start its server, or mend MLFLOW_TRACKING_URI; where that is not set, the runs go to mlflow.db in the project"
+    "start its server, mend MLFLOW_TRACKING_URI, or take that away: then the runs go to mlflow.db in the project"
 )
-NO_FOLDERS = (
-    "MLflow keeps runs in a database: take MLFLOW_TRACKING_URI away, and they go to mlflow.db in the project, or set "
-    "it to sqlite:////absolute/path/mlflow.db"
-)
+NO_FOLDER = "MLflow wants a database: set MLFLOW_TRACKING_URI to sqlite:////absolute/path/mlflow.db, or take it away"
 NO_FILE = "make it writable; if it is of another version of MLflow or damaged, move it away and run `eosrepro sync`"
+TOO_LONG = "move the project to a folder with a shorter path: SQLite takes 512 bytes"
 NO_HOME = "set HOME to a folder, since MLflow needs one"
 
 # MLflow's own defaults would hold up a stage for minutes where a server is away.
@@ -599,6 +598,7 @@ def serve(port: int, catch_up: Callable[[], object] = lambda: None) -> None:
     try:
         with _locked(uri):
             client = _client(uri)  # makes the tables where there are none yet
+        client.search_experiments()
     except Exception as error:  # whatever MLflow and its database drivers raise
         raise EosreproError(_trouble(uri, error)) from None
     catch_up()
@@ -660,9 +660,10 @@ def _trouble(uri: str, error: Exception) -> str:
 def _remedy(uri: str, error: Exception) -> str:
     if "home directory" in str(error):
         return NO_HOME
-    if _file(uri):
-        return NO_FILE
-    return NO_FOLDERS if urlsplit(uri).scheme in ("", "file") else NO_SERVER
+    if file := _file(uri):
+        return TOO_LONG if len(os.fsencode(file.absolute())) > SQLITE_PATH_LENGTH else NO_FILE
+    is_folder = uri.startswith("file:") or ("://" not in uri and uri != "databricks")
+    return NO_FOLDER if is_folder else NO_SERVER
 
 
 def _try_to_lock(file: Path) -> None:
