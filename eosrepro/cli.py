@@ -218,9 +218,10 @@ def sync(run: str | None, stamp: Path | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
     from eosrepro import config, pipeline, store
 
+    loaded = config.load()
     if stamp:
         stamp.unlink(missing_ok=True)
-    if not pipeline.sync(config.load(), run):
+    if not pipeline.sync(loaded, run):
         raise EosreproError("MLflow does not have everything: see the warnings above")
     if stamp:
         store.save_text(stamp, "MLflow is up to date with the recorded files\n")

@@ -63,6 +63,7 @@ POINTS_A_REQUEST = 1000  # the most that MLflow takes
 PARAMS_A_REQUEST = 100
 PARAM_LENGTH = 500
 TAG_LENGTH = 8000
+EXPERIMENT_TAG_LENGTH = 20_000
 NAME_LENGTH = 200  # of 250, with room for the group of a metric
 DATA_NAME_LENGTH = 500
 DATA_SOURCE_LENGTH = 65_535
@@ -339,7 +340,8 @@ def describe(experiment: str, description: str) -> bool:
     with _CarryingOn():
         store = _open(experiment)
         tags = store.client.get_experiment(store.experiment_id).tags
-        for key, value in {DESCRIPTION: description, KIND: TRAINING}.items():
+        shown = _shortened(description, EXPERIMENT_TAG_LENGTH)
+        for key, value in {DESCRIPTION: shown, KIND: TRAINING}.items():
             if tags.get(key) != value:
                 store.client.set_experiment_tag(store.experiment_id, key, value)
         return True
@@ -711,7 +713,8 @@ class _CarryingOn:
         uri = store_uri()
         if uri not in self._warned:
             self._warned.add(uri)
-            line = f"Warning: MLflow at {_trouble(uri, error)}"
+            of_store = "" if isinstance(error, EosreproError) else "MLflow at "
+            line = f"Warning: {of_store}{_trouble(uri, error)}"
             print(f"{line}; going on without it, `eosrepro sync` catches up", file=sys.stderr)
         return True
 
