@@ -218,12 +218,20 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False, shell_complete=_RUNS)
-def sync(run: str | None) -> None:
+@click.option(
+    "--stamp", type=click.Path(path_type=Path), help="Write FILE if MLflow has everything; the last stage of dvc.yaml."
+)
+def sync(run: str | None, stamp: Path | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
-    from eosrepro import config, pipeline
+    from eosrepro import config, pipeline, store
 
-    if not pipeline.sync(config.load(), run):
+    loaded = config.load()
+    if stamp:
+        stamp.unlink(missing_ok=True)
+    if not pipeline.sync(loaded, run):
         raise EosreproError("MLflow does not have everything: see the warnings above")
+    if stamp:
+        store.save_text(stamp, "MLflow is up to date with the recorded files\n")
     click.echo("MLflow is up to date with the recorded files")
 
 
@@ -307,10 +315,19 @@ def bench(examples: int, rounds: int, steps: int, threads: int, device: str, as_
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on the loopback interface."
 )
 def ui(port: int) -> None:
-    """Open the MLflow UI on this project's runs."""
+    """Open the MLflow UI on this project's runs, after bringing it up to date from recorded files."""
     from eosrepro import tracking
 
-    tracking.serve(port)
+    tracking.serve(port, _catch_up)
+
+
+def _catch_up() -> None:
+    from eosrepro import config, pipeline
+
+    try:
+        pipeline.sync(config.load())
+    except (EosreproError, OSError) as error:  # the runs that MLflow has can be looked at all the same
+        click.echo(f"Warning: {error}", err=True)
 
 
 @main.group(cls=_Group)

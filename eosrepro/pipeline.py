@@ -162,13 +162,14 @@ def sync(config: Config, name: str | None = None) -> bool:
     names = [name] if name else [run for run in config.runs if _is_trained(config, run)]
     data = store.load_dataset(store.DATA) if config.experiments.keys() & names else None
     figures = [figure for figure, entry in config.figures.items() if set(entry.runs) <= set(names)]
+    if name is None:
+        text = describing.experiment(config.mlflow.paper, _verdicts(config, config.runs))
+        if not tracking.describe(config.mlflow.experiment, text):
+            return False  # MLflow is away: each run would wait for it again
     done = [
         _sync(config, run, data if run in config.experiments else None, figures=figures)
         for run in reversed(names)  # MLflow lists the newest first
     ]
-    if name is None:
-        text = describing.experiment(config.mlflow.paper, _verdicts(config, config.runs))
-        done.append(tracking.describe(config.mlflow.experiment, text))
     return all(done)
 
 

@@ -34,7 +34,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -43,7 +43,8 @@ from math import isclose, isfinite
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname
 
 import torch
 
@@ -55,13 +56,20 @@ from eosrepro.types import Row, stability_threshold
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 FLUSH_SECONDS = 10.0
 LOCK_SECONDS = 2.0  # one who writes to a SQLite store holds it for less
 POINTS_A_REQUEST = 1000  # the most that MLflow takes
 PARAMS_A_REQUEST = 100
 PARAM_LENGTH = 500
+TAG_LENGTH = 8000
+EXPERIMENT_TAG_LENGTH = 20_000
+NAME_LENGTH = 200  # of 250, with room for the group of a metric
+DATA_NAME_LENGTH = 500
+DATA_SOURCE_LENGTH = 65_535
+SQLITE_PATH_LENGTH = 500  # of 512: it has a journal beside it
+REASON_LENGTH = 300  # of an error, where it is told in a line
 
 # Of the provenance of the data: the first is among the settings, the second is shown with the data set.
 TOLD_ELSEWHERE = ("preprocessing", "source")
@@ -86,8 +94,16 @@ COLOUR = "mlflow.runColor"
 TRAINING = "custom_model_development"
 
 EMPTY = "0"  # the experiment that every store has
+DELETED = "deleted"
 
 MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro sync`"
+NO_SERVER = (
+    "start its server, mend MLFLOW_TRACKING_URI, or take that away: then the runs go to mlflow.db in the project"
+)
+NO_FOLDER = "MLflow wants a database: set MLFLOW_TRACKING_URI to sqlite:////absolute/path/mlflow.db, or take it away"
+NO_FILE = "make it writable; if it is of another version of MLflow or damaged, move it away and run `eosrepro sync`"
+TOO_LONG = "move the project to a folder with a shorter path: SQLite takes 512 bytes"
+NO_HOME = "set HOME to a folder, since MLflow needs one"
 
 # MLflow's own defaults would hold up a stage for minutes where a server is away.
 QUIET_AND_QUICK = {
@@ -297,7 +313,7 @@ def sync_run(
         synced = {"synced": _digest([params, points, shown, files])[:12]}
         with _locked(store.uri):
             run = _find(store, tags["fingerprint"])
-            if run and run.info.status == "FINISHED" and synced.items() <= run.data.tags.items():
+            if run and _is_complete(run, synced, about.artifacts):
                 return True
             missing = _missing(store, run, params, points, record.measured) if run else None
             if run and missing is None:
@@ -328,7 +344,8 @@ def describe(experiment: str, description: str) -> bool:
     with _CarryingOn():
         store = _open(experiment)
         tags = store.client.get_experiment(store.experiment_id).tags
-        for key, value in {DESCRIPTION: description, KIND: TRAINING}.items():
+        shown = _shortened(description, EXPERIMENT_TAG_LENGTH)
+        for key, value in {DESCRIPTION: shown, KIND: TRAINING}.items():
             if tags.get(key) != value:
                 store.client.set_experiment_tag(store.experiment_id, key, value)
         return True
@@ -394,7 +411,9 @@ def _measured_points(record: Record) -> Iterator[Point]:
             columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
             prefix = "curvature/"
         for step, *values in table[["step", *columns]].itertuples(index=False):
-            points = [Point(prefix + name, int(step), float(at)) for name, at in zip(columns, values, strict=True)]
+            points = [
+                Point(prefix + _name(name), int(step), float(at)) for name, at in zip(columns, values, strict=True)
+            ]
             if diagnostic == "sharpness":
                 points.append(
                     Point("curvature/sharpness_over_threshold", int(step), points[0].value / record.threshold)
@@ -418,7 +437,7 @@ def _is_recorded(name: str, measured: Mapping[str, Measured]) -> bool:
     if group == "curvature" or (group == "summary" and quantity.startswith("sharpness")):
         return "sharpness" in measured
     if group == "diagnostics":
-        return any(quantity in found.table for found in measured.values())
+        return any(quantity in map(_name, map(str, found.table)) for found in measured.values())
     return not slash or group in ("train", "windowed", "summary")
 
 
@@ -457,24 +476,28 @@ def _params(
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
     data = {key: value for key, value in (data_provenance or {}).items() if key not in TOLD_ELSEWHERE}
     facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}
-    return {_param(key): _shortened(_text(value)) for key, value in flattened(facts).items()}
+    return _shortened_facts(facts)
 
 
 def _step_size(resolved: Mapping[str, Any]) -> Fraction:
     return Fraction(str(resolved["step_size"]))
 
 
-def _param(key: str) -> str:
-    """The name of a parameter, of the characters that MLflow takes."""
-    return re.sub(r"[^\w.\-:/ ]", "_", key)
+def _shortened_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {_name(key): _shortened(_text(value), PARAM_LENGTH) for key, value in flattened(facts).items()}
+
+
+def _name(key: str) -> str:
+    """The name of a parameter or of a measured quantity, of the characters that MLflow takes."""
+    return re.sub(r"[^\w.\-: ]", "_", key)[:NAME_LENGTH]
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 1] + "…"
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _tags(
@@ -535,7 +558,8 @@ def _digest(content: Any) -> str:
 
 def store_uri() -> str:
     """Where MLflow keeps its runs: `MLFLOW_TRACKING_URI`, else mlflow.db in the project. It may hold a password."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project() / 'mlflow.db'}"
+    # With the driver, or MLflow makes the folder of the quoted path too.
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite+pysqlite:///{quote(str(_project() / 'mlflow.db'))}"
 
 
 def redacted(text: str) -> str:
@@ -561,15 +585,29 @@ def _project() -> Path:
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()
 
 
-def serve(port: int) -> None:
-    """Become the MLflow UI of `store_uri()` on the loopback interface; where the store is a server, say its address."""
+def serve(port: int, catch_up: Callable[[], object] = lambda: None) -> None:
+    """Become the MLflow UI of `store_uri()` on the loopback interface; where the store is a server, say its address.
+
+    Args:
+        port: where the UI listens.
+        catch_up: what to do before, once it is known that the store can be used.
+
+    Raises:
+        EosreproError: the port is taken, or the store cannot be used.
+    """
     uri = store_uri()
     if uri.startswith(("http://", "https://")):
+        catch_up()
         print(f"The runs are on an MLflow server: open {redacted(uri)}")
         return
     _check_free(port)
-    with _locked(uri):
-        client = _client(uri)  # makes the tables where there are none yet
+    try:
+        with _locked(uri):
+            client = _client(uri)  # makes the tables where there are none yet
+        client.search_experiments()
+    except Exception as error:  # whatever MLflow and its database drivers raise
+        raise EosreproError(_trouble(uri, error)) from None
+    catch_up()
     found = [each.experiment_id for each in client.search_experiments() if each.experiment_id != EMPTY]
     page = f"experiments/{found[0]}/runs" if len(found) == 1 else "experiments"
     # In the environment, since everybody can read the arguments of a process. One worker and no job runner start in
@@ -585,30 +623,53 @@ def check(experiment: str) -> str:
     """Where MLflow keeps the runs of this project, in words; nothing is written.
 
     Raises:
-        EosreproError: the store is away, is locked, is of another folder, or cannot be read.
+        EosreproError: the store is away, locked, of another folder or not readable, or the experiment is deleted.
     """
     uri = store_uri()
     file = _file(uri)
-    if file and not (file.exists() and file.stat().st_size):
-        return f"{redacted(uri)} will be made by the first run"
     try:
+        Path.home()  # MLflow asks for it as it is imported
         if file:
+            if not (file.exists() and file.stat().st_size):
+                return f"{file} will be made by the first run"
             _try_to_lock(file)
         found = _client(uri).get_experiment_by_name(experiment)
     except Exception as error:  # whatever MLflow and its database drivers raise
-        reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
-        raise EosreproError(
-            f"{redacted(uri)} cannot be used ({reason}): start its server, or mend MLFLOW_TRACKING_URI. Until then "
-            "trainings go on without it, and `eosrepro sync` catches up"
-        ) from None
-    if found and not _is_here(found.artifact_location):
-        raise EosreproError(MADE_ELSEWHERE)
-    return f"{redacted(uri)}{'' if found else ', no runs yet'}"
+        later = "Until then trainings go on without it, and `eosrepro sync` catches up"
+        raise EosreproError(f"{_trouble(uri, error)}. {later}") from None
+    if found:
+        _refuse_foreign(found)
+        if found.lifecycle_stage == DELETED:
+            raise EosreproError(f"the experiment {experiment} was deleted in MLflow: `eosrepro sync` restores it")
+    return f"{_place(uri)}{'' if found else ', no runs yet'}"
 
 
 def _file(uri: str) -> Path | None:
     """The file of a SQLite store."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return Path(unquote(found[1])) if found else None
+
+
+def _place(uri: str) -> str:
+    """A store as a person knows it: the path of a file, an address without its secrets."""
+    return str(_file(uri) or redacted(uri))
+
+
+def _trouble(uri: str, error: Exception) -> str:
+    """Why a store cannot be used, and what to do."""
+    if isinstance(error, EosreproError):
+        return str(error)
+    reason = _shortened(" ".join(redacted(f"{type(error).__name__}: {error}").split()), REASON_LENGTH)
+    return f"{_place(uri)} cannot be used ({reason}): {_remedy(uri, error)}"
+
+
+def _remedy(uri: str, error: Exception) -> str:
+    if "home directory" in str(error):
+        return NO_HOME
+    if file := _file(uri):
+        return TOO_LONG if len(os.fsencode(file.absolute())) > SQLITE_PATH_LENGTH else NO_FILE
+    is_folder = uri.startswith("file:") or ("://" not in uri and uri != "databricks")
+    return NO_FOLDER if is_folder else NO_SERVER
 
 
 def _try_to_lock(file: Path) -> None:
@@ -617,9 +678,17 @@ def _try_to_lock(file: Path) -> None:
         connection.rollback()
 
 
-def _is_here(artifacts: str) -> bool:
-    """Whether a store is that of this folder; one that the environment names may be anywhere."""
-    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or artifacts == _artifacts()
+def _refuse_foreign(found: Experiment) -> None:
+    """The experiment in mlflow.db has to be of this folder; in a store that the environment names it may be any."""
+    place = str(found.artifact_location)
+    if os.environ.get("MLFLOW_TRACKING_URI") or place == _artifacts():
+        return
+    if place.endswith("/mlartifacts"):
+        raise EosreproError(MADE_ELSEWHERE)
+    raise EosreproError(
+        f"the experiment {found.name} in mlflow.db was not made by eosrepro, and keeps its files in {place}: rename it "
+        "in the MLflow UI, or name another as mlflow.experiment in params.yaml, then run `eosrepro sync`"
+    )
 
 
 def _artifacts() -> str:
@@ -648,8 +717,8 @@ class _CarryingOn:
         uri = store_uri()
         if uri not in self._warned:
             self._warned.add(uri)
-            reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
-            line = f"Warning: MLflow at {redacted(uri)} is not up to date ({reason})"
+            of_store = "" if isinstance(error, EosreproError) else "MLflow at "
+            line = f"Warning: {of_store}{_trouble(uri, error)}"
             print(f"{line}; going on without it, `eosrepro sync` catches up", file=sys.stderr)
         return True
 
@@ -663,8 +732,10 @@ def _open(experiment: str) -> _Store:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return _Store(client, _create_experiment(client, experiment, own), uri)
-    if not _is_here(found.artifact_location):
-        raise RuntimeError(MADE_ELSEWHERE)
+        _refuse_foreign(found)
+        if found.lifecycle_stage == DELETED:
+            client.restore_experiment(found.experiment_id)
+            print(f"The experiment {experiment} was deleted in MLflow: it is restored", file=sys.stderr)
     return _Store(client, found.experiment_id, uri)
 
 
@@ -682,11 +753,14 @@ def _create_experiment(client: MlflowClient, name: str, artifact_location: str |
 def _client(uri: str) -> MlflowClient:
     for key, value in QUIET_AND_QUICK.items():
         os.environ.setdefault(key, value)
+    Path.home()  # without one, the import of MLflow would fail half way
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each try, beside our one line
+    utils.MAX_RETRY_COUNT = 1  # ten times to open a file that cannot be opened would take seven minutes
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for logger in ("mlflow", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.ERROR)  # they would report each try, beside our one line
     return MlflowClient(tracking_uri=uri)
 
 
@@ -705,12 +779,27 @@ def _locked(uri: str) -> Iterator[None]:
 
 
 def _find(store: _Store, fingerprint: str) -> Run | None:
-    runs = store.client.search_runs([store.experiment_id], f"tags.fingerprint = '{fingerprint}'", max_results=1)
+    """The newest run with a fingerprint. Those it replaced come back with a restored experiment and go again."""
+    named = f"tags.fingerprint = '{fingerprint}'"
+    runs = store.client.search_runs([store.experiment_id], named, order_by=["attributes.start_time DESC"])
+    for replaced in runs[1:]:
+        store.client.delete_run(replaced.info.run_id)
     return runs[0] if runs else None
 
 
+def _is_complete(run: Run, synced: Mapping[str, str], artifacts: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether a sync has gone through, and its files are still there; of files on a server that is not asked."""
+    if run.info.status != "FINISHED" or not synced.items() <= run.data.tags.items():
+        return False
+    place = urlsplit(str(run.info.artifact_uri))
+    if place.scheme != "file":
+        return True
+    folder = Path(url2pathname(place.path))
+    return all((folder / name / path.name).exists() for name, paths in artifacts.items() for path in paths)
+
+
 def _create(store: _Store, name: str, tags: Mapping[str, str]) -> Run:
-    said = {key: value for key, value in tags.items() if value}
+    said = {key: _shortened(value, TAG_LENGTH) for key, value in tags.items() if value}
     return store.client.create_run(store.experiment_id, tags=said, run_name=name)
 
 
@@ -722,11 +811,20 @@ def _log_data(store: _Store, run: Run, data_provenance: Mapping[str, Any] | None
         return
     checksum = data_provenance["sha256"]
     origin = {"uri": str(DATA / "dataset.safetensors"), "sha256": checksum}
-    source = json.dumps(origin | {key: data_provenance[key] for key in TOLD_ELSEWHERE if key in data_provenance})
+    source = _data_source(origin | {key: data_provenance[key] for key in TOLD_ELSEWHERE if key in data_provenance})
     size = json.dumps({"num_rows": data_provenance["n_examples"], "num_classes": data_provenance["n_classes"]})
-    data = Dataset(data_provenance["label"], checksum[:8], "local", source, profile=size)
+    label = _shortened(data_provenance["label"], DATA_NAME_LENGTH)
+    data = Dataset(label, checksum[:8], "local", source, profile=size)
     use = [InputTag(USE_OF_DATA, "training")]
     store.client.log_inputs(run.info.run_id, datasets=[DatasetInput(data, use)])
+
+
+def _data_source(facts: Mapping[str, Any]) -> str:
+    """Where data are from and how they were made, as JSON; with long facts shortened where MLflow would refuse it."""
+    text = json.dumps(facts, ensure_ascii=False)
+    if len(text) > DATA_SOURCE_LENGTH:
+        text = json.dumps(_shortened_facts(facts), ensure_ascii=False)
+    return _shortened(text, DATA_SOURCE_LENGTH)
 
 
 def _log_points(store: _Store, run_id: str, points: Iterable[Point]) -> None:
@@ -750,7 +848,7 @@ def _set_tags(store: _Store, run: Run, tags: Mapping[str, str]) -> None:
     """Set those with a text, and take away the others."""
     from mlflow.entities import RunTag
 
-    said = [RunTag(key, value) for key, value in tags.items() if value]
+    said = [RunTag(key, _shortened(value, TAG_LENGTH)) for key, value in tags.items() if value]
     store.client.log_batch(run.info.run_id, tags=said, synchronous=True)
     for key in tags:
         if not tags[key] and key in run.data.tags:

@@ -17,6 +17,7 @@ import yaml
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from dvc.repo import Repo
+from mlflow import MlflowClient
 
 from eosrepro import measuring, pipeline, problems, store, tracking
 from eosrepro.cli import main
@@ -251,7 +252,7 @@ def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
     error = "Error: MLflow does not have everything: see the warnings above\n"
     tracking._CarryingOn._warned.clear()  # a new process knows of no earlier warning
     said = message(run("sync"), exit_code=1)
-    assert said.startswith(f"Warning: MLflow at {CLOSED_PORT} is not up to date")
+    assert said.startswith(f"Warning: MLflow at {CLOSED_PORT} cannot be used (")
     assert said.endswith(error)
 
     request.getfixturevalue("store_of_the_project")
@@ -285,6 +286,74 @@ def test_ui_on_a_port_that_is_taken_names_another(monkeypatch: pytest.MonkeyPatc
         port = taken.getsockname()[1]
         said = message(run("ui", "--port", str(port)), exit_code=1)
     assert said == f"Error: port {port} is taken: choose another, `eosrepro ui --port {port + 1}`\n"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses at which the MLflow UI would have been started."""
+    stores: list[str] = []
+    monkeypatch.setattr(tracking.os, "execve", lambda *started: stores.append(started[2]["MLFLOW_BACKEND_STORE_URI"]))
+    return stores
+
+
+def test_ui_brings_mlflow_up_to_date_first(
+    folder: Path, small: dict[str, Any], served: list[str], empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", "example1_2over39").exit_code == 0
+    shutil.copy(empty_store, folder)  # as after `dvc pull` in a clone: the files are there, MLflow is empty
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    done = run("ui", "--port", str(free_port()))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert served == [tracking.store_uri()]
+    client = MlflowClient(served[0])
+    experiment = client.get_experiment_by_name(small["mlflow"]["experiment"])
+    assert experiment is not None
+    assert [each.info.run_name for each in client.search_runs([experiment.experiment_id])] == ["example1_2over39"]
+    assert f"/#/experiments/{experiment.experiment_id}/runs?" in done.stdout
+
+
+@pytest.mark.usefixtures("store_of_the_project")
+def test_ui_opens_where_it_cannot_bring_mlflow_up_to_date(folder: Path, served: list[str]) -> None:
+    (folder / "params.yaml").write_text("profile: [")
+    done = run("ui", "--port", str(free_port()))
+    assert done.exit_code == 0
+    assert done.stderr.startswith("Warning: params.yaml, line 1, column 11: not valid YAML")
+    assert served == [tracking.store_uri()]
+
+
+@pytest.mark.usefixtures("small")
+def test_ui_of_a_store_that_cannot_be_used_is_one_message(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    said = message(run("ui", "--port", str(free_port())), exit_code=1)
+    assert said.startswith("Error: file:./mlruns cannot be used (")
+    assert said.endswith(f"): {tracking.NO_FOLDER}\n")
+    assert (said.count("\n"), served) == (1, [])
+
+
+@pytest.mark.usefixtures("small")
+def test_sync_asks_an_mlflow_that_is_away_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("train", "example1_2over39").exit_code == 0
+    monkeypatch.setattr(tracking, "sync_run", lambda *_args, **_options: pytest.fail("each run would wait for it"))
+    message(run("sync"), exit_code=1)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_sync_leaves_its_stamp_only_where_mlflow_has_everything(
+    folder: Path, request: pytest.FixtureRequest, small: dict[str, Any]
+) -> None:
+    stamp = folder / "stages/tracked"
+    stamp.parent.mkdir()
+    stamp.write_text("of an earlier sync")
+    message(run("sync", "--stamp", "stages/tracked"), exit_code=1)
+    assert not stamp.exists()
+    request.getfixturevalue("store_of_the_project")
+    assert run("sync", "--stamp", "stages/tracked").exit_code == 0
+    assert stamp.read_text() == "MLflow is up to date with the recorded files\n"
+    assert small
 
 
 # --- what works -------------------------------------------------------------------------------------------------------

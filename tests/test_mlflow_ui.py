@@ -35,7 +35,7 @@ CHOSEN = {  # of the small project
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with all its files and its runs in MLflow: one was followed live, the others are from the record."""
-    folder = tmp_path_factory.mktemp("my project")
+    folder = tmp_path_factory.mktemp("my%20project")
     params = write_project(folder)
     for section, names in CHOSEN.items():
         params[section] = {name: params[section][name] for name in names}

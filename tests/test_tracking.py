@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -23,9 +27,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, ViewType
+from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
 from eosrepro import store, tracking
+from eosrepro.errors import EosreproError
 from eosrepro.store import Record
 from eosrepro.types import Outcome, Row
 
@@ -553,7 +558,168 @@ def test_data_of_an_interrupted_start_is_named_by_the_sync(monkeypatch: pytest.M
     assert len(all_runs(ViewType.ALL)) == 1
 
 
+# --- deleted in the UI
+
+
+def the_experiment() -> Experiment:
+    found = client().get_experiment_by_name("eosrepro")
+    assert found is not None
+    return found
+
+
+def test_a_deleted_experiment_is_restored_without_the_runs_that_were_replaced(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert sync(recorded(rows(10)))
+    assert sync(recorded(rows(8)))  # takes the place of the first
+    before = the_run().info.run_id
+    client().delete_experiment(the_experiment().experiment_id)
+    with pytest.raises(EosreproError, match="eosrepro was deleted in MLflow: `eosrepro sync` restores it"):
+        tracking.check("eosrepro")
+    for _ in range(2):
+        assert sync(recorded(rows(8)))
+    assert capfd.readouterr() == ("", "The experiment eosrepro was deleted in MLflow: it is restored\n")
+    assert the_run().info.run_id == before
+    assert len(series("train/loss")) == 9
+    assert tracking.check("eosrepro") == str(Path("mlflow.db").absolute())
+
+
+def test_a_training_restores_a_deleted_experiment() -> None:
+    assert tracking.describe("eosrepro", "all runs")
+    client().delete_experiment(the_experiment().experiment_id)
+    with open_run() as live:
+        live.observe(row(0))
+    assert the_run().info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("what", ["run deleted", "experiment renamed"])
+def test_what_else_is_taken_away_in_the_ui_comes_back(what: str) -> None:
+    assert sync(recorded(rows(3)))
+    if what == "run deleted":
+        client().delete_run(the_run().info.run_id)
+    else:
+        client().rename_experiment(the_experiment().experiment_id, "of old")
+    assert sync(recorded(rows(3)))
+    assert len(series("train/loss")) == 4
+
+
+def test_deleted_artifacts_come_back(project: Path) -> None:
+    shown = about(project)
+    assert sync(recorded(rows(3)), about=shown)
+    before = the_run().info.run_id
+    shutil.rmtree(project / "mlartifacts")
+    assert sync(recorded(rows(3)), about=shown)
+    assert artifacts() == ["figures/exp3/exp3.png", "tables/trajectory.csv"]
+    assert the_run().info.run_id == before
+    assert len(series("train/loss")) == 4
+
+
+def test_an_experiment_of_somebody_else_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    client().create_experiment("eosrepro", "mlflow-artifacts:/1")  # as the button in the UI does
+    assert not sync(recorded(rows(3)))
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "was not made by eosrepro, and keeps its files in mlflow-artifacts:/1: rename it in the MLflow UI" in said
+    assert "delete" not in said
+    assert all_runs() == []
+    with pytest.raises(EosreproError, match="was not made by eosrepro"):
+        tracking.check("eosrepro")
+
+
+# --- more than MLflow takes
+
+
+def synced_with(provenance: Mapping[str, Any] = PROVENANCE, **changes: Any) -> Dataset:
+    """The data set that a run shows after a sync that said nothing."""
+    assert tracking.sync_run(NAME, RESOLVED, provenance, recorded(rows(3)), **{**SETTINGS, **changes})
+    inputs = the_run().inputs
+    assert inputs is not None
+    return inputs.dataset_inputs[0].dataset
+
+
+def test_a_data_set_of_many_classes_with_long_names(capfd: pytest.CaptureFixture[str]) -> None:
+    source = {"name": "imagefolder", "classes": [f"{number:04}{'ö' * 81}" for number in range(1200)]}
+    data = synced_with({**PROVENANCE, "source": source})
+    assert len(data.source) <= 65_535
+    facts = json.loads(data.source)
+    assert (facts["sha256"], facts["source.name"]) == (PROVENANCE["sha256"], "imagefolder")
+    assert facts["source.classes"].startswith('["0000ööö')
+    assert facts["source.classes"].endswith("…")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_data_set_with_more_facts_than_can_be_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    data = synced_with({**PROVENANCE, "source": {f"fact {number}": "x" * 100 for number in range(2000)}})
+    assert len(data.source) == 65_535
+    assert PROVENANCE["sha256"] in data.source
+    assert capfd.readouterr() == ("", "")
+
+
+def test_long_labels_tags_descriptions_and_names_are_shortened(capfd: pytest.CaptureFixture[str]) -> None:
+    label = "photos\nof " + "l" * 9000
+    shown = tracking.About(tags={"reproduction": "r" * 9000}, description="d" * 9000)
+    resolved = {**RESOLVED, "model": {"name": "mlp", "a/b?" + "k" * 300: 1, "..": 2}}
+    for _ in range(2):
+        assert tracking.sync_run(
+            NAME, resolved, {**PROVENANCE, "label": label}, recorded(rows(3)), **SETTINGS, about=shown
+        )
+    tracking.describe("eosrepro", "d" * 30_000)
+    run = the_run()
+    assert run.inputs is not None
+    assert run.inputs.dataset_inputs[0].dataset.name == label[:499] + "…"
+    assert run.data.tags["data"] == label[:7999] + "…"
+    assert run.data.tags["reproduction"] == "r" * 7999 + "…"
+    assert run.data.tags["mlflow.note.content"] == "d" * 7999 + "…"
+    assert the_experiment().tags["mlflow.note.content"] == "d" * 19_999 + "…"
+    assert ("model.a_b_" + "k" * 300)[:200] in run.data.params
+    assert len(all_runs(ViewType.ALL)) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_quantities_of_names_that_mlflow_refuses() -> None:
+    table = pd.DataFrame({"step": [0, 5], "L(τ)/η": [1.0, 2.0], "x" * 300: [3.0, 4.0]})
+    record = replace(recorded(rows(10)), measured={"own": store.Measured(table, {})})
+    for _ in range(2):
+        assert sync(record)
+    assert series("diagnostics/L_τ__η") == [(0, 1.0), (5, 2.0)]
+    assert series(f"diagnostics/{'x' * 200}") == [(0, 3.0), (5, 4.0)]
+    assert len(all_runs(ViewType.ALL)) == 1
+
+
 # --- stores
+
+
+@pytest.mark.parametrize(
+    "name", ["my%20project", "what?", "100%25", "ü #'+&@;:[]", 'a "b"', "a" * 200 + "/" + "b" * 150]
+)
+def test_a_project_may_be_in_a_folder_of_any_name(
+    name: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "top"
+    folder = top / name
+    folder.mkdir(parents=True)
+    shutil.copy(empty_store, folder)
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        assert sync(recorded(rows(3)), about=about(folder))
+    assert artifacts() == ["figures/exp3/exp3.png", "tables/trajectory.csv"]
+    assert len(list((folder / "mlartifacts").rglob("exp3.png"))) == 1
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
+    assert tracking.check("eosrepro") == str(folder / "mlflow.db")
+    assert [path.name for path in top.iterdir()] == [Path(name).parts[0]]  # and nothing beside the project
+
+
+def test_a_path_too_long_for_sqlite_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path.joinpath("a" * 200, "b" * 200, "c" * 200)
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert not sync(recorded(rows(3)))
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f": {tracking.TOO_LONG}; going on" in said
 
 
 def test_default_store_is_in_the_project_even_from_a_copy(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -643,17 +809,84 @@ def test_unreachable_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: p
         assert secret not in err
 
 
-@pytest.mark.parametrize("uri", ["file:///nowhere/mlruns", "nonsense://x", "postgresql://ada:s3cret@localhost/x"])
-def test_unusable_store_is_one_line(
-    uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("file:///nowhere/mlruns", tracking.NO_FOLDER),
+        ("file:./mlruns", tracking.NO_FOLDER),
+        ("./mlruns", tracking.NO_FOLDER),
+        ("nonsense://x", tracking.NO_SERVER),
+        ("http://[x", tracking.NO_SERVER),
+        ("databricks", tracking.NO_SERVER),
+        ("postgresql://ada:s3cret@localhost/x", tracking.NO_SERVER),
+        ("sqlite:////proc/nowhere/runs.db", tracking.NO_FILE),
+        ("sqlite:///no%20database.db", tracking.NO_FILE),
+    ],
+)
+def test_unusable_store_is_one_line_with_its_remedy(
+    uri: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    Path("no database.db").write_text("a page of a book")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with open_run() as live:
         live.observe(row(0))
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("Warning: MLflow at ")
+    assert err.endswith(f"): {remedy}; going on without it, `eosrepro sync` catches up\n")
     assert "s3cret" not in err
+    if not uri.startswith("http"):  # of a server the UI says where it is
+        with pytest.raises(EosreproError, match="cannot be used") as found:
+            tracking.serve(free_port(), lambda: pytest.fail("there is nothing to bring up to date"))
+        assert str(found.value).endswith(f"): {remedy}")
+
+
+def test_a_store_of_another_version_is_one_line_with_its_remedy(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    assert not sync(recorded(rows(3)))
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert f"…): {tracking.NO_FILE}; going on" in err  # what MLflow says is longer than the line
+    Path("mlflow.db").unlink()
+
+
+def test_without_a_home_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def nobody(_number: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)  # a container that runs as a user it does not know
+    with open_run() as live:
+        live.observe(row(0))
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert f": {tracking.NO_HOME}; going on" in err
+    for ask in (lambda: tracking.check("eosrepro"), lambda: tracking.serve(free_port())):
+        with pytest.raises(EosreproError, match=tracking.NO_HOME):
+            ask()
+
+
+@pytest.mark.parametrize("code", [401, 500])
+def test_a_server_that_refuses_is_one_line(
+    code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(code)
+
+        def log_message(self, *_args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with open_run() as live:
+            live.observe(row(0))
+        server.shutdown()
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{code} " in err
+    assert f"): {tracking.NO_SERVER}; going on" in err
 
 
 def test_store_that_fails_during_the_run_is_caught_up(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from eosrepro import store
 from tests.project import FIGURES, environment, small_params, write_params, write_project
@@ -41,6 +42,7 @@ STAGES = [
     "report",
     "track",
 ]
+GIT = ("git", "-c", "user.name=tester", "-c", "user.email=tester@localhost")
 EXP3 = "experiments.exp3_2over30"
 # A stage ends with `dvc repro` also where DVC's shell stays between the two, as /bin/sh does.
 OFTEN = environment() | {"EOSREPRO_CHECKPOINT_SECONDS": "0.5", "SHELL": "/bin/sh"}
@@ -120,7 +122,7 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(stages_run(done)) == sorted(STAGES)
     verified = ("claims.json", "claims.md", "runs.csv", "runs.md", "summary.json")
-    expected = {"stages/valid", "stages/report.html", *(f"stages/verify/{name}" for name in verified)}
+    expected = {"stages/valid", "stages/report.html", "stages/tracked", *(f"stages/verify/{name}" for name in verified)}
     expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
     for name, place in (NETS | TOYS).items():
         expected |= {
@@ -161,8 +163,6 @@ def test_dvc_shows_metrics_and_plots(reproduced: tuple[Path, Done], tmp_path: Pa
 
 
 def test_mlflow_has_one_run_an_experiment(reproduced: tuple[Path, Done]) -> None:
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{reproduced[0] / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("eosrepro")
     assert experiment is not None
@@ -389,13 +389,46 @@ def wait_for_a_checkpoint(project: Path, *, later_than: float, seconds: float = 
     raise AssertionError("no checkpoint was made")
 
 
-@pytest.mark.slow
-def test_dvc_exp_run_varies_an_experiment_from_the_command_line(project: Path) -> None:
-    git = ("git", "-c", "user.name=tester", "-c", "user.email=tester@localhost")
+def put_under_git(project: Path) -> None:
+    """Commit all that is not ignored, dvc.lock among it."""
     (project / ".dvc/config").write_text("", encoding="utf-8")  # away with no_scm
-    for command in [(*git, "init", "--quiet"), (*git, "add", "--all"), (*git, "commit", "--quiet", "-m", "all")]:
+    for command in [("git", "init", "--quiet"), ("git", "add", "--all"), (*GIT, "commit", "--quiet", "-m", "all")]:
         done = run(project, *command)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_clone_come_to_its_mlflow(project: Path, tmp_path: Path) -> None:
+    clone, remote, home = tmp_path / "clone", tmp_path / "remote", tmp_path / "cache of the clone"
+    put_under_git(project)
+    for folder, *command in [
+        (project, "dvc", "remote", "add", "--default", "local", str(remote)),
+        (project, "dvc", "push", "--run-cache", "--quiet"),
+        (project, *GIT, "commit", "--quiet", "--all", "-m", "a remote"),
+        (tmp_path, "git", "clone", "--quiet", str(project), str(clone)),
+        (clone, "dvc", "cache", "dir", "--local", str(home)),
+        (clone, "dvc", "pull", "--run-cache", "--quiet"),
+    ]:
+        done = run(folder, *command)
+        assert done.returncode == 0, done.stderr
+    pulled = outputs(clone)
+    assert pulled.keys() == outputs(project).keys() - {"stages/tracked"}
+    assert not (clone / "mlflow.db").exists()
+
+    assert repro(clone) == {"track"}
+    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("eosrepro")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {each.info.run_name for each in runs} == set(NETS | TOYS)
+    assert repro(clone) == set()
+    assert changed(pulled, outputs(clone)) == {"stages/tracked"}
+    assert run(clone, "git", "diff", "--name-only", "dvc.lock", "dvc.yaml", "params.yaml").stdout == ""
+
+
+@pytest.mark.slow
+def test_dvc_exp_run_varies_an_experiment_from_the_command_line(project: Path) -> None:
+    put_under_git(project)
     done = run(project, "dvc", "exp", "run", "--name", "wider-step", "-S", f"{EXP3}.step_size=2/45")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train@exp3_2over30" in stages_run(done)
