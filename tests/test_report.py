@@ -24,6 +24,7 @@ from eosrepro.config import load
 from eosrepro.figures import _style
 from eosrepro.figures.trajectories import trajectories
 from eosrepro.report import Part
+from eosrepro.store import Origin
 from tests.browser import WAIT_SECONDS, open_page
 from tests.project import FIGURES, ROOT, small_params, write_params
 from tests.records import record, unstable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 HOSTILE = """<img src=x onerror="hacked=1"></script><script>hacked=1</script>'&"""
 PROFILE = {"name": "quick", "published": False, "data": {"name": "photo-patches"}}
-ORIGIN = {"data": "CIFAR-10, N = 500", "fingerprint": "0" * 64}
+ORIGIN = Origin({}, data="CIFAR-10, N = 500", data_sha256="1", counts="iterations", fingerprint="0" * 64)
 
 
 def part(**changes: Any) -> Part:
