@@ -11,6 +11,8 @@ import pytest
 from eosrepro import measuring, pipeline, store
 from eosrepro.config import Config, Member, load
 from eosrepro.errors import EosreproError
+from eosrepro.optimizers.sgd import sgd
+from eosrepro.problems import problem
 from eosrepro.types import Dataset
 from tests.project import ROOT, small_params, write_params
 
@@ -61,15 +63,37 @@ def test_a_diagnostic_starts_afresh_in_every_block(
     pd.testing.assert_frame_equal(whole[4:8].reset_index(drop=True), block, check_exact=True)
 
 
-def test_a_diagnostic_is_given_step_size_and_minibatches_of_its_run(
-    trained: tuple[Config, Dataset, list[Path]],
-) -> None:
+def test_a_diagnostic_is_given_the_step_size_of_its_run(trained: tuple[Config, Dataset, list[Path]]) -> None:
+    config, data, _ = trained
+    objective, start = problem(config, RUN, data)
+    table = measure(trained, Member("tau_scan", {"n_taus": 3, "tolerance": 0}))
+    assert len(table) == 11
+    for step, theta in map(store.load_snapshot, trained[2]):
+        here = objective.value_and_grad(theta.to(start))
+        reached = objective.loss(theta.to(start) - 2 / 50 * here.grad)
+        progress = (reached - here.loss) / (2 / 50 * float(here.grad.double().square().sum()))
+        assert table["relative_progress_of_step"][step] == pytest.approx(progress, rel=1e-4)
+
+
+def test_a_diagnostic_is_given_the_minibatches_of_its_run(trained: tuple[Config, Dataset, list[Path]]) -> None:
+    """The mean over those of the next epoch, by their sizes, of the step along each, at η = 2/50."""
+    config, data, _ = trained
+    objective, start = problem(config, RUN, data)
+    options = config.experiments[RUN].optimizer.options
+    assert options["batch_size"] == 32
+    minibatches = sgd(step_size=0.0, **options).minibatches
+    assert minibatches is not None
     table = measure(trained, EXPECTED)
     assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
-    by_step = measure(trained, Member("tau_scan", {"n_taus": 3, "tolerance": 0}))
-    first = store.load_table(trained[2][0].parents[1] / "trajectory.csv")["grad_norm"][0]
-    assert first > 0
-    assert by_step["slopes"].tolist() == [3] * 11
+    for step, snapshot in map(store.load_snapshot, trained[2]):
+        theta = snapshot.to(start)
+        here = objective.value_and_grad(theta)
+        change = 0.0
+        for indices in minibatches(100, step):
+            grad = objective.batch(indices).value_and_grad(theta).grad
+            change += len(indices) / 100 * (objective.loss(theta - 2 / 50 * grad) - here.loss)
+        progress = change / (2 / 50 * float(here.grad.double().square().sum()))
+        assert table["expected_relative_progress"][step] == pytest.approx(progress, rel=1e-3)
 
 
 def test_a_failure_in_another_process_is_the_same_failure(
