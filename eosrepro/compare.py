@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from eosrepro import comparison, markdown, pipeline, store
+from eosrepro import comparison, markdown, outdated, pipeline, store
 from eosrepro.config import Config
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
@@ -51,12 +51,11 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
     """
     if len(names) < 2 or len({*names}) < len(names):
         raise ConfigError("name two runs or more, each once")
-    records = [store.load_record(name, config.run(name).folder, config.run(name).step_size) for name in names]
-    data = pipeline.recorded_provenance()
-    for record in records:
-        _warn(config, record, data)
+    records = [pipeline.recorded(config, name) for name in names]
+    outdated.warn(config, records)
+    _warn_of_unmeasured(records)
     place = FOLDER / _joined(names)
-    settings = differences({name: config.resolved(name) for name in names})
+    settings = differences({record.name: record.origin.settings for record in records})
     drawn, table = draw(records, settings)
     _style.save(drawn, place / f"{place.name}.png", place / f"{place.name}.svg")
     store.save_table(place / "table.csv", table)
@@ -75,7 +74,7 @@ def draw(records: Sequence[Record], settings: Collection[str]) -> tuple[Figure, 
 
     `settings` are those that differ, for the title.
     """
-    data = sorted({record.origin["data"] for record in records} - {""})
+    data = sorted({record.origin.data for record in records} - {""})
     progress = pd.concat([record.trajectory["relative_progress"] for record in records])
     is_cut = bool((progress.abs() > FARTHEST_RP).any())
     figure, table = trajectories(
@@ -128,13 +127,11 @@ def _in_units_of_threshold(record: Record) -> Record:
     )
 
 
-def _warn(config: Config, record: Record, data: Mapping[str, Any] | None) -> None:
-    if not pipeline.is_current(config, record, data):
-        found = f"{record.name} was trained with other settings, data or code than today's"
-        print(f"Warning: {found}: run `dvc repro {config.stage('train', record.name)}`", file=sys.stderr)
-    if record.sharpness is None:
-        found = f"the sharpness of {record.name} has not been measured since it was trained"
-        print(f"Warning: {found}: run `eosrepro diagnose {record.name}`", file=sys.stderr)
+def _warn_of_unmeasured(records: Sequence[Record]) -> None:
+    for record in records:
+        if record.sharpness is None:
+            found = f"the sharpness of {record.name} has not been measured since it was trained"
+            print(f"Warning: {found}: run `eosrepro diagnose {record.name}`", file=sys.stderr)
 
 
 def _joined(names: Sequence[str]) -> str:

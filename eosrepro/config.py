@@ -10,9 +10,10 @@ import inspect
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -172,6 +173,31 @@ def step_size_text(step_size: Fraction) -> str:
     return f"2/{threshold}" if threshold.denominator == 1 else str(step_size)
 
 
+STEP_SIZE = "{step_size}"  # in a text of a figure or claim it stands for that of the run
+
+_ETA = r"(?:[η𝛈𝜂𝜼]|\b(?:eta|lr|step[ _-]?sizes?|learning[ _-]?rates?)\b)"
+_BETWEEN = r"[^\w,;./*]*(?:\b(?:of|is|[dt]?frac)\b[^\w,;./*]*)?"
+_SPELT_STEP_SIZE = re.compile(
+    rf"(?<!/){_ETA}{_BETWEEN}\.?\d|/\s*\\?{_ETA}\s*[=≈]|(?<![\w./])2\s*[/⁄∕]\s*\d", re.IGNORECASE
+)  # η = 0.05; 2/η = 40; 2/40, as the paper writes it
+
+
+def with_step_size(text: str, step_sizes: Iterable[Fraction]) -> str:
+    """The text with these in place of `{step_size}`, each once."""
+    return text.replace(STEP_SIZE, ", ".join(dict.fromkeys(map(step_size_text, step_sizes))))
+
+
+def _spelt_step_size(text: str) -> str | None:
+    """What is wrong with a text that spells a step size by hand."""
+    found = _SPELT_STEP_SIZE.search(text)
+    if not found:
+        return None
+    return (
+        f"{_shown(text)} spells a step size, and would go on doing so for a run with another: "
+        f"write {STEP_SIZE} for the number, which is then that of the run"
+    )
+
+
 StepSize = Annotated[
     Fraction,
     PlainValidator(_step_size),
@@ -207,6 +233,29 @@ class Figure(Member):
     runs: Mapping[str, str] = field(default_factory=dict)  # run → label
     reference: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # panel → run → reference/<file>.csv
 
+    def worded(self, step_sizes: Mapping[str, Fraction]) -> Figure:
+        """The same with the step sizes of its runs in its texts. Of runs with the same label, it names the run."""
+        labels = {run: with_step_size(label, [step_sizes[run]]) for run, label in self.runs.items()}
+        many = Counter(labels.values())
+        options: dict[str, Any] = {
+            key: with_step_size(value, step_sizes.values()) if isinstance(value, str) else value
+            for key, value in self.options.items()
+        }
+        if columns := options.get("columns"):
+            options["columns"] = {
+                with_step_size(heading, [step_sizes[run] for run in column]): column
+                for heading, column in columns.items()
+            }
+        runs = {run: label if many[label] == 1 else f"{label} ({run})" for run, label in labels.items()}
+        return replace(self, runs=runs, options=options)
+
+    @property
+    def texts(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What it writes on its face, and where that stands below its name in params.yaml."""
+        yield from ((("runs", run), label) for run, label in self.runs.items())
+        yield from (((key,), value) for key, value in self.options.items() if isinstance(value, str))
+        yield from ((("columns", heading), heading) for heading in self.options.get("columns") or {})
+
 
 class _MemberKeys(_Exact):
     name: str
@@ -216,7 +265,7 @@ class _FigureKeys(_MemberKeys):
     source: Folder
     """Folder below stages/train and stages/diagnostics that holds all its runs."""
     runs: Annotated[dict[str, str], Field(min_length=1)]
-    """Run → its label."""
+    """Run → its label, in which {step_size} stands for that of the run."""
     reference: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Panel, or what is drawn in one, → run → published curve, a file in reference/ without .csv."""
 
@@ -353,6 +402,11 @@ class Profile(Section):
     """The same for an optimizer whose iterations are epochs."""
     published: bool
     """Lay the published curves under ours, and judge claims about the paper's own data and length."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """All that determines the data, ready for JSON."""
+        return self.model_dump(mode="json", include={"data", "preprocessing"})
 
 
 class Compute(Section):
@@ -551,6 +605,7 @@ class Claim(Measure):
     """A published statement as a statistic of one run and the bound that decides it."""
 
     claim: Text
+    """In words, in which {step_size} stands for that of the run."""
     source: Text
     """Figure, experiment or theorem of the paper."""
     run: str
@@ -644,8 +699,7 @@ class Config(Section):
         facts |= {"name": name, "stop": asdict(self.stop(name)), "snapshot_every": self.snapshot_every(name)}
         if isinstance(run, Toy):
             return facts
-        profile = self.active.model_dump(mode="json", include={"data", "preprocessing"})
-        return facts | profile | {"compute": self.compute.model_dump(mode="json")}
+        return facts | self.active.made_with | {"compute": self.compute.model_dump(mode="json")}
 
     def quantities(self, name: str) -> list[str]:
         """What a claim about that run may be about: see `statistics.series`."""
@@ -803,6 +857,8 @@ def _contradictions(config: Config) -> Iterator[Finding]:
     for name, figure in config.figures.items():
         yield from _figure_contradictions(config, name, figure)
     for name, claim in config.claims.items():
+        if complaint := _spelt_step_size(claim.claim):
+            yield ("claims", name, "claim"), complaint
         if claim.run not in config.runs:
             yield ("claims", name, "run"), f"there is no run {_unknown(claim.run, config.runs)}"
             continue
@@ -905,7 +961,11 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             found = f"the relation is about iterations θ − η∇f, and those of {optimizer} are others"
             yield ("figures", name, "runs", run), found
     panels = figure.options.get("panels", ())
-    for what, names in (("panels", list(panels)), ("runs", list(figure.runs.values()))):
+    for where, text in figure.texts:
+        if complaint := _spelt_step_size(text):
+            yield ("figures", name, *where), complaint
+    labels = [label for label in figure.runs.values() if STEP_SIZE not in label]
+    for what, names in (("panels", list(panels)), ("runs", labels)):
         if twice := {each for each in names if names.count(each) > 1}:
             yield ("figures", name, what), f"{', '.join(sorted(twice))!r} stands there twice"
     if "accuracy" in panels and (toys := figure.runs.keys() & config.toys.keys()):

@@ -73,7 +73,7 @@ def run(
     rows = [
         ("reproduces", reproduces),
         ("step size η", f"{resolved['step_size']}, so that 2/η = {markdown.number(record.threshold)}"),
-        ("data", record.origin["data"]),
+        ("data", record.origin.data),
         *settings,
     ]
     # The UI folds the description after a few lines.

@@ -16,7 +16,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from eosrepro import catalog, config, listing, problems, resuming, sizes, store, tracking
+from eosrepro import catalog, config, listing, outdated, problems, resuming, sizes, store, tracking
 from eosrepro.config import Config
 from eosrepro.errors import EosreproError
 from eosrepro.types import Dataset
@@ -99,37 +99,28 @@ def _device(declared: Config) -> Check:
 def _data(declared: Config) -> Iterator[Check]:
     """The data of the profile, and the disk that the snapshots of its runs need, which hangs on their shape."""
     try:
-        made = _made(declared)
+        made = store.load_dataset(store.DATA) if (store.DATA / "provenance.json").exists() else None
+        changed = {} if made is None else outdated.data_differences(declared)
     except EosreproError as error:
         yield Check("data", "problem", str(error))
         return
-    if made:
+    if made and not changed:
         yield Check("data", "ok", f"stages/data holds {made}")
         yield _disk(declared, made)
         return
     source = declared.active.data
+    others = f"stages/data holds {made}, made with {outdated.in_words(changed)}: " if made else ""
     try:
         absent = catalog.missing(source.name, source.options)
     except EosreproError as error:
-        yield Check("data", "problem", str(error))
+        yield Check("data", "problem", f"{others}{error}")
         return
     if absent is None:
-        yield Check("data", "ok", f"{source.name} is there, and `dvc repro` makes stages/data of it")
+        there = f"{others}{source.name} is there, and `dvc repro` makes stages/data of it"
+        yield Check("data", "warning" if others else "ok", there)
     else:
         fetches_itself = source.options.get("download")
-        yield Check("data", "warning" if fetches_itself else "problem", absent)
-
-
-def _made(declared: Config) -> Dataset | None:
-    """The recorded data, if they are those of the profile."""
-    profile = declared.active
-    if not (store.DATA / "provenance.json").exists():
-        return None
-    data = store.load_dataset(store.DATA)
-    facts = data.provenance
-    recorded = (facts.get("source", {}).get("name"), facts.get("n_examples"), facts.get("preprocessing"))
-    wanted = (profile.data.name, profile.data.options.get("n_examples"), profile.preprocessing.model_dump())
-    return data if recorded == wanted else None
+        yield Check("data", "warning" if fetches_itself else "problem", f"{others}{absent}")
 
 
 def _disk(declared: Config, data: Dataset) -> Check:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from eosrepro import catalog, claims, comparison, describing, measuring, resuming, sizes, store, tracking
-from eosrepro.config import Config, Figure, Measurement, Member, Toy, counts_epochs, step_size_text
-from eosrepro.errors import ConfigError
+from eosrepro import catalog, claims, comparison, describing, measuring, outdated, resuming, sizes, store, tracking
+from eosrepro.config import Claim, Config, Figure, Measurement, Member, Toy, counts_epochs, with_step_size
+from eosrepro.errors import ConfigError, StoreError
 from eosrepro.problems import dataset, member, optimizer, problem
 from eosrepro.progress import progress
 from eosrepro.training import minimise, outcome
 from eosrepro.types import Dataset, Outcome, Row, stability_threshold
+from eosrepro.types import Toy as FunctionOfFew
 
 if TYPE_CHECKING:  # a training need not load what the report is made with
     from eosrepro.report import Part
@@ -58,8 +59,10 @@ def stamp(config: Config, path: Path) -> None:
 def make_data(config: Config) -> Dataset:
     """Stage `data`: the images of the profile, preprocessed, as one verified file."""
     made = dataset(config.active)
+    store.DATA_SETTINGS.unlink(missing_ok=True)  # the last to come
     shutil.rmtree(store.DATA, ignore_errors=True)
     store.save_dataset(store.DATA, made)
+    store.save_json(store.DATA_SETTINGS, config.active.made_with)
     return made
 
 
@@ -85,8 +88,8 @@ def diagnose(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     """Stage `diagnose`: the sharpness on the snapshots of a run, as a table."""
     started = time.monotonic()
     run, data = config.run(name), _data_of(config, name)
-    snapshots = store.train_folder(run.folder, name) / "snapshots"
-    table = diagnose_into(store.diagnostics_folder(run.folder, name), snapshots, config, name, data, jobs=jobs)
+    trained, folder = store.train_folder(run.folder, name), store.diagnostics_folder(run.folder, name)
+    table = diagnose_into(folder, trained, config, name, data, jobs=jobs)
     _sync_unless_short(config, name, data, started)
     return table
 
@@ -96,9 +99,9 @@ def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     started = time.monotonic()
     measurement = config.measurement(name)
     run, data = config.run(measurement.run), _data_of(config, measurement.run)
-    snapshots = store.train_folder(run.folder, measurement.run) / "snapshots"
+    trained = store.train_folder(run.folder, measurement.run)
     folder = store.diagnostics_folder(run.folder, measurement.run)
-    table = measure_into(folder, snapshots, config, measurement, data, jobs=jobs)
+    table = measure_into(folder, trained, config, measurement, data, jobs=jobs)
     _sync_unless_short(config, measurement.run, data, started)
     return table
 
@@ -111,7 +114,10 @@ def plot(config: Config, name: str) -> Path:
         raise ConfigError(f"params.yaml has no figure {name!r}{catalog.did_you_mean(name, list(config.figures))}")
     figure = config.figures[name]
     draw = catalog.find("figures", figure.name)
-    drawn, table = draw(**_ingredients(config, figure, draw), runs=_labels(config, figure), **figure.options)
+    records = {run: recorded(config, run) for run in figure.runs}
+    outdated.warn(config, records.values())
+    worded = _worded(config, figure, records)
+    drawn, table = draw(**_ingredients(config, figure, draw, records), runs=worded.runs, **worded.options)
     folder = store.FIGURES / name
     store.remove_leftovers(folder)
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
@@ -121,9 +127,11 @@ def plot(config: Config, name: str) -> Path:
 
 def verify(config: Config) -> list[claims.Verdict]:
     """Stage `verify`: a verdict on every declared claim, and what characterises the runs of networks."""
-    verdicts = _verdicts(config, config.runs)
-    trained = [_record(config, name) for name in config.experiments if _is_trained(config, name)]
-    compared = comparison.table(trained, _published_runs(config))
+    records = _records(config, config.runs)
+    outdated.warn(config, records.values())
+    verdicts = _verdicts(config, records, config.runs)
+    trained = [record for name, record in records.items() if name in config.experiments]
+    compared = comparison.table(trained, _published_runs(config, records))
     store.remove_leftovers(store.VERIFY)
     store.save_json(store.VERIFY / "claims.json", claims.as_json(verdicts))
     store.save_json(store.VERIFY / "summary.json", claims.counts(verdicts))
@@ -137,15 +145,15 @@ def report(config: Config) -> Path:
     """Stage `report`: all that is recorded as one page, and of what is not the command that makes it."""
     from eosrepro.report import page
 
-    data = recorded_provenance()
     verdicts = _optional(store.load_json, store.VERIFY / "claims.json")
-    published = _published_runs(config)
+    records = _records(config, config.runs)
+    published = _published_runs(config, records)
     text = page(
-        [_part(config, name, published, data) for name in config.figures],
+        [_part(config, name, records, published) for name in config.figures],
         None if verdicts is None else claims.from_json(verdicts, store.VERIFY / "claims.json"),
         _optional(store.load_table, store.VERIFY / "runs.csv"),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},
-        data=data,
+        data=_optional(store.load_json, store.DATA / "provenance.json"),
         versions={name: metadata.version(name) for name in ("eosrepro", "torch", "plotly")},
     )
     store.remove_leftovers(store.REPORT.parent, store.REPORT.name)
@@ -163,8 +171,8 @@ def sync(config: Config, name: str | None = None) -> bool:
     data = store.load_dataset(store.DATA) if config.experiments.keys() & names else None
     figures = [figure for figure, entry in config.figures.items() if set(entry.runs) <= set(names)]
     if name is None:
-        text = describing.experiment(config.mlflow.paper, _verdicts(config, config.runs))
-        if not tracking.describe(config.mlflow.experiment, text):
+        verdicts = _verdicts(config, _records(config, config.runs), config.runs)
+        if not tracking.describe(config.mlflow.experiment, describing.experiment(config.mlflow.paper, verdicts)):
             return False  # MLflow is away: each run would wait for it again
     done = [
         _sync(config, run, data if run in config.experiments else None, figures=figures)
@@ -185,7 +193,7 @@ def train_into(
     fingerprint: str,
     observe: Callable[[Row], None] = lambda _row: None,
 ) -> Outcome:
-    """Train a run and write trajectory.csv, summary.json and snapshots/ to `folder`; `observe` sees every row."""
+    """Train a run and write what `store.save_run` says to `folder`; `observe` sees every row."""
     run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
     objective, theta = problem(config, name, data)
     determined_by = [config.resolved(name), fingerprint, stop, snapshot_every, config.compute, theta.device]
@@ -206,49 +214,44 @@ def train_into(
                 shown = {"loss": row.loss, "accuracy": row.accuracy}
                 report(row.step, **shown, RP=row.relative_progress, L=row.directional_smoothness)
         ended = outcome(so_far.rows[-1], stop)
-        store.place_snapshots(place / "snapshots", folder / "snapshots")
-        store.save_trajectory(folder, so_far.rows, ended, data=str(data or ""), fingerprint=fingerprint)
+        origin = _origin(config, name, data, fingerprint)
+        store.save_run(folder, so_far.rows, ended, origin, snapshots=place / "snapshots")
     return ended
 
 
 def diagnose_into(
-    folder: Path, snapshots: Path, config: Config, name: str, data: Dataset | None, *, jobs: int = 1
+    folder: Path, trained: Path, config: Config, name: str, data: Dataset | None, *, jobs: int = 1
 ) -> pd.DataFrame:
-    """Measure the sharpness on a folder of snapshots and write what `store.save_sharpness` says to `folder`."""
+    """Measure the sharpness of the run in `trained` and write what `store.save_sharpness` says to `folder`."""
     settings = config.sharpness.model_dump()
     diagnostic = Member("sharpness", settings)
-    with _measured(folder, config, name, diagnostic, store.snapshot_paths(snapshots), data, jobs) as table:
-        store.save_sharpness(folder, store.Measured(table, settings), snapshots)
+    with _measured(folder, trained, config, name, diagnostic, data, jobs) as table:
+        store.save_sharpness(folder, store.Measured(table, settings), trained)
     return table
 
 
 def measure_into(
-    folder: Path, snapshots: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
+    folder: Path, trained: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
 ) -> pd.DataFrame:
-    """Take a declared measurement on a folder of snapshots and write what `store.save_measured` says to `folder`."""
-    made = store.snapshot_paths(snapshots)
-    chosen = [path for path in made if int(path.stem) % measurement.every == 0]
-    diagnostic, run = measurement.diagnostic, measurement.run
-    if len(chosen) == 1 < len(made):
-        found = (
-            f"of its snapshots, one in {config.snapshot_every(run)}, no other is divided by every: {measurement.every}"
-        )
-        print(f"Warning: {diagnostic.name} of {run} is measured at iteration 0 alone: {found}", file=sys.stderr)
-    settings = {**diagnostic.options, "every": measurement.every}
-    with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
-        store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
+    """Take a declared measurement of the run in `trained` and write what `store.save_measured` says to `folder`."""
+    diagnostic, every = measurement.diagnostic, measurement.every
+    settings = {**diagnostic.options, "every": every}
+    with _measured(folder, trained, config, measurement.run, diagnostic, data, jobs, every=every) as table:
+        store.save_measured(folder, diagnostic.name, store.Measured(table, settings), trained)
     return table
 
 
-def is_current(config: Config, record: store.Record, data: Mapping[str, Any] | None) -> bool:
-    """Whether a run was trained with the settings, data (by their provenance) and code of now."""
-    of_data = None if isinstance(config.run(record.name), Toy) else data or {"sha256": None}
-    return bool(record.origin["fingerprint"] == tracking.fingerprint(config.resolved(record.name), of_data))
+def recorded(config: Config, name: str) -> store.Record:
+    """What is recorded of a run of params.yaml.
 
-
-def recorded_provenance() -> Mapping[str, Any] | None:
-    """That of the recorded data; None where there are none yet."""
-    return _optional(store.load_json, store.DATA / "provenance.json")
+    Raises:
+        StoreError: nothing, or what cannot be read.
+    """
+    folder = store.train_folder(config.run(name).folder, name)
+    record = store.load_record(folder)
+    if record.name != name:
+        raise StoreError(f"{folder} holds the run {record.name!r}: delete it and run `dvc repro`")
+    return record
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -257,18 +260,40 @@ def recorded_provenance() -> Mapping[str, Any] | None:
 @contextmanager
 def _measured(
     folder: Path,
+    trained: Path,
     config: Config,
     name: str,
     diagnostic: Member,
-    snapshots: Sequence[Path],
     data: Dataset | None,
     jobs: int,
+    *,
+    every: int = 1,
 ) -> Iterator[pd.DataFrame]:
     """What a diagnostic finds, for the block to write to `folder`: until then an interrupted one can go on."""
+    kept = store.snapshot_paths(trained / "snapshots")
+    snapshots = [path for path in kept if int(path.stem) % every == 0]
+    if len(snapshots) == 1 < len(kept):
+        print(
+            f"Warning: {diagnostic.name} of {name} is measured at iteration 0 alone: of its snapshots, one in "
+            f"{config.snapshot_every(name)} iterations, no other is divided by every: {every}",
+            file=sys.stderr,
+        )
+    outdated.refuse_other(config, name, store.load_origin(trained), _origin(config, name, data, ""))
     determined_by = [config.resolved(name), diagnostic, config.compute, _provenance(data)]
     with resuming.unfinished(folder / diagnostic.name, determined_by) as place:
         store.remove_leftovers(folder, diagnostic.name)
         yield measuring.measure(config, name, diagnostic, snapshots, data, jobs=jobs, place=place)
+
+
+def _origin(config: Config, name: str, data: Dataset | None, fingerprint: str) -> store.Origin:
+    """What a run is made with that is trained now."""
+    return store.Origin(
+        settings=config.resolved(name),
+        data=str(data or ""),
+        data_sha256=(_provenance(data) or {}).get("sha256"),
+        counts="epochs" if counts_epochs(config.run(name)) else "iterations",
+        fingerprint=fingerprint,
+    )
 
 
 def _data_of(config: Config, name: str) -> Dataset | None:
@@ -283,39 +308,48 @@ def _is_trained(config: Config, name: str) -> bool:
     return (store.train_folder(config.run(name).folder, name) / "summary.json").exists()
 
 
-def _record(config: Config, name: str) -> store.Record:
-    run = config.run(name)
-    return store.load_record(name, run.folder, run.step_size)
+def _records(config: Config, names: Iterable[str]) -> dict[str, store.Record]:
+    """Those of these runs that are recorded."""
+    return {name: recorded(config, name) for name in names if _is_trained(config, name)}
 
 
-def _ingredients(config: Config, figure: Figure, draw: Callable[..., Any]) -> dict[str, Any]:
+def _ingredients(
+    config: Config, figure: Figure, draw: Callable[..., Any], records: Mapping[str, store.Record]
+) -> dict[str, Any]:
     """What a figure is drawn from: those of the following that its function takes."""
-    records = [_record(config, run) for run in figure.runs]
     made: dict[str, Callable[[], Any]] = {
-        "records": lambda: records,
-        "data_label": lambda: "; ".join(sorted({record.origin["data"] for record in records} - {""})),
-        "published": lambda: _published(config, figure),
+        "records": lambda: [*records.values()],
+        "data_label": lambda: "; ".join(sorted({record.origin.data for record in records.values()} - {""})),
+        "published": lambda: _published(config, figure, records),
         "functions": lambda: {
-            name: member("toys", run.toy)() for name, run in config.toys.items() if name in figure.runs
+            name: _function(record) for name, record in records.items() if "toy" in record.origin.settings
         },
     }
     return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
 
 
+def _function(record: store.Record) -> FunctionOfFew:
+    """The toy that a run was trained on."""
+    options = dict(record.origin.settings["toy"])
+    try:
+        f: FunctionOfFew = member("toys", Member(options.pop("name"), options))()
+        return f
+    except (LookupError, TypeError) as error:
+        raise StoreError(f"{record.name} was trained on a toy that is no more ({error}): run `dvc repro`") from None
+
+
 def _about_data(config: Config, records: Sequence[store.Record]) -> str:
-    data = sorted({record.origin["data"] for record in records})
+    data = sorted({record.origin.data for record in records})
     return f"Profile `{config.profile}`, on {'; '.join(data) or 'no data yet'}"
 
 
-def _labels(config: Config, figure: Figure) -> dict[str, str]:
-    """Those of the figure, but never with another step size than that of the run, which `-S` may have changed."""
-    labels = {}
-    for run, label in figure.runs.items():
-        step_size = config.run(run).step_size
-        found = re.search(r"η = (\d+/\d+)", label)
-        wrong = found and Fraction(found[1]) != step_size
-        labels[run] = label.replace(found[0], f"η = {step_size_text(step_size)}") if found and wrong else label
-    return labels
+def _worded(config: Config, figure: Figure, records: Mapping[str, store.Record]) -> Figure:
+    """The figure with step sizes in its texts: those of the records, where there are any."""
+    return figure.worded({run: _step_size(config, run, records) for run in figure.runs})
+
+
+def _step_size(config: Config, name: str, records: Mapping[str, store.Record]) -> Fraction:
+    return records[name].step_size if name in records else config.run(name).step_size
 
 
 def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
@@ -323,32 +357,36 @@ def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
     return load(path) if path.exists() else None
 
 
-def _part(config: Config, name: str, published: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Part:
+def _part(
+    config: Config, name: str, all_records: Mapping[str, store.Record], published: Mapping[str, store.Record]
+) -> Part:
     """A figure for the report."""
     from eosrepro.report import Part
 
     figure, folder = config.figures[name], store.FIGURES / name
-    records = {run: _record(config, run) for run in figure.runs if _is_trained(config, run)}
+    records = {run: all_records[run] for run in figure.runs if run in all_records}
     pictures = [path for path in (folder / f"{name}.png", folder / f"{name}.svg") if path.exists()]
     limits = figure.options.get("limits")
+    worded = _worded(config, figure, records)
     return Part(
         name=name,
-        title=figure.options.get("title", name),
-        runs=_labels(config, figure),
+        title=worded.options.get("title", name),
+        runs=worded.runs,
         limits=limits if isinstance(limits, Mapping) else {},
         pictures=pictures,
         drawn=_optional(store.load_table, folder / "table.csv"),
         records=records,
         published={run: published[run] for run in figure.runs if run in published},
-        settings={run: _settings(config, run) for run in figure.runs},
-        step="epoch" if all(counts_epochs(config.run(run)) for run in figure.runs) else "iteration",
-        notes=[*_missing(config, name, records, pictures), *_outdated(config, records, data)],
+        settings={run: _settings(config, run, records) for run in figure.runs},
+        step="epoch" if all(record.origin.counts == "epochs" for record in records.values()) else "iteration",
+        notes=[*_missing(config, name, records, pictures), *_notes_of_outdated(config, records)],
     )
 
 
-def _settings(config: Config, run: str) -> dict[str, Any]:
-    """All that determines a run, less its name."""
-    return {key: value for key, value in config.resolved(run).items() if key != "name"}
+def _settings(config: Config, run: str, records: Mapping[str, store.Record]) -> dict[str, Any]:
+    """All that determines a run, less its name: as it was recorded, or else as it would be trained now."""
+    settings = records[run].origin.settings if run in records else config.resolved(run)
+    return {key: value for key, value in settings.items() if key != "name"}
 
 
 def _missing(config: Config, name: str, records: Mapping[str, store.Record], pictures: Sequence[Path]) -> Iterator[str]:
@@ -363,35 +401,38 @@ def _missing(config: Config, name: str, records: Mapping[str, store.Record], pic
             yield f"The sharpness of {run} has not been measured since it was trained: {command}"
 
 
-def _outdated(config: Config, records: Mapping[str, store.Record], data: Mapping[str, Any] | None) -> Iterator[str]:
-    """The runs that are not those of params.yaml as it is now: the settings on the page are not theirs."""
-    if changed := [run for run, record in records.items() if not is_current(config, record, data)]:
-        yield f"Trained with other settings, data or code than those of now: {', '.join(changed)}. Anew: `dvc repro`"
+def _notes_of_outdated(config: Config, records: Mapping[str, store.Record]) -> Iterator[str]:
+    for reason, runs in outdated.by_reason(config, records.values()).items():
+        yield f"Not of params.yaml, data and code as they are now: {', '.join(runs)}, {reason}. Anew: `dvc repro`"
 
 
-def _published(config: Config, figure: Figure) -> dict[str, dict[str, pd.DataFrame]]:
+def _published(
+    config: Config, figure: Figure, records: Mapping[str, store.Record]
+) -> dict[str, dict[str, pd.DataFrame]]:
     return {
         panel: {run: store.load_table(store.REFERENCE / f"{file}.csv") for run, file in files.items()}
-        for panel, files in _published_files(config, figure).items()
+        for panel, files in _published_files(config, figure, records).items()
     }
 
 
-def _published_runs(config: Config) -> dict[str, store.Record]:
+def _published_runs(config: Config, records: Mapping[str, store.Record]) -> dict[str, store.Record]:
     """The curves that figures lay under the runs of networks, by run."""
     curves: dict[str, dict[str, str]] = {}
     for figure in config.figures.values():
-        for quantity, files in _published_files(config, figure).items():
+        for quantity, files in _published_files(config, figure, records).items():
             for name, file in files.items():
                 curves.setdefault(name, {})[quantity] = file
     return {name: store.load_published(name, files) for name, files in curves.items() if name in config.experiments}
 
 
-def _published_files(config: Config, figure: Figure) -> dict[str, dict[str, str]]:
+def _published_files(config: Config, figure: Figure, records: Mapping[str, store.Record]) -> dict[str, dict[str, str]]:
     """Panel → run → published curve; none where the run has another step size than the published one."""
+
+    def is_of(run: str, file: str) -> bool:
+        return run in records and store.published_run(file).step_size == records[run].step_size
+
     return {
-        panel: {
-            run: file for run, file in files.items() if store.published_run(file).step_size == config.run(run).step_size
-        }
+        panel: {run: file for run, file in files.items() if is_of(run, file)}
         for panel, files in (figure.reference if config.active.published else {}).items()
     }
 
@@ -419,7 +460,7 @@ def _colour(config: Config, name: str) -> str | None:
 
 
 def _about(config: Config, name: str, record: store.Record, figures: Collection[str]) -> tracking.About:
-    verdicts = _verdicts(config, [name])
+    verdicts = _verdicts(config, {name: record}, [name])
     run = config.run(name)
     trained, measured = store.train_folder(run.folder, name), store.diagnostics_folder(run.folder, name)
     drawn = [store.FIGURES / figure for figure in figures if name in config.figures[figure].runs]
@@ -428,7 +469,7 @@ def _about(config: Config, name: str, record: store.Record, figures: Collection[
     of = _reproduction(config, name)
     return tracking.About(
         tags={**of, **describing.counts(verdicts)},
-        description=describing.run(config.resolved(name), of["reproduction"], record, summary, verdicts),
+        description=describing.run(record.origin.settings, of["reproduction"], record, summary, verdicts),
         colour=_colour(config, name) if drawn else None,
         summary=summary,
         artifacts={
@@ -438,20 +479,19 @@ def _about(config: Config, name: str, record: store.Record, figures: Collection[
     )
 
 
-def _verdicts(config: Config, names: Collection[str]) -> list[claims.Verdict]:
-    """Verdicts on all claims about these runs."""
+def _verdicts(config: Config, records: Mapping[str, store.Record], names: Collection[str]) -> list[claims.Verdict]:
+    """Verdicts on all claims about these runs, from those that are recorded."""
     declared = {key: claim for key, claim in config.claims.items() if claim.run in names}
-    runs = {claim.run for claim in declared.values()}
-    records = {run: _record(config, run) for run in runs if _is_trained(config, run)}
-    return [
-        claims.check(
-            key,
-            claim,
-            records.get(claim.run),
-            at_paper_scale=config.active.published or claim.run in config.toys,
-        )
-        for key, claim in declared.items()
-    ]
+    others = {name: outdated.other_settings_or_data(config, records[name]) for name in records.keys() & {*names}}
+    return [_verdict(config, key, claim, records, others.get(claim.run, "")) for key, claim in declared.items()]
+
+
+def _verdict(config: Config, key: str, claim: Claim, records: Mapping[str, store.Record], other: str) -> claims.Verdict:
+    """Verdict on one claim; `other` says in what the recorded run is not the declared one."""
+    is_declared_at_scale = config.active.published or claim.run in config.toys
+    verdict = claims.check(key, claim, records.get(claim.run), at_paper_scale=is_declared_at_scale and not other)
+    text = with_step_size(claim.claim, [_step_size(config, claim.run, records)])
+    return replace(verdict, claim=text, reason="; ".join(filter(None, [verdict.reason, other])))
 
 
 def _is_worth_mlflow(started: float) -> bool:
@@ -482,9 +522,9 @@ def _sync_unless_short(config: Config, name: str, data: Dataset | None, started:
 
 
 def _sync(config: Config, name: str, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
-    resolved, record = config.resolved(name), _record(config, name)
-    if not is_current(config, record, _provenance(data)):
-        print(f"Warning: {name} was trained with other settings, data or code: run `dvc repro`", file=sys.stderr)
+    record = recorded(config, name)
+    if other := outdated.outdated(config, record):
+        print(f"Warning: {name} was {other}: run `dvc repro`", file=sys.stderr)
         return False
     about = _about(config, name, record, figures)
-    return tracking.sync_run(name, resolved, _provenance(data), record, about=about, **_view(config))
+    return tracking.sync_run(name, record.origin.settings, _provenance(data), record, about=about, **_view(config))

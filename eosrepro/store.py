@@ -1,7 +1,8 @@
 """Every on-disk format of the project, read and written in this one place.
 
     stages/data/                             dataset.safetensors, provenance.json
-    stages/train/<folder>/<run>/             trajectory.csv, summary.json, origin.json, snapshots/<step>.safetensors
+    stages/data.json                         the settings that these were made with
+    stages/train/<folder>/<run>/             trajectory.csv, summary.json, run.json, snapshots/<step>.safetensors
     stages/diagnostics/<folder>/<run>/       sharpness.csv, sharpness.json, summary.json, and a .csv and .json of each
                                              other diagnostic
     reference/                               <curve>.csv, index.json
@@ -28,6 +29,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from pickle import UnpicklingError
@@ -46,6 +48,7 @@ from eosrepro.types import Dataset, Outcome, Row, stability_threshold
 STAGES = Path("stages")
 FIGURES = Path("figures")
 DATA = STAGES / "data"
+DATA_SETTINGS = STAGES / "data.json"  # not in the folder: the same data from another place train nothing anew
 VERIFY = STAGES / "verify"
 REPORT = STAGES / "report.html"
 REFERENCE = Path("reference")  # published curves, committed
@@ -69,6 +72,28 @@ class PublishedRun(NamedTuple):
     ended_by: str  # as `types.Outcome.reason`
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made with: run.json beside its trajectory."""
+
+    settings: Mapping[str, Any]  # as `Config.resolved`
+    data: str  # names the training data; "" for a toy
+    data_sha256: str | None  # as in their provenance
+    counts: str  # "iterations" or "epochs": what its steps are
+    fingerprint: str  # of all that made the run
+
+    @property
+    def step_size(self) -> Fraction:
+        """η."""
+        return Fraction(self.settings["step_size"])
+
+    @property
+    def problem_and_step(self) -> dict[str, Any]:
+        """What a diagnostic looks at beside snapshots and data."""
+        named = ("model", "loss", "toy", "optimizer", "step_size")
+        return {key: self.settings[key] for key in named if key in self.settings}
+
+
 class Measured(NamedTuple):
     """What a diagnostic found along a run."""
 
@@ -76,7 +101,7 @@ class Measured(NamedTuple):
     settings: Mapping[str, Any]  # that it was measured with
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Record:
     """All that is on disk about one run, for figures and claims."""
 
@@ -85,7 +110,7 @@ class Record:
     trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
     measured: Mapping[str, Measured]  # by diagnostic, of those that were measured since it was trained
     summary: Mapping[str, Any]  # as `types.Outcome`
-    origin: Mapping[str, Any]  # data: names the training data, "" for a toy; fingerprint: of all that made the run
+    origin: Origin
     snapshots: Path  # for `load_snapshots`
 
     @property
@@ -114,39 +139,65 @@ def diagnostics_folder(folder: str, name: str) -> Path:
     return STAGES / "diagnostics" / folder / name
 
 
-def load_record(name: str, folder: str, step_size: Fraction) -> Record:
-    """Trajectory and measurements of a run.
+def load_record(trained: Path) -> Record:
+    """All that is recorded of the run in a folder of `train_folder`, or in one of a sweep.
 
     Raises:
-        StoreError: the run has no trajectory on disk, or it cannot be read.
+        StoreError: there is none, it is of an earlier version, or it cannot be read.
     """
-    return load_record_from(
-        name, step_size, trained=train_folder(folder, name), measured=diagnostics_folder(folder, name)
-    )
-
-
-def load_record_from(name: str, step_size: Fraction, *, trained: Path, measured: Path) -> Record:
-    """As `load_record`, from the two folders themselves."""
-    origin = _facts(trained / "origin.json", "data", "fingerprint")
+    origin = load_origin(trained)
+    table_sha256 = load_json(trained / "run.json").get("table_sha256")
     return Record(
-        name=name,
-        step_size=step_size,
-        trajectory=_load_verified(trained / "trajectory.csv", origin),
-        measured=_load_measured(measured, last_snapshot(trained / "snapshots")),
+        name=origin.settings["name"],
+        step_size=origin.step_size,
+        trajectory=_load_verified(trained / "trajectory.csv", table_sha256),
+        measured=_load_measured(_measured_on(trained), last_snapshot(trained / "snapshots"), origin),
         summary=_facts(trained / "summary.json", "reason", "steps"),
         origin=origin,
         snapshots=trained / "snapshots",
     )
 
 
-def _load_measured(folder: Path, of_snapshot: str | None) -> dict[str, Measured]:
+def load_origin(trained: Path) -> Origin:
+    """What the run in a folder was made with.
+
+    Raises:
+        StoreError: as `load_record`.
+    """
+    path = trained / "run.json"
+    if not path.exists() and (trained / "origin.json").exists():
+        raise StoreError(f"{trained} is of an earlier version, without run.json: `dvc repro` trains it anew")
+    content = _facts(path, *(field.name for field in dataclasses.fields(Origin)))
+    origin = Origin(**{field.name: content[field.name] for field in dataclasses.fields(Origin)})
+    try:
+        if origin.settings["name"] and origin.step_size > 0:
+            return origin
+    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+        pass
+    raise StoreError(f"{path} does not hold the settings of a run: delete it and run `dvc repro`")
+
+
+def _measured_on(trained: Path) -> Path:
+    """Where `diagnostics_folder` has what was measured on a run; with the run itself in a sweep."""
+    for folder in reversed(trained.parents):
+        if folder.parts[-2:] == (STAGES.name, "train"):
+            return folder.with_name("diagnostics") / trained.relative_to(folder)
+    return trained / "measured"
+
+
+def _load_measured(folder: Path, of_snapshot: str | None, origin: Origin) -> dict[str, Measured]:
     found = {}
     for table in sorted(folder.glob("*.csv")):
-        origin = _facts(table.with_suffix(".json"), "last_snapshot", "settings")
+        facts = _facts(table.with_suffix(".json"), "last_snapshot", "run", "settings")
         # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
-        if of_snapshot in (origin["last_snapshot"], None):
-            found[table.stem] = Measured(_load_verified(table, origin), origin["settings"])
+        is_of_them = of_snapshot in (facts["last_snapshot"], None)
+        if is_of_them and facts["run"] == _looked_at(origin):
+            found[table.stem] = Measured(_load_verified(table, facts.get("table_sha256")), facts["settings"])
     return found
+
+
+def _looked_at(origin: Origin) -> dict[str, Any]:
+    return {**origin.problem_and_step, "data_sha256": origin.data_sha256}
 
 
 def _facts(path: Path, *needed: str) -> dict[str, Any]:
@@ -156,9 +207,9 @@ def _facts(path: Path, *needed: str) -> dict[str, Any]:
     return content
 
 
-def _load_verified(path: Path, origin: Mapping[str, Any]) -> pd.DataFrame:
+def _load_verified(path: Path, checksum: str | None) -> pd.DataFrame:
     table = load_table(path)
-    if sha256(path) != origin.get("table_sha256"):
+    if sha256(path) != checksum:
         raise StoreError(f"{path} is truncated or altered: delete it and run `dvc repro`")
     return table
 
@@ -203,28 +254,35 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
     for curve in series.values():
         trajectory = trajectory.merge(curve, on="step", how="outer")
-    return Record(name, step_sizes.pop(), trajectory, measured, summary, {}, Path())
+    return Record(name, step_sizes.pop(), trajectory, measured, summary, Origin({}, "", None, "iterations", ""), Path())
 
 
-def save_trajectory(folder: Path, rows: Iterable[Row], outcome: Outcome, *, data: str, fingerprint: str) -> None:
-    """Write trajectory.csv, summary.json and origin.json of one run; see `Record`."""
+def save_run(folder: Path, rows: Iterable[Row], outcome: Outcome, origin: Origin, *, snapshots: Path) -> None:
+    """Write snapshots/ (those in `snapshots`), trajectory.csv, summary.json and run.json of one run; see `Record`."""
+    (folder / "run.json").unlink(missing_ok=True)  # the last to come: without it there is no half of two runs
+    place_snapshots(snapshots, folder / "snapshots")
     save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
     save_json(folder / "summary.json", dataclasses.asdict(outcome))
     checksum = sha256(folder / "trajectory.csv")
-    save_json(folder / "origin.json", {"data": data, "fingerprint": fingerprint, "table_sha256": checksum})
+    save_json(folder / "run.json", {**dataclasses.asdict(origin), "table_sha256": checksum})
 
 
-def save_measured(folder: Path, diagnostic: str, measured: Measured, snapshots: Path) -> None:
-    """Write <diagnostic>.csv and <diagnostic>.json of one run, measured on `snapshots`."""
+def save_measured(folder: Path, diagnostic: str, measured: Measured, trained: Path) -> None:
+    """Write <diagnostic>.csv and <diagnostic>.json, measured on the run in the folder `trained`."""
     path = folder / f"{diagnostic}.csv"
     save_table(path, measured.table)
-    origin = {"last_snapshot": last_snapshot(snapshots), "settings": measured.settings, "table_sha256": sha256(path)}
-    save_json(path.with_suffix(".json"), origin)
+    facts = {
+        "last_snapshot": last_snapshot(trained / "snapshots"),
+        "run": _looked_at(load_origin(trained)),
+        "settings": measured.settings,
+        "table_sha256": sha256(path),
+    }
+    save_json(path.with_suffix(".json"), facts)
 
 
-def save_sharpness(folder: Path, measured: Measured, snapshots: Path) -> None:
-    """Write sharpness.csv, sharpness.json and summary.json of one run, measured on `snapshots`."""
-    save_measured(folder, "sharpness", measured, snapshots)
+def save_sharpness(folder: Path, measured: Measured, trained: Path) -> None:
+    """Write sharpness.csv, sharpness.json and summary.json, measured on the run in the folder `trained`."""
+    save_measured(folder, "sharpness", measured, trained)
     table = measured.table
     audited = table.dropna(subset="audit_sharpness")
     shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]

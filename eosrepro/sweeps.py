@@ -168,18 +168,18 @@ def _record(variant: Config, sweep: Sweep, folder: Path) -> store.Record:
     sources = {*tracking.MEASURING_SOURCES, *(f"diagnostics/{each.diagnostic.name}.py" for each in measurements)}
     key = json.dumps([made_by, settings, tracking.code_version({}, sorted(sources))], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    trained, snapshots = place / "origin.json", place / "snapshots"  # the last file of a training
+    trained, snapshots = place / "run.json", place / "snapshots"  # the last file of a training
     measured = place / "measured"
     to_measure = [each for each in measurements if not (measured / f"{each.diagnostic.name}.json").exists()]
     measures_sharpness &= not (measured / "summary.json").exists()
     if not (trained.exists() and (snapshots.exists() or not (to_measure or measures_sharpness))):
         pipeline.train_into(place, variant, name, data, fingerprint=made_by)
     if measures_sharpness:
-        pipeline.diagnose_into(measured, snapshots, variant, name, data)
+        pipeline.diagnose_into(measured, place, variant, name, data)
     for each in to_measure:
-        pipeline.measure_into(measured, snapshots, variant, each, data)
+        pipeline.measure_into(measured, place, variant, each, data)
     shutil.rmtree(snapshots, ignore_errors=True)
-    return store.load_record_from(name, variant.run(name).step_size, trained=place, measured=measured)
+    return store.load_record(place)
 
 
 def _measurements(variant: Config, sweep: Sweep) -> list[Measurement]:

@@ -48,7 +48,7 @@ def small_params() -> dict[str, Any]:
         experiment["model"]["width"] = 8
     for figure in params["figures"].values():
         kept = {run: label for run, label in figure["runs"].items() if run in EXPERIMENTS + TOYS}
-        figure["runs"] = kept or {"exp3_2over30": "η = 2/30"}
+        figure["runs"] = kept or {"exp3_2over30": "η = {step_size}"}
         figure.pop("reference", None)
     claims = params["claims"].items()
     params["claims"] = {name: claim for name, claim in claims if claim["run"] in EXPERIMENTS + TOYS}

@@ -13,7 +13,7 @@ import pandas as pd
 from eosrepro import catalog, store
 from eosrepro.objective import toy_problem
 from eosrepro.optimizers.gd import gd
-from eosrepro.store import Record
+from eosrepro.store import Origin, Record
 from eosrepro.training import minimise, outcome
 from eosrepro.types import Stop, Toy
 
@@ -47,9 +47,14 @@ def record(
         trajectory=table,
         measured={diagnostic: store.Measured(pd.DataFrame(rows), {}) for diagnostic, rows in tables.items()},
         summary=summary,
-        origin={"data": "noise, N = 40", "fingerprint": "0"},
+        origin=origin(name=name, step_size=step_size),
         snapshots=snapshots,
     )
+
+
+def origin(**settings: Any) -> Origin:
+    """Of a run on 40 examples of noise."""
+    return Origin(settings, data="noise, N = 40", data_sha256="1", counts="iterations", fingerprint="0")
 
 
 def published_record(name: str, threshold: int, **curves: str) -> Record:

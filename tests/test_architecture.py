@@ -40,8 +40,8 @@ CORE: Mapping[str, tuple[str, ...]] = {
     "diagnose": ("measuring", "objective", "networks"),
     "measure": ("measuring", "objective", "networks"),
     "plot": ("figures._style",),
-    "verify": ("claims", "comparison"),
-    "report": ("report",),
+    "verify": ("claims", "comparison", "outdated"),
+    "report": ("report", "outdated"),
     "sync": (),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -223,6 +223,7 @@ EXP3 = "experiments.exp3_2over30"
 TRAININGS = {f"train@{run}" for run in EXPERIMENTS}
 DIAGNOSES = {f"diagnose@{run}" for run in EXPERIMENTS}
 TOYS = {"train_toys", "diagnose_toys"}
+WORK = ("train", "diagnose", "measure")
 FIGURES = {f"figure@{name}" for name in FIGURE_NAMES}
 
 # A setting, its new value, and the stages that read it: each of them runs anew, and of the others those whose inputs
@@ -230,12 +231,13 @@ FIGURES = {f"figure@{name}" for name in FIGURE_NAMES}
 SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("sharpness.rtol", 1e-4, DIAGNOSES | {"diagnose_toys"}),
     ("sharpness.k", 2, DIAGNOSES | {"diagnose_toys"}),
-    (f"{EXP3}.step_size", "2/45", {"train@exp3_2over30", "report"}),
+    (f"{EXP3}.step_size", "2/45", {"train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "report"}),
     (f"{EXP3}.seed", 99, {"train@exp3_2over30", "report"}),
     (f"{EXP3}.stop.max_steps", 5, {"train@exp3_2over30", "report"}),
     (f"{EXP3}.snapshot_every", 2, {"train@exp3_2over30", "report"}),
-    (f"{EXP3}.model.width", 9, {"train@exp3_2over30", "diagnose@exp3_2over30", "report"}),
-    (f"{EXP3}.loss.name", "mse", {"train@exp3_2over30", "diagnose@exp3_2over30", "report"}),
+    (f"{EXP3}.model.width", 9, {"train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "report"}),
+    (f"{EXP3}.loss.name", "mse", {"train@exp3_2over30", "diagnose@exp3_2over30", "measure@exp5", "report"}),
+    ("experiments.exp8_2over50.optimizer.seed", 1, {f"{work}@exp8_2over50" for work in WORK} | {"report"}),
     ("toys.example1_2over39.start", [0.2, 0.1], TOYS | {"report"}),
     ("toys.example1_2over39.toy.curvatures", [20, 2], TOYS | {"report"}),
     ("compute.threads", 2, TRAININGS | DIAGNOSES | TOYS | {"report"}),

@@ -118,9 +118,9 @@ def test_a_record_of_other_settings_is_told(toys: Path) -> None:
     params = config.read(Path("params.yaml"))
     params["toys"][A]["start"] = [0.3, 0.3]
     write_params(toys, params)
-    assert (
-        f"Warning: {A} was trained with other settings, data or code than today's: run `dvc repro" in run(A, B).stderr
-    )
+    done = run(A, B)
+    assert f"Warning: {A}: trained with start [0.1, 0.1], now [0.3, 0.3]. This is as it was recorded" in done.stderr
+    assert "1 setting differs" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_record_of_other_settings_is_told(toys: Path) -> None:
         ([A], 2, "name two runs or more, each once"),
         ([A, A], 2, "name two runs or more, each once"),
         ([A, "example1_2ver41"], 2, f"no run 'example1_2ver41'; did you mean '{B}'?"),
-        ([A, "exp3_2over30"], 1, "origin.json does not exist: run `dvc repro`"),
+        ([A, "exp3_2over30"], 1, "run.json does not exist: run `dvc repro`"),
     ],
 )
 @pytest.mark.usefixtures("toys")

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from pathlib import Path
@@ -242,10 +243,15 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("steps below 0", edited("steps: 49", "steps: -49"), ["figures.example3.steps", "found -49"]),
     ("no panels", in_figure("panels: [loss, relative_progress, sharpness]", "panels: []"), ["figures.exp3.panels", "at least 1"]),
     ("panel twice", in_figure("panels: [loss, relative_progress, sharpness]", "panels: [loss, relative_progress, sharpness, loss]"), ["figures.exp3.panels: 'loss' stands there twice"]),
-    ("label twice", in_figure("exp3_2over60: η = 2/60", "exp3_2over60: η = 2/30"), ["figures.exp3.runs: 'η = 2/30' stands there twice"]),
+    ("label twice", edited("exp1_relu: ReLU", "exp1_relu: tanh"), ["figures.exp1.runs: 'tanh' stands there twice"]),
+    ("step size in a label", in_figure("exp3_2over60: *eta", "exp3_2over60: η=2/60"), ["figures.exp3.runs.exp3_2over60: 'η=2/60' spells a step size", "write {step_size}"]),
+    ("step size as a decimal", in_figure("exp3_2over60: *eta", "exp3_2over60: η = 0.05"), ["figures.exp3.runs.exp3_2over60: 'η = 0.05' spells a step size"]),
+    ("step size in a title", edited("Example 2: η = {step_size}", "Example 2 at 2/39"), ["figures.example2.title: 'Example 2 at 2/39' spells a step size"]),
+    ("step size in a column", edited("stable: [exp2_2over300,", "lr 1e-3: [exp2_2over300,"), ["figures.exp4.columns.lr 1e-3: 'lr 1e-3' spells a step size"]),
+    ("step size in a claim", with_claim(claim="At η = 2/30 it diverges"), [f"{CLAIM}.claim: 'At η = 2/30 it diverges' spells a step size"]),
     ("empty column", edited("stable: [exp2_2over300, exp2_2over400, exp2_2over500]", "stable: []"), ["figures.exp4.columns.stable", "at least 1"]),
     ("accuracy panel of a toy", edited("panels: [directional_smoothness, relative_progress]", "panels: [accuracy]"), ["figures.example4.panels: accuracy: the toy 'example4' has none"]),
-    ("figure without runs", edited("runs: {example4: η = 2/40}", "runs: {}"), ["figures.example4.runs", "at least 1"]),
+    ("figure without runs", edited("runs: {example4: *eta}", "runs: {}"), ["figures.example4.runs", "at least 1"]),
     ("unknown run", in_figure("exp3_2over30:", "exp3_2ovr30:"), ["figures.exp3.runs.exp3_2ovr30", "did you mean 'exp3_2over30'"]),
     ("source elsewhere", in_figure("source: tanh/unstable", "source: tanh/stable"), ["figures.exp3.source", "'tanh/stable'", "'tanh/unstable'"]),
     ("source half-named", in_figure("source: tanh/unstable", "source: tanh/unst"), ["figures.exp3.source", "'tanh/unst'", "'tanh/unstable'"]),
@@ -695,3 +701,54 @@ def test_the_schema_refuses_what_an_editor_should_underline(case: str, project: 
     text = next(text for name, text, _ in BROKEN if name == case and text)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(load_yaml(project(text)), schema(), jsonschema.Draft202012Validator)
+
+
+# --- texts that name a step size --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "η=2/60", "η = 0.05", "tanh, η ≈ .05", "tanh, 2/60", "2 / 60", "(η: 1/30)", "η 1e-3", "η of 0.1", "η is 2", "𝜂 = 0.1",
+        "eta=0.1", "lr 1e-3", "LR: 0.1", "step size 0.1", "step_size=0.1", "learning rate of 0.1", r"$\eta = 0.1$",
+        r"$\eta = \frac{2}{60}$", "2/η = 40", r"$2/\eta = 40$", "step sizes 0.1 and {step_size}",
+    ],
+)  # fmt: skip
+def test_a_text_that_spells_a_step_size_is_refused(text: str) -> None:
+    params = all_params()
+    params["figures"]["exp3"]["runs"]["exp3_2over60"] = text
+    with pytest.raises(ConfigError, match=r"figures\.exp3\.runs\.exp3_2over60: .* spells a step size"):
+        validate(params, PARAMS, reference=ROOT / "reference")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "η = {step_size}", "{step_size}", r"$\eta = {step_size}$", "in units of 2/η", "2/η (3 seeds)", "L near 2/η, eq. 4.3",
+        "RP ≈ -1 + (η/2) L", "20θ₁² + θ₂²", "η² and 3", "Figure 1/2", "N = 500", "layer 3", "zeta = 2", "batch 32", "step 7",
+    ],
+)  # fmt: skip
+def test_other_numbers_may_stand_in_a_text(text: str) -> None:
+    params = all_params()
+    params["figures"]["exp3"]["runs"]["exp3_2over60"] = text
+    validate(params, PARAMS, reference=ROOT / "reference")
+
+
+def test_texts_of_a_figure_name_the_step_sizes_that_they_are_given() -> None:
+    figure = validate(all_params(), PARAMS, reference=ROOT / "reference").figures["figure1"]
+    figure = replace(figure, options=figure.options | {"title": "tanh at {step_size}"})
+    tanh, relu = figure.options["columns"].values()
+    figure = replace(figure, options=figure.options | {"columns": {"η = {step_size}": tanh, "ReLU": relu}})
+    step_sizes = dict(zip(figure.runs, map(Fraction, ("1/20", "0.5", "1/20", "3/7")), strict=True))
+    worded = figure.worded(step_sizes)
+    assert [*worded.runs.values()] == ["tanh, η = 2/40", "tanh, η = 2/4", "ReLU, η = 2/40", "ReLU, η = 3/7"]
+    assert worded.options["title"] == "tanh at 2/40, 2/4, 3/7"
+    assert worded.options["columns"] == {"η = 2/40, 2/4": tanh, "ReLU": relu}
+    assert worded.options["panels"] == figure.options["panels"]
+
+
+def test_runs_that_come_to_have_one_label_are_told_apart() -> None:
+    figure = validate(all_params(), PARAMS, reference=ROOT / "reference").figures["exp3"]
+    step_sizes = dict(zip(figure.runs, map(Fraction, ("2/30", "2/45", "2/45")), strict=True))
+    labels = figure.worded(step_sizes).runs
+    assert [*labels.values()] == ["η = 2/30", "η = 2/45 (exp3_2over60)", "η = 2/45 (exp3_2over90)"]

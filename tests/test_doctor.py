@@ -156,14 +156,76 @@ def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "problem",
             "no folder nowhere: put",
         ),
-        ({"name": "imagefolder", "root": "reference", "n_examples": 5, "label": "x"}, "ok", "imagefolder is there"),
+        (
+            {"name": "imagefolder", "root": "reference", "n_examples": 5, "label": "x"},
+            "ok",
+            "imagefolder is there",
+        ),
     ],
 )
 def test_data_that_are_to_be_made(data: dict[str, Any], state: str, wanted: str, project: Path) -> None:
     with_data(project, **data)
+    (with_others,) = doctor._data(config.load())
+    assert with_others.state == ("warning" if state == "ok" else state)
+    assert "made with data.n" in with_others.found
+    shutil.rmtree("stages")
     (check,) = doctor._data(config.load())
     assert check.state == state
     assert wanted in check.found
+    assert with_others.found.endswith(check.found)
+
+
+@pytest.mark.parametrize(
+    ("data", "preprocessing", "wanted"),
+    [
+        ({"seed": 1}, {}, "data.seed 0, now 1"),
+        ({"n_examples": 50}, {}, "data.n_examples 100, now 50"),
+        ({}, {"scale": "symmetric"}, "preprocessing.scale unit, now symmetric"),
+        ({}, {"standardise": "per_channel"}, "preprocessing.standardise none, now per_channel"),
+        ({"name": "digits"}, {}, "data.name photo-patches, now digits"),
+    ],
+)
+def test_data_that_were_made_with_other_settings(
+    data: dict[str, Any], preprocessing: dict[str, Any], wanted: str, project: Path
+) -> None:
+    params = small_params()
+    profile = params["profiles"]["quick"]
+    profile["data"] |= data
+    profile["preprocessing"] |= preprocessing
+    write_params(project, params)
+    (check,) = doctor._data(config.load())
+    assert check.state == "warning"
+    held = f"stages/data holds photo-patches, N = 100, made with {wanted}: "
+    assert check.found == f"{held}{profile['data']['name']} is there, and `dvc repro` makes stages/data of it"
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ({"root": "elsewhere"}, "data.root images, now elsewhere"),
+        ({"label": "yours"}, "data.label mine, now yours"),
+        ({"seed": 7}, "data.seed 0, now 7"),
+    ],
+)
+def test_a_folder_of_images_that_is_not_the_recorded_one(
+    setting: dict[str, Any], wanted: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "dataset", lambda _profile: store.load_dataset(store.DATA))
+    (project / "images").mkdir()
+    images = {"name": "imagefolder", "root": "images", "n_examples": 100, "label": "mine", "seed": 0}
+    with_data(project, **images)
+    pipeline.make_data(config.load())
+    assert next(doctor._data(config.load())) == Check("data", "ok", "stages/data holds photo-patches, N = 100")
+    with_data(project, **images | setting)
+    (check,) = doctor._data(config.load())
+    assert check.state == ("problem" if "root" in setting else "warning")
+    assert check.found.startswith(f"stages/data holds photo-patches, N = 100, made with {wanted}: ")
+
+
+def test_data_that_do_not_say_what_they_were_made_with(project: Path) -> None:
+    (project / "stages/data.json").unlink()
+    (check,) = doctor._data(config.load())
+    assert check == Check("data", "problem", "stages/data.json does not exist: run `dvc repro` to make it")
 
 
 def test_data_that_are_damaged(project: Path) -> None:

@@ -271,7 +271,7 @@ def test_a_truncated_or_altered_file_is_named_and_not_used(
     ("stage", "path"),
     [
         ("verify", f"{TRAIN}/summary.json"),
-        ("plot exp3", f"{TRAIN}/origin.json"),
+        ("plot exp3", f"{TRAIN}/run.json"),
         ("plot exp3", f"{DIAGNOSTICS}/sharpness.json"),
     ],
 )

@@ -24,6 +24,7 @@ from eosrepro.config import load
 from eosrepro.figures import _style
 from eosrepro.figures.trajectories import trajectories
 from eosrepro.report import Part
+from eosrepro.store import Origin
 from tests.browser import WAIT_SECONDS, open_page
 from tests.project import FIGURES, ROOT, small_params, write_params
 from tests.records import record, unstable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 HOSTILE = """<img src=x onerror="hacked=1"></script><script>hacked=1</script>'&"""
 PROFILE = {"name": "quick", "published": False, "data": {"name": "photo-patches"}}
-ORIGIN = {"data": "CIFAR-10, N = 500", "fingerprint": "0" * 64}
+ORIGIN = Origin({}, data="CIFAR-10, N = 500", data_sha256="1", counts="iterations", fingerprint="0" * 64)
 
 
 def part(**changes: Any) -> Part:
@@ -270,7 +271,7 @@ def test_what_was_run_is_on_the_page_and_the_rest_is_named() -> None:
     assert text.count("<img ") == 1
     assert "The claims have not been judged" not in text
     assert "<code>dvc repro figure@exp3</code>" in text
-    assert "other settings" not in text
+    assert "Not of params.yaml" not in text
     assert text == written()
 
 
@@ -279,7 +280,12 @@ def test_a_run_of_other_settings_is_marked(project: Path) -> None:
     params = small_params()
     params["toys"]["example1_2over39"]["step_size"] = "2/41"
     write_params(project, params)
-    assert "Trained with other settings, data or code than those of now: example1_2over39" in written()
+    text = written()
+    note = "Not of params.yaml, data and code as they are now: example1_2over39, trained with step_size 2/39, now 2/41"
+    assert f"{note}. Anew: <code>dvc repro</code>" in text
+    assert "<dt>step_size</dt><dd>2/39</dd>" in text
+    assert "η = 2/39" in text
+    assert text.count("2/41") == 1
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

@@ -184,13 +184,13 @@ def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
     monkeypatch.setattr(measuring, "BLOCK", 1)
     train(GD)
     loaded, data = config.load(), store.load_dataset(store.DATA)
-    snapshots = project / "stages/train" / RUN_FOLDERS[GD] / "snapshots"
+    trained = project / "stages/train" / RUN_FOLDERS[GD]
     folder = project / "stages/diagnostics" / RUN_FOLDERS[GD]
     loads = monkeypatch_loads(monkeypatch)
 
     def diagnose() -> list[int]:
         loads.clear()
-        pipeline.diagnose_into(folder, snapshots, loaded, GD, data)
+        pipeline.diagnose_into(folder, trained, loaded, GD, data)
         return loads
 
     assert diagnose() == [0, 5, 10]

@@ -10,9 +10,9 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ from eosrepro import store
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
 from eosrepro.preprocessing import preprocess
-from eosrepro.store import Record
+from eosrepro.store import Origin, Record
 from eosrepro.types import Dataset, Outcome, Row
 from tests.records import REFERENCE
 
@@ -138,23 +138,29 @@ def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Pa
         store.load_dataset(tmp_path / "old")
 
 
-def trained(folder: Path, last: float) -> None:
+SETTINGS = {"name": "run", "toy": {"name": "product"}, "optimizer": {"name": "gd"}, "step_size": "2/40"}
+ROW = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5)
+
+
+def trained(folder: Path, last: float, **settings: Any) -> None:
     """A run of two snapshots below `folder`, the second at `last`."""
-    row = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5)
-    store.save_trajectory(folder, [row], Outcome("max_steps", 0, 1.0, nan), data="", fingerprint="f")
+    shutil.rmtree(folder.with_name("made"), ignore_errors=True)
     for step, value in enumerate((0.0, last)):
-        store.save_snapshot(folder / "snapshots", step, torch.tensor([value]))
+        store.save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
+    origin = Origin(SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f")
+    ended = Outcome("max_steps", 0, 1.0, nan)
+    store.save_run(folder, [ROW], ended, origin, snapshots=folder.with_name("made"))
 
 
 def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: Path) -> None:
     table = pd.DataFrame({"step": [0, 1], "sharpness": [3.0, 4.0], "products": [5, 5], "audit_sharpness": [3.0, nan]})
 
     def load() -> Record:
-        return store.load_record_from("run", Fraction(1, 2), trained=tmp_path / "run", measured=tmp_path / "measured")
+        return store.load_record(tmp_path / "run")
 
     trained(tmp_path / "run", 1.0)
     assert load().sharpness is None
-    store.save_sharpness(tmp_path / "measured", store.Measured(table, {"k": 1}), tmp_path / "run/snapshots")
+    store.save_sharpness(tmp_path / "run/measured", store.Measured(table, {"k": 1}), tmp_path / "run")
     loaded = load()
     assert loaded.sharpness is not None
     pd.testing.assert_frame_equal(loaded.sharpness, table)

@@ -108,7 +108,7 @@ def test_a_variant_is_the_run_that_params_yaml_with_its_settings_declares(folder
     config = load()
     data = problems.dataset(config.active)
     pipeline.train_into(folder / "by_hand", config, RUN, data, fingerprint="by hand")
-    sharpness = pipeline.diagnose_into(folder / "measured", folder / "by_hand/snapshots", config, RUN, data)
+    sharpness = pipeline.diagnose_into(folder / "measured", folder / "by_hand", config, RUN, data)
     trajectory = store.load_table(folder / "by_hand/trajectory.csv")
     assert made["loss at 0"] == trajectory["loss"].iloc[0]
     assert made["last loss"] == trajectory["loss"].iloc[6]
@@ -174,7 +174,7 @@ def test_a_run_that_was_cut_off_while_measured_is_not_trained_again(monkeypatch:
         patch.setattr(pipeline, "diagnose_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SWEEP))
-    (cut_off_at,) = Path("stages/sweeps").rglob("origin.json")
+    (cut_off_at,) = Path("stages/sweeps").rglob("run.json")
     written = cut_off_at.stat().st_mtime_ns
     resumed = table(SWEEP)
     assert cut_off_at.stat().st_mtime_ns == written

@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from itertools import islice
 from math import inf, nan
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
@@ -105,8 +105,10 @@ def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = N
     """The rows as they come back from disk."""
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
     place = store.train_folder("tanh", NAME)
-    store.save_trajectory(place, trajectory, outcome, data="photo-patches, N = 1,000", fingerprint="of this training")
-    record = store.load_record(NAME, "tanh", Fraction("2/60"))
+    store.save_snapshot(Path("snapshots"), 0, torch.zeros(1))
+    origin = store.Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training")
+    store.save_run(place, trajectory, outcome, origin, snapshots=Path("snapshots"))
+    record = store.load_record(place)
     if not sharpness:
         return record
     table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())})

@@ -123,11 +123,9 @@ def test_everything_runs_in_order_and_makes_what_it_declares(reproduced: tuple[P
     assert sorted(stages_run(done)) == sorted(STAGES)
     verified = ("claims.json", "claims.md", "runs.csv", "runs.md", "summary.json")
     expected = {"stages/valid", "stages/report.html", "stages/tracked", *(f"stages/verify/{name}" for name in verified)}
-    expected |= {f"stages/data/{name}" for name in ("dataset.safetensors", "provenance.json")}
+    expected |= {f"stages/{name}" for name in ("data/dataset.safetensors", "data/provenance.json", "data.json")}
     for name, place in (NETS | TOYS).items():
-        expected |= {
-            f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json", "origin.json")
-        }
+        expected |= {f"stages/train/{place}/{name}/{file}" for file in ("trajectory.csv", "summary.json", "run.json")}
         measured = ("sharpness.csv", "sharpness.json", "summary.json")
         expected |= {f"stages/diagnostics/{place}/{name}/{file}" for file in measured}
     expected |= {f"stages/diagnostics/{table}{suffix}" for table in MEASURED.values() for suffix in (".csv", ".json")}
@@ -186,7 +184,7 @@ def test_a_figure_of_toys_needs_no_data(reproduced: tuple[Path, Done]) -> None:
 
 def test_every_run_says_what_it_was_trained_on(reproduced: tuple[Path, Done]) -> None:
     folder, _ = reproduced
-    paths = folder.glob("stages/train/**/origin.json")
+    paths = folder.glob("stages/train/**/run.json")
     origins = {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths}
     data = {name: origin["data"] for name, origin in origins.items()}
     assert data == dict.fromkeys(NETS, "photo-patches, N = 100") | dict.fromkeys(TOYS, "")

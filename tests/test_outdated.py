@@ -1,0 +1,383 @@
+"""A recorded run keeps its own settings, whatever params.yaml says since, and it is told where they differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from eosrepro import pipeline, store, tracking
+from eosrepro.cli import main
+from eosrepro.config import load
+from eosrepro.figures import _style
+from tests.project import ROOT, all_params, small_params, write_params
+
+TOY, GD, SGD = "example4", "exp3_2over30", "exp8_2over50"
+PLACE = {TOY: "toys/example4", GD: "tanh/unstable", SGD: "sgd/relu"}
+
+
+def params() -> dict[str, Any]:
+    """A toy, with the claim and the figure of it, and two small networks."""
+    written = small_params()
+    whole = all_params()
+    written["toys"] = {name: whole["toys"][name] for name in (TOY, "example3_product")}
+    written["figures"] = {name: whole["figures"][name] for name in (TOY, "example3")}
+    written["figures"][TOY]["title"] = "Example 4 at {step_size}"
+    written["figures"]["example3"]["runs"] = {"example3_product": "(θ₁θ₂)²"}
+    written["figures"]["exp3"] = whole["figures"]["exp3"] | {"runs": {GD: "η = {step_size}"}}
+    written["figures"]["exp3"]["reference"] = {"loss": {GD: "exp3_loss_2over30"}}
+    written["experiments"] = {name: written["experiments"][name] for name in (GD, SGD)}
+    written["measurements"] = {"exp5": written["measurements"]["exp5"], SGD: written["measurements"][SGD]}
+    chosen = ("example4_smoothness", "example3_product_explodes", "exp3_2over30_run_length")
+    written["claims"] = {name: whole["claims"][name] for name in chosen}
+    return written
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with all of that trained, and nothing measured."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "reference").symlink_to(ROOT / "reference")
+    write_params(folder, params())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+        pipeline.make_data(load())
+        for name in (TOY, "example3_product", GD, SGD):
+            pipeline.train(load(), name)
+    return folder
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+    return folder
+
+
+def changed(folder: Path, setting: str, value: Any) -> None:
+    """Set a key of params.yaml and train nothing."""
+    written = params()
+    *parents, last = setting.split(".")
+    entry = written
+    for key in parents:
+        entry = entry[key]
+    entry[last] = value
+    write_params(folder, written)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def verdict(claim: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = store.load_json(store.VERIFY / "claims.json")[claim]
+    return found
+
+
+def folder_of(name: str) -> Path:
+    return store.train_folder(PLACE[name], name)
+
+
+# --- run.json ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("project")
+def test_a_run_says_all_that_it_was_made_with() -> None:
+    written = json.loads((folder_of(GD) / "run.json").read_text("utf-8"))
+    settings = written.pop("settings")
+    assert settings == load().resolved(GD)
+    assert (settings["name"], settings["step_size"]) == (GD, "2/30")
+    assert settings["optimizer"] == {"name": "gd"}
+    assert settings["stop"] == {"max_steps": 10, "accuracy": 0.95, "loss_above": 100}  # as the profile caps it
+    assert settings["snapshot_every"] == 5
+    assert settings["compute"]["dtype"] == "float32"
+    provenance = store.load_json(store.DATA / "provenance.json")
+    assert written == {
+        "data": "photo-patches, N = 100",
+        "data_sha256": provenance["sha256"],
+        "counts": "iterations",
+        "fingerprint": tracking.fingerprint(load().resolved(GD), provenance),
+        "table_sha256": store.sha256(folder_of(GD) / "trajectory.csv"),
+    }
+    assert store.load_origin(folder_of(SGD)).counts == "epochs"
+    toy = store.load_origin(folder_of(TOY))
+    assert (toy.data, toy.data_sha256, toy.step_size) == ("", None, Fraction(2, 40))
+    assert not (folder_of(GD) / "origin.json").exists()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_record_is_loaded_from_its_folder_alone(
+    inside: bool, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run("diagnose", TOY).exit_code == 0
+    if not inside:
+        monkeypatch.chdir(tmp_path)
+    record = store.load_record(folder_of(TOY) if inside else project / folder_of(TOY))
+    assert (record.name, record.threshold, record.summary["steps"]) == (TOY, 40, 100)
+    assert record.sharpness is not None
+    assert record.sharpness["sharpness"].iloc[-1] == pytest.approx(40, rel=1e-2)
+
+
+@pytest.mark.parametrize("command", ["plot example4", "verify", "report", "compare example4 exp3_2over30", "sync"])
+def test_a_record_of_an_earlier_version_is_told(command: str, project: Path) -> None:
+    place = folder_of(TOY)
+    (place / "run.json").rename(place / "origin.json")
+    done = run(*command.split())
+    said = f"Error: {place} is of an earlier version, without run.json: `dvc repro` trains it anew\n"
+    assert (done.exit_code, done.stderr, done.stdout) == (1, said, "")
+    (place / "origin.json").unlink()
+    assert f"{place}/run.json does not exist: run `dvc repro`" in run(*command.split()).stderr
+    assert project.exists()
+
+
+@pytest.mark.parametrize("step_size", ["two", "2/0", "-1", None, [2, 40]])
+@pytest.mark.usefixtures("project")
+def test_a_record_without_a_step_size_is_refused(step_size: Any) -> None:
+    path = folder_of(TOY) / "run.json"
+    written = store.load_json(path)
+    store.save_json(path, written | {"settings": written["settings"] | {"step_size": step_size}})
+    done = run("verify")
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {path} does not hold the settings of a run: delete it and run `dvc repro`\n"
+
+
+@pytest.mark.usefixtures("project")
+def test_the_folder_of_another_run_is_not_taken_for_this_one() -> None:
+    shutil.copy(folder_of(GD) / "run.json", folder_of(TOY))
+    shutil.copy(folder_of(GD) / "trajectory.csv", folder_of(TOY))
+    assert run("plot", TOY).stderr.startswith(f"Error: {folder_of(TOY)} holds the run '{GD}': delete it")
+
+
+# --- params.yaml has another step size --------------------------------------------------------------------------------
+
+OTHER = "trained with step_size 2/40, now 2/20"
+WARNING = f"Warning: {TOY}: {OTHER}. This is as it was recorded; `dvc repro` trains anew\n"
+
+
+def test_a_verdict_is_that_of_the_recorded_run(project: Path) -> None:
+    assert run("verify").stderr == ""
+    before = verdict("example4_smoothness")
+    assert (before["verdict"], before["measured"]) == ("holds", pytest.approx(1, abs=1e-4))
+    changed(project, f"toys.{TOY}.step_size", "2/20")
+    assert run("verify").stderr == WARNING
+    after = verdict("example4_smoothness")
+    assert after == {**before, "reason": f"{before['reason']}; {OTHER}"}
+
+
+@pytest.mark.usefixtures("project")
+def test_a_figure_is_that_of_the_recorded_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(_style, "save", lambda figure, *_: drawn.append(figure))
+    changed(project, f"toys.{TOY}.step_size", "2/20")
+    assert run("plot", TOY).stderr == WARNING
+    (figure,) = drawn
+    (dashed,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert dashed.get_ydata() == [40, 40]
+    assert figure.legends[0].get_texts()[0].get_text() == "η = 2/40"
+    assert figure.get_suptitle() == "Example 4 at 2/40"
+
+
+def test_report_and_compare_show_the_settings_of_the_recorded_run(project: Path) -> None:
+    changed(project, f"toys.{TOY}.step_size", "2/20")
+    assert run("report").exit_code == 0
+    page = store.REPORT.read_text("utf-8")
+    in_chart = page.replace("\\u002f", "/").replace("\\u03b7", "η")
+    assert "2/η = 40, η = 2/40" in in_chart
+    assert in_chart.count("2/20") == 1  # in the note
+    assert "<dt>step_size</dt><dd>2/40</dd>" in page
+    assert f"{TOY}, {OTHER}. Anew" in page
+    done = run("compare", TOY, GD, "--json")
+    assert done.stderr.startswith(WARNING)
+    assert json.loads(done.stdout)["settings"]["step_size"] == {TOY: "2/40", GD: "2/30"}
+
+
+def test_published_curves_are_laid_under_runs_that_were_trained_at_their_step_size(project: Path) -> None:
+    changed(project, "profiles.quick.published", True)
+    assert run("diagnose", GD).exit_code == 0
+
+    def sources() -> set[str]:
+        assert run("verify").exit_code == run("plot", "exp3").exit_code == 0
+        assert "published" not in run("report").stderr
+        figure = set(store.load_table(store.FIGURES / "exp3/table.csv")["source"])
+        assert figure == set(store.load_table(store.VERIFY / "runs.csv")["source"])
+        return figure
+
+    assert sources() == {"ours", "published"}
+    written = params()
+    written["profiles"]["quick"]["published"] = True
+    written["experiments"][GD]["step_size"] = "2/45"
+    write_params(project, written)
+    assert sources() == {"ours", "published"}
+    assert run("train", GD).exit_code == run("diagnose", GD).exit_code == 0
+    assert sources() == {"ours"}
+
+
+def test_mlflow_is_shown_no_run_of_other_settings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Mapping[str, Any]] = []
+
+    def sync_run(_name: str, resolved: Mapping[str, Any], *_args: Any, about: tracking.About, **_view: Any) -> bool:
+        shown.append({"step_size": resolved["step_size"], "description": about.description})
+        return True
+
+    monkeypatch.setattr(tracking, "sync_run", sync_run)
+    assert run("sync", TOY).exit_code == 0
+    assert shown[0]["step_size"] == "2/40"
+    assert "2/40, so that 2/η = 40" in shown[0]["description"]
+    changed(project, f"toys.{TOY}.step_size", "2/20")
+    done = run("sync", TOY)
+    assert done.stderr.startswith(f"Warning: {TOY} was {OTHER}: run `dvc repro`\n")
+    assert (done.exit_code, len(shown)) == (1, 1)
+
+
+def test_a_path_is_drawn_over_the_function_that_it_was_walked_on(project: Path) -> None:
+    written = load().toys["example3_product"].toy.name
+    changed(project, "toys.example3_product.toy.name", "tanh_product")
+    config = load()
+    records = {"example3_product": pipeline.recorded(config, "example3_product")}
+    made = pipeline._ingredients(config, config.figures["example3"], lambda functions: functions, records)
+    point = torch.tensor([3.0, 2.0], dtype=torch.float64)
+    assert written == "product"
+    assert made["functions"]["example3_product"](point) == 36  # (θ₁θ₂)², and not (θ₁ tanh θ₂)²
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_whether_a_run_diverges_is_asked_of_the_run_that_is_declared(project: Path) -> None:
+    """Cut off after 3 steps, the toy has not diverged; that it does so in 400 is not refuted by this."""
+    name, claim = "example3_product", "example3_product_explodes"
+    changed(project, f"toys.{name}.stop.max_steps", 3)
+    assert run("train", name).exit_code == 0
+    write_params(project, params())
+    done = run("verify")
+    assert f"Warning: {name}: trained with stop.max_steps 3, now 400" in done.stderr
+    found = verdict(claim)
+    assert found["verdict"] == "not applicable"
+    assert found["reason"].endswith("cut off before it could tell; trained with stop.max_steps 3, now 400")
+    assert run("train", name).exit_code == 0
+    assert run("verify").stderr == ""
+    assert verdict(claim)["verdict"] == "holds"
+
+
+def test_a_small_run_is_not_judged_as_the_papers_because_the_profile_is_changed(project: Path) -> None:
+    written = params()
+    written["profile"] = "paper"
+    write_params(project, written)
+    done = run("verify")
+    assert f"Warning: {GD}, {SGD}: " not in done.stderr  # their lengths differ
+    assert f"Warning: {GD}: trained with stop.max_steps 10, now 30000" in done.stderr
+    found = verdict("exp3_2over30_run_length")
+    assert found["verdict"] == "not applicable"
+    assert found["reason"].endswith("trained with stop.max_steps 10, now 30000")
+
+
+# --- other data, other code -------------------------------------------------------------------------------------------
+
+
+def test_other_data_are_told_before_and_after_they_are_made(project: Path) -> None:
+    changed(project, "profiles.quick.data.seed", 1)
+    reason = "trained on data made with data.seed 0, now 1"
+    assert f"Warning: {GD}, {SGD}: {reason}. This is" in run("verify").stderr
+    assert run("data").exit_code == 0
+    reason = "trained on other data than stages/data holds"
+    assert f"Warning: {GD}, {SGD}: {reason}. This is" in run("verify").stderr
+
+
+def test_the_same_data_from_another_place_are_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = {"name": "digits", "n_examples": 100, "seed": 0}
+    changed(project, "profiles.quick.data", digits)
+    assert run("data").exit_code == run("train", GD).exit_code == run("train", SGD).exit_code == 0
+    assert run("verify").stderr == ""
+    written = store.load_json(store.DATA_SETTINGS)
+    assert written == {"data": digits, "preprocessing": small_params()["profiles"]["quick"]["preprocessing"]}
+    dataset = store.load_dataset(store.DATA)
+    monkeypatch.setattr(pipeline, "dataset", lambda _profile: dataset)  # 16 levels, in whatever file they lie
+    changed(project, "profiles.quick.data", digits | {"seed": 3})
+    assert run("data").exit_code == 0
+    assert run("verify").stderr == ""
+
+
+def test_other_code_is_told(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    monkeypatch.setattr(tracking, "code_version", lambda *_: "of tomorrow")
+    reason = "trained by other code than today's"
+    assert run("plot", TOY).stderr == f"Warning: {TOY}: {reason}. This is as it was recorded; `dvc repro` trains anew\n"
+    assert project.exists()
+
+
+# --- diagnostics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "value", "wanted"),
+    [
+        (f"diagnose {TOY}", f"toys.{TOY}.step_size", "2/20", f"{TOY} was {OTHER}: `dvc repro train_toys` trains it"),
+        (f"diagnose {TOY}", f"toys.{TOY}.toy.curvatures", [20, 2], "toy.curvatures [20.0, 1.0], now [20.0, 2.0]"),
+        (f"diagnose {GD}", f"experiments.{GD}.model.activation", "relu", "model.activation tanh, now relu"),
+        (f"diagnose {GD}", f"experiments.{GD}.loss.name", "mse", "loss.name cross_entropy, now mse"),
+        ("measure exp5", f"experiments.{GD}.step_size", "2/45", "step_size 2/30, now 2/45: `dvc repro train@exp3"),
+        (f"measure {SGD}", f"experiments.{SGD}.step_size", "2/45", "step_size 2/50, now 2/45"),
+        (f"measure {SGD}", f"experiments.{SGD}.optimizer.batch_size", 16, "optimizer.batch_size 32, now 16"),
+        (f"measure {SGD}", f"experiments.{SGD}.optimizer.seed", 1, "optimizer.seed 0, now 1"),
+    ],
+)  # fmt: skip
+def test_a_diagnostic_refuses_the_settings_of_another_run(
+    command: str, setting: str, value: Any, wanted: str, project: Path
+) -> None:
+    changed(project, setting, value)
+    done = run(*command.split())
+    assert done.exit_code == 1
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "stages/diagnostics").exists()
+
+
+@pytest.mark.parametrize("command", [f"diagnose {GD}", "measure exp5"])
+def test_a_diagnostic_refuses_other_data_than_the_run_was_trained_on(command: str, project: Path) -> None:
+    changed(project, "profiles.quick.data.seed", 1)
+    assert run("data").exit_code == 0
+    done = run(*command.split())
+    assert done.exit_code == 1
+    assert f"{GD} was trained on other data than stages/data holds: `dvc repro train@{GD}`" in done.stderr
+    assert not (project / "stages/diagnostics").exists()
+
+
+def test_a_diagnostic_may_be_computed_otherwise(project: Path) -> None:
+    changed(project, "compute.chunk_size", 7)
+    assert run("diagnose", GD).exit_code == 0
+
+
+def test_what_was_measured_at_another_step_size_is_not_taken_for_this_run(project: Path) -> None:
+    """Its one snapshot, θ₀, is the same; the step from there is not."""
+    written = params()
+    written["profiles"]["quick"]["snapshot_every"] = 20
+
+    def at(step_size: str) -> store.Record:
+        written["experiments"][GD]["step_size"] = step_size
+        write_params(project, written)
+        assert run("train", GD).exit_code == 0
+        return store.load_record(folder_of(GD))
+
+    first = at("2/30")
+    assert run("measure", "exp5").exit_code == run("diagnose", GD).exit_code == 0
+    measured = store.load_record(folder_of(GD)).measured["tau_scan"].table
+    progress = first.trajectory["relative_progress"][0]
+    assert measured["relative_progress_of_step"].tolist() == [pytest.approx(progress, rel=1e-4)]
+    second = at("2/3")
+    assert store.last_snapshot(first.snapshots) == store.last_snapshot(second.snapshots)
+    assert second.measured == {}
+    assert run("measure", "exp5").exit_code == 0
+    measured = store.load_record(folder_of(GD)).measured["tau_scan"].table
+    assert second.trajectory["relative_progress"][0] != pytest.approx(progress, rel=1e-2)
+    progress = second.trajectory["relative_progress"][0]
+    assert measured["relative_progress_of_step"].tolist() == [pytest.approx(progress, rel=1e-4)]
