@@ -302,7 +302,7 @@ def test_a_measurement_that_was_cut_off_is_taken_without_another_training(monkey
         patch.setattr(pipeline, "measure_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SGD))
-    (cut_off_at,) = Path("stages/sweeps").rglob("origin.json")
+    (cut_off_at,) = Path("stages/sweeps").rglob("run.json")
     written = cut_off_at.stat().st_mtime_ns
     assert table(SGD).notna().all(axis=None)
     assert cut_off_at.stat().st_mtime_ns == written
