@@ -12,6 +12,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 from eosrepro.errors import ConfigError
@@ -21,8 +23,7 @@ KINDS = ("models", "losses", "data", "optimizers", "toys", "diagnostics", "figur
 
 def names(kind: str) -> list[str]:
     """Names of all members of one kind, e.g. `names("models")`, as they are written in params.yaml."""
-    package = importlib.import_module(f"eosrepro.{kind}")
-    members = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
+    members = [module.name for module in pkgutil.iter_modules(map(str, folders(kind))) if module.name[0] != "_"]
     return sorted(name.replace("_", "-") if kind == "data" else name for name in members)
 
 
@@ -41,6 +42,23 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     if not callable(member := getattr(module, identifier, None)):
         raise ConfigError(f"eosrepro/{kind}/{identifier}.py defines no function {identifier}, and that is its member")
     return cast(Callable[..., Any], member)
+
+
+def folders(kind: str) -> list[Path]:
+    """The folders that hold the members of one kind: that of this package, and those that others put on its path."""
+    return [Path(folder) for folder in importlib.import_module(f"eosrepro.{kind}").__path__]
+
+
+def file(kind: str, name: str) -> Path:
+    """The file of a member, in this package or in another.
+
+    Raises:
+        LookupError: no such member.
+    """
+    spec = find_spec(f"eosrepro.{kind}.{name.replace('-', '_')}")
+    if spec is None or spec.origin is None:
+        raise LookupError(f"no {name!r} in eosrepro/{kind}")
+    return Path(spec.origin)
 
 
 def missing(source: str, options: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eosrepro import __version__
+from eosrepro import __version__, screen
 from eosrepro.catalog import did_you_mean
 from eosrepro.completion import names
 from eosrepro.errors import SMALLER, EosreproError, is_out_of_memory
@@ -30,6 +30,10 @@ GOING_ON = ("train", "diagnose", "measure", "sweep")  # from where they were int
 class _Group(click.Group):
     """Ends known failures in one message and their exit code; names the nearest command for a mistyped one."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        screen.show_what_can_be_shown()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -43,7 +47,7 @@ class _Group(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"Error: {where}{error.strerror or error}", err=True)
             ctx.exit(1)
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ValueError) as error:
             if not is_out_of_memory(error):
                 raise
             click.echo(f"Error: out of memory ({error}). {SMALLER}", err=True)
@@ -79,7 +83,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _echo_json(content: Any) -> None:
     from eosrepro import store
 
-    click.echo(store.as_json(content))
+    click.echo(store.as_json(content, ascii_only=not screen.shows_all()))
 
 
 @main.command()
@@ -101,9 +105,12 @@ def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
     def on_runs(run: str | None, *, toys: bool, **options: Any) -> None:
         if (run is None) != toys:
             raise click.UsageError("name one RUN, or say --toys")
-        from eosrepro import config
+        from eosrepro import config, store
 
         loaded = config.load()
+        if toys:  # DVC looks for their folder where there are none too
+            folder_of = {"train": store.train_folder, "diagnose": store.diagnostics_folder}[command.__name__]
+            folder_of("toys", "").mkdir(parents=True, exist_ok=True)
         for name in loaded.toys if run is None else [run]:
             command(loaded, name, **options)
 
@@ -198,7 +205,7 @@ def report() -> None:
 @_as_json
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare two or more recorded RUNS: settings that differ, measures, and a picture of their curves."""
-    from eosrepro import compare, config, screen
+    from eosrepro import compare, config
 
     compared = compare.compare(config.load(), runs)
     if as_json:
@@ -225,7 +232,7 @@ def sync(run: str | None) -> None:
 def doctor(as_json: bool) -> None:
     """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
     try:
-        from eosrepro import doctor, screen
+        from eosrepro import doctor
     except ImportError as error:
         raise EosreproError(f"{error}: `make setup` installs what is missing") from None
 
@@ -243,7 +250,7 @@ def doctor(as_json: bool) -> None:
 @_as_json
 def list_(as_json: bool) -> None:
     """List runs, measurements and figures, and say what of each is up to date."""
-    from eosrepro import config, listing, screen
+    from eosrepro import config, listing
 
     listed = listing.entries(config.load())
     if as_json:
@@ -323,7 +330,8 @@ def show(run: str, as_json: bool) -> None:
     if as_json:
         _echo_json(load().resolved(run))
     else:
-        click.echo(yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=True), nl=False)
+        written = yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=screen.shows_all())
+        click.echo(written, nl=False)
 
 
 @config.command()
@@ -331,7 +339,7 @@ def schema() -> None:
     """Print the JSON Schema of params.yaml (the committed params.schema.json)."""
     from eosrepro.config import schema
 
-    click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(schema(), indent=2, ensure_ascii=not screen.shows_all()))
 
 
 @config.command()
@@ -344,9 +352,9 @@ def check(stamp: Path | None) -> None:
 
     loaded = load()
     if stamp:
-        from eosrepro import store
+        from eosrepro import pipeline
 
-        store.save_text(stamp, "params.yaml is valid\n")
+        pipeline.stamp(loaded, stamp)
     click.echo(
         f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
     )

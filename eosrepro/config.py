@@ -593,6 +593,16 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {_unknown(name, self.runs)}")
         return self.runs[name]
 
+    def members(self) -> set[tuple[str, str]]:
+        """(kind, name) of all members of the catalogue that are used."""
+        used = {("data", self.active.data.name)}
+        used |= {("optimizers", run.optimizer.name) for run in self.runs.values()}
+        used |= {("models", run.model.name) for run in self.experiments.values()}
+        used |= {("losses", run.loss.name) for run in self.experiments.values()}
+        used |= {("toys", run.toy.name) for run in self.toys.values()}
+        used |= {("diagnostics", measurement.diagnostic.name) for measurement in self.measurements.values()}
+        return used | {("figures", figure.name) for figure in self.figures.values()}
+
     def stage(self, work: Literal["train", "diagnose"], name: str) -> str:
         """The stage of dvc.yaml that trains a run, or measures its sharpness."""
         return f"{work}_toys" if name in self.toys else f"{work}@{name}"
@@ -668,8 +678,8 @@ def load(path: Path = PARAMS) -> Config:
 
 def validate(content: dict[str, Any], path: Path, *, reference: Path) -> Config:
     """The content of a params.yaml as a `Config`; `path` names it in errors, `reference` holds the published curves."""
-    if too_large := [*_too_large(content)]:
-        raise _refusal(path, too_large)
+    if findings := [*_unusable({key: value for key, value in content.items() if key != "templates"})]:
+        raise _refusal(path, findings)
     config = parse(Config, content, path)
     findings = [*_contradictions(config), *_missing_references(config, reference)]
     if findings:
@@ -746,12 +756,16 @@ def _has_more_than(most: int, content: Any) -> bool:
     return count > most
 
 
-def _too_large(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+def _unusable(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Values that nothing could be done with, wherever they stand."""
     if isinstance(content, int) and abs(content) > LARGEST:
-        yield place, f"found {_shown(content)}, should be within {LARGEST}"
+        yield place, f"found {_shown(content)}, should be at most {LARGEST}, and at least -{LARGEST}"
+    if isinstance(content, str) and re.search("[\ud800-\udfff]", content):
+        yield place, f"found {_shown(content)}, which holds half a character: write the character itself"
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
-        yield from _too_large(value, (*place, key))
+        yield from _unusable(key, (*place, key))
+        yield from _unusable(value, (*place, key))
 
 
 class _Composer(Composer):

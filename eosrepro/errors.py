@@ -27,9 +27,13 @@ class StoreError(EosreproError):
 SMALLER = "Make the model, data.n_examples or compute.chunk_size smaller, or take a larger machine"
 
 
+# What PyTorch, and NumPy of arrays beyond all addresses, say then.
+NO_ROOM = ("can't allocate memory", "out of memory", "array is too big", "Storage size calculation overflowed")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, NumPy or PyTorch, on the CPU or on a GPU, found no room for an array."""
     said = str(error)
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+        isinstance(error, (RuntimeError, ValueError)) and any(words in said for words in NO_ROOM)
     )

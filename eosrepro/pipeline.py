@@ -38,6 +38,23 @@ SHORT = 10.0  # seconds
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 
+def stamp(config: Config, path: Path) -> None:
+    """Stage `check`: a file that says that params.yaml is valid, for other stages to depend on.
+
+    Raises:
+        ConfigError: a member of another package is used, and dvc.yaml looks for its file in this project.
+    """
+    for kind, name in sorted(config.members()):
+        file, own = catalog.file(kind, name), Path("eosrepro", kind, f"{name.replace('-', '_')}.py")
+        if file.parent != Path(__file__).parent / kind and not own.exists():
+            raise ConfigError(
+                f"{name} of params.yaml lies in {file}, where DVC would not see it change: put a copy at {own}, or run "
+                "without DVC (`eosrepro train RUN`, and so on; see `eosrepro --help`)"
+            )
+    store.FIGURES.mkdir(exist_ok=True)  # stages depend on it, also where params.yaml has no figures
+    store.save_text(path, "params.yaml is valid\n")
+
+
 def make_data(config: Config) -> Dataset:
     """Stage `data`: the images of the profile, preprocessed, as one verified file."""
     made = dataset(config.active)
@@ -80,10 +97,17 @@ def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
     measurement = config.measurement(name)
     run, data = config.run(measurement.run), _data_of(config, measurement.run)
     snapshots = store.train_folder(run.folder, measurement.run) / "snapshots"
-    chosen = [path for path in store.snapshot_paths(snapshots) if int(path.stem) % measurement.every == 0]
+    made = store.snapshot_paths(snapshots)
+    chosen = [path for path in made if int(path.stem) % measurement.every == 0]
     diagnostic = measurement.diagnostic
     settings = {**diagnostic.options, "every": measurement.every}
     folder = store.diagnostics_folder(run.folder, measurement.run)
+    if len(chosen) == 1 < len(made):
+        print(
+            f"Warning: {name} is measured at iteration 0 alone: of the snapshots of {measurement.run}, one in "
+            f"{config.snapshot_every(measurement.run)} iterations, no other is divided by every: {measurement.every}",
+            file=sys.stderr,
+        )
     with _measured(folder, config, measurement.run, diagnostic, chosen, data, jobs) as table:
         store.save_measured(folder, diagnostic.name, store.Measured(table, settings), snapshots)
     _sync_unless_short(config, measurement.run, data, started)

@@ -3,9 +3,9 @@
     stages/unfinished/<stage and run>/lock       held while it runs: two processes never work at the same result
     stages/unfinished/<stage and run>/<key>/     its checkpoints, and the snapshots made so far
 
-The key is a digest of all that determines the result, down to the sources of this package. A stage that starts with
-another key starts afresh, and the state of the old one is removed. At success all of it is removed. DVC deletes the
-outputs of a stage before it runs it, so none of this lies in an output.
+The key is a digest of all that determines the result, down to the sources of this package and of all members. A stage
+that starts with another key starts afresh, and the state of the old one is removed. At success all of it is removed.
+DVC deletes the outputs of a stage before it runs it, so none of this lies in an output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from eosrepro import store
+from eosrepro import catalog, store
 from eosrepro.errors import StoreError
 from eosrepro.types import Position, Row
 
@@ -48,7 +48,7 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
 
     Args:
         result: where the stage puts what it makes.
-        key: whatever determines the result beside the sources of this package, the libraries and the machine.
+        key: whatever determines the result beside the sources, the libraries and the machine.
 
     Raises:
         StoreError: another process works at the same result, or the folder cannot be made.
@@ -236,8 +236,10 @@ def _machine() -> list[str]:
 
 @cache
 def _sources() -> str:
+    """A digest of this package and of all members, which may lie elsewhere."""
     package = Path(__file__).parent
+    members = {file for kind in catalog.KINDS for folder in catalog.folders(kind) for file in folder.glob("*.py")}
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    for path in sorted(members.union(package.rglob("*.py"))):
+        digest.update(os.path.relpath(path, package).encode() + path.read_bytes())
     return digest.hexdigest()

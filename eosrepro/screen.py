@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 IN_A_PIPE = 200  # columns: nothing there says how wide a line may be
 COLOURS: Mapping[str, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def show_what_can_be_shown() -> None:
+    """Let stdout write `\\u03b7` for an η that its encoding lacks, as Python lets stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def shows_all() -> bool:
+    """Whether stdout can show every character: where not, data for programs escape them in their own way."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def show_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

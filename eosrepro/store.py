@@ -336,9 +336,9 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
     save_text(path, as_json(content) + "\n")
 
 
-def as_json(content: Any) -> str:
+def as_json(content: Any, *, ascii_only: bool = False) -> str:
     """The same as text, for a reader in a pipe."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(content), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def load_json(path: Path) -> dict[str, Any]:

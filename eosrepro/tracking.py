@@ -47,6 +47,7 @@ from urllib.parse import unquote, urlsplit
 
 import torch
 
+from eosrepro import catalog
 from eosrepro.errors import EosreproError
 from eosrepro.settings import flattened
 from eosrepro.store import DATA, Measured, Record, sha256
@@ -148,9 +149,12 @@ def code_version(resolved: Mapping[str, Any], core: Iterable[str] = TRAINING_SOU
 
     A new model or an edited loss that this run does not use leaves it as it is.
     """
-    package = Path(__file__).parent
-    members = [f"{folder}/{resolved[key]['name']}.py" for key, folder in MEMBER_FOLDERS.items() if key in resolved]
-    return _digest([[source, (package / source).read_text("utf-8")] for source in (*core, *members)])
+    files = {source: Path(__file__).parent / source for source in core}
+    for key, kind in MEMBER_FOLDERS.items():
+        if key in resolved:
+            name = resolved[key]["name"]
+            files[f"{kind}/{name}.py"] = catalog.file(kind, name)
+    return _digest([[source, path.read_text("utf-8")] for source, path in files.items()])
 
 
 # --- live, while a run trains -----------------------------------------------------------------------------------------

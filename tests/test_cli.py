@@ -16,11 +16,12 @@ import pytest
 import yaml
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
+from dvc.repo import Repo
 
 from eosrepro import measuring, pipeline, problems, store, tracking
 from eosrepro.cli import main
 from eosrepro.config import load
-from tests.project import ROOT, all_params, environment, small_params, write_params
+from tests.project import ROOT, all_params, environment, small_params, write_params, write_project
 from tests.test_config import BROKEN, edited
 
 CLOSED_PORT = "http://127.0.0.1:9"  # an MLflow that is away
@@ -534,6 +535,111 @@ def test_the_tab_key_does_not_wait_for_torch() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment() | asked)
     assert done.stdout.splitlines() == ["plain,exp3_2over10", "plain,exp3_2over30", "set()"]
     assert done.stderr == ""
+
+
+# --- streams of any encoding ------------------------------------------------------------------------------------------
+
+PRINTING = ("list", "config show example1_2over39", "train example1_2over39", "diagnose example1_2over39",
+            "plot example1", "verify", "report", "--help", "train --help")  # fmt: skip
+PRINTING_DATA = ("list --json", "verify --json", "config show exp3_2over30 --json", "config schema", "doctor --json")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_every_command_prints_in_any_encoding(encoding: str, folder: Path, small: dict[str, Any]) -> None:
+    write_project(folder / "copy")  # with the dvc.yaml that `list` reads
+    shutil.copytree(folder / "copy", folder, dirs_exist_ok=True)
+    Repo.init(str(folder), no_scm=True).close()
+    small["figures"]["example1"]["title"] = small["mlflow"]["paper"] = "Größe 😀 η"
+    small["claims"]["example1_2over39_leaves"]["claim"] = "Größe 😀 η"
+    write_params(folder, small)
+    runner = CliRunner(charset=encoding)
+    for command in (*PRINTING, *PRINTING_DATA):
+        done = runner.invoke(main, command.split())
+        assert isinstance(done.exception, SystemExit | None), (command, done.exception)
+        printed = done.stdout_bytes.decode(
+            "utf-8" if encoding == "ascii" else encoding
+        )  # Click takes one for the other
+        assert printed, command
+        if command in PRINTING_DATA:
+            assert json.loads(printed), command
+        if command == "config show example1_2over39":
+            assert yaml.safe_load(printed) == load(folder / "params.yaml").resolved("example1_2over39")
+        if command == "list":
+            assert ("η = 2/39" if encoding == "utf-8" else r"\u03b7 = 2/39") in printed
+        if command == "verify --json":
+            assert json.loads(printed)["example1_2over39_leaves"]["claim"] == "Größe 😀 η"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "locale", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_a_process_in_such_a_locale_says_its_step_size(locale: dict[str, str]) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "eosrepro", "train", "example1_2over39"],
+        capture_output=True, text=True, check=False, env=environment() | {"MLFLOW_TRACKING_URI": CLOSED_PORT} | locale,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.startswith("example1_2over39: ended by max_steps")) == (0, True), done.stderr
+    assert r"(2/\u03b7 = 39)" in done.stderr
+
+
+# --- little is declared -----------------------------------------------------------------------------------------------
+
+
+def test_stages_make_what_dvc_looks_for_where_nothing_is_declared(folder: Path, small: dict[str, Any]) -> None:
+    """The rest of it, a `dvc repro`, is in tests/pipeline."""
+    write_params(folder, small | {"toys": {}, "figures": {}, "claims": {}})
+    for command in ("config check --stamp stages/valid", "train --toys", "diagnose --toys", "verify", "report"):
+        assert run(*command.split()).exit_code == 0, command
+    made = {str(path.relative_to(folder)) for path in (folder / "stages").rglob("toys")}
+    assert made == {"stages/train/toys", "stages/diagnostics/toys"}
+    assert (folder / "figures").is_dir()
+
+
+def test_a_measurement_at_the_start_alone_is_told(folder: Path, small: dict[str, Any]) -> None:
+    small["measurements"]["exp5"]["every"] = 7
+    write_params(folder, small)
+    for command in ("data", "train exp3_2over30"):
+        assert run(*command.split()).exit_code == 0
+    done = run("measure", "exp5")
+    assert done.exit_code == 0
+    assert "exp5: tau_scan of exp3_2over30 at 1 snapshots\n" in done.stdout
+    said = "Warning: exp5 is measured at iteration 0 alone: of the snapshots of exp3_2over30, one in 5 iterations"
+    assert said in done.stderr
+    small["measurements"]["exp5"]["every"] = 5
+    write_params(folder, small)
+    assert "Warning: exp5" not in run("measure", "exp5").stderr
+
+
+def test_an_array_beyond_all_addresses_is_one_line(folder: Path, small: dict[str, Any]) -> None:
+    for number in (10**12, 10**18, 2**63 - 8):
+        small["profiles"]["quick"]["data"]["n_examples"] = number
+        write_params(folder, small)
+        said = message(run("data"), exit_code=1)
+        assert said.startswith("Error: out of memory (")
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["my%20project ünï", "a 'q\"u#[x]*?$HOME;&{b}", "new\nline"])
+def test_stages_run_in_a_folder_of_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
+) -> None:
+    place = tmp_path / name
+    write_project(place)
+    Repo.init(str(place), no_scm=True).close()
+    write_params(place, small)
+    monkeypatch.chdir(place)
+    commands = (
+        "data",
+        "train exp3_2over30",
+        "diagnose exp3_2over30",
+        "measure exp5",
+        "plot exp3",
+        "verify",
+        "report",
+        "list",
+    )
+    assert [command for command in commands if run(*command.split()).exit_code] == []
 
 
 def test_version() -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,7 +18,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
-from eosrepro import catalog
+from eosrepro import catalog, config
 from eosrepro.config import (
     Claim,
     Config,
@@ -36,6 +37,7 @@ from eosrepro.errors import ConfigError
 from eosrepro.preprocessing import preprocess
 from eosrepro.statistics import STATISTICS
 from eosrepro.types import Stop
+from tests.conftest import small_problem
 from tests.project import PARAMS, ROOT, all_params
 
 TEXT = PARAMS.read_text(encoding="utf-8")
@@ -141,6 +143,14 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("measured never", edited("every: 5}", "every: 0}", after="\nmeasurements:"), ["measurements.exp5.every", "found 0", "greater than 0"]),
     ("minibatch of none", edited("batch_size: 32", "batch_size: 0"), ["optimizer.batch_size", "found 0", "greater than or equal to 1"]),
     ("toy by SGD", in_toy("optimizer: {name: gd}", "optimizer: {name: sgd}"), ["toys.example1_2over39.optimizer: sgd takes minibatches, and a toy has no examples"]),
+    ("seed beyond 64 bits", edited("n_nodes: 20, rtol: 1e-2, max_products: 200, seed: 0", "n_nodes: 20, rtol: 1e-2, max_products: 200, seed: 18446744073709551616"), ["measurements.spectrum.diagnostic.seed: found 18446744073709551616, should be at most 9223372036854775807"]),
+    ("negative seed of a diagnostic", edited("n_nodes: 20, rtol: 1e-2, max_products: 200, seed: 0", "n_nodes: 20, rtol: 1e-2, max_products: 200, seed: -1"), ["measurements.spectrum.diagnostic.seed: found -1", "greater than or equal to 0"]),
+    ("rtol of a segment below float32", edited("points: 5, rtol: 1e-2", "points: 5, rtol: 1e-7"), ["measurements.corollary_1.diagnostic.rtol: found 1e-07, should be at least 3.6e-06 in float32"]),
+    ("rtol of a spectrum below float32", edited("n_nodes: 20, rtol: 1e-2", "n_nodes: 20, rtol: 3e-6"), ["measurements.spectrum.diagnostic.rtol: found 3e-06, should be at least 3.6e-06 in float32"]),
+    ("rtol of 0", edited("points: 5, rtol: 1e-2", "points: 5, rtol: 0"), ["measurements.corollary_1.diagnostic.rtol: found 0, should be at least 3.6e-06"]),
+    ("rtol above 1", edited("points: 5, rtol: 1e-2", "points: 5, rtol: 2"), ["measurements.corollary_1.diagnostic.rtol: found 2", "less than or equal to 1"]),
+    ("more eigenvalues than products allowed", edited("n_nodes: 20, rtol: 1e-2, max_products: 200", "n_nodes: 20, rtol: 1e-2, max_products: 2"), ["measurements.spectrum.diagnostic: asks for k = 3 eigenvalues in max_products = 2 products"]),
+    ("as many taus as nobody can hold", edited("n_taus: 100", "n_taus: 1000000000000000000"), ["measurements.exp5.diagnostic.n_taus: found 1000000000000000000", "less than or equal to 1000000"]),
     # compute, sharpness, mlflow
     ("device", edited("device: auto", "device: gpu"), ["compute.device", "'gpu'", "'cpu' or 'cuda'"]),
     ("dtype", edited("dtype: float32", "dtype: flaot32"), ["compute.dtype", "did you mean 'float32'"]),
@@ -156,6 +166,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("more eigenvalues than products", edited("{k: 1,", "{k: 201,"), ["sharpness: asks for k = 201 eigenvalues in max_products = 200"]),
     ("no eigenvalues", edited("{k: 1,", "{k: 0,"), ["sharpness.k", "found 0"]),
     ("negative seed", edited("audit_every: 10, seed: 0", "audit_every: 10, seed: -1"), ["sharpness.seed", "found -1"]),
+    ("half a character", edited("experiment: eosrepro", 'experiment: "\\ud83d"'), [r"mlflow.experiment: found '\ud83d', which holds half a character"]),
     ("mlflow name", edited("experiment: eosrepro", "experiment: ''"), ["mlflow.experiment", "found ''", "should have at least 1 character"]),
     # experiments
     ("name of a run", edited("  exp1_relu:\n", "  exp1-relu:\n"), ["experiments.exp1-relu", "letters, digits and _"]),
@@ -171,6 +182,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("model option", in_exp3("{<<: *tanh}", "{<<: *tanh, widht: 3}"), [f"{EXP3}.model.widht", "did you mean 'width'", "depth"]),
     ("width of 0", in_exp3("{<<: *tanh}", "{<<: *tanh, width: 0}"), [f"{EXP3}.model.width", "found 0", "greater than or equal to 1"]),
     ("depth below 0", in_exp3("{<<: *tanh}", "{<<: *tanh, depth: -1}"), [f"{EXP3}.model.depth", "found -1"]),
+    ("endless depth", in_exp3("{<<: *tanh}", "{<<: *tanh, depth: 1000000}"), [f"{EXP3}.model.depth", "found 1000000", "less than or equal to 10000"]),
     ("width as text", in_exp3("{<<: *tanh}", "{<<: *tanh, width: wide}"), [f"{EXP3}.model.width", "'wide'", "integer"]),
     ("activation", in_exp3("{<<: *tanh}", "{<<: *tanh, activation: tahn}"), [f"{EXP3}.model.activation", "did you mean 'tanh'", "'elu'"]),
     ("template", edited("depth: 2, activation: tanh", "detph: 2, activation: tanh"), [f"{EXP3}.model.detph", "did you mean 'depth'"]),
@@ -193,7 +205,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("no step size", in_exp3("    step_size: 2/30\n", ""), [f"{EXP3}.step_size", "is missing"]),
     ("mistyped key", in_exp3("step_size: 2/30", "stepsize: 2/30"), [f"{EXP3}.stepsize", "did you mean 'step_size'", f"{EXP3}.step_size: is missing"]),
     ("seed as text", in_exp3("<<: *exp3", "<<: *exp3\n    seed: lucky"), [f"{EXP3}.seed", "'lucky'", "integer"]),
-    ("huge seed", in_exp3("<<: *exp3", f"<<: *exp3\n    seed: {2**64}"), [f"{EXP3}.seed", "less than"]),
+    ("huge seed", in_exp3("<<: *exp3", f"<<: *exp3\n    seed: {2**64}"), [f"{EXP3}.seed", "at most 9223372036854775807"]),
     ("snapshots", in_exp3("<<: *exp3", "<<: *exp3\n    snapshot_every: 0"), [f"{EXP3}.snapshot_every", "found 0"]),
     ("accuracy in %", in_exp3("{<<: *to_95_percent}", "{accuracy: 95, max_steps: 9}"), [f"{EXP3}.stop.accuracy", "found 95", "less than or equal to 1"]),
     ("stop without end", in_exp3("{<<: *to_95_percent}", "{accuracy: 0.95}"), [f"{EXP3}.stop.max_steps", "is missing"]),
@@ -317,6 +329,62 @@ def test_every_error_has_a_line_of_its_own(project: Callable[[str], Path]) -> No
         "toys.example2_quadratic.step_size",
         "toys.example2_tanh.step_size",
     ]
+
+
+PLACES = {
+    "models": "experiments.exp3_2over30.model",
+    "losses": "experiments.exp3_2over30.loss",
+    "optimizers": "experiments.exp3_2over30.optimizer",
+    "toys": "toys.example1_2over39.toy",
+    "data": "profiles.quick.data",
+    "diagnostics": "measurements.exp5.diagnostic",
+    "figures": "figures.exp3",
+}
+WHOLE_NUMBERS = [
+    (kind, name, parameter.name)
+    for kind in catalog.KINDS
+    for name in catalog.names(kind)
+    for parameter in inspect.signature(catalog.find(kind, name)).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY and re.search(r"\bint\b|Seed", str(parameter.annotation))
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), WHOLE_NUMBERS)
+def test_no_whole_number_of_a_member_is_beyond_64_bits(kind: str, name: str, option: str) -> None:
+    for number in (10**30, 2**64, 2**63, -(2**63)):
+        params = all_params()
+        *parents, last = PLACES[kind].split(".")
+        entry = reduce(lambda content, key: content[key], parents, params)
+        entry[last] = {"name": name, option: number}
+        with pytest.raises(
+            ConfigError, match=rf"^params\.yaml: {PLACES[kind]}\.{option}: found {number}, should be at"
+        ):
+            validate(params, Path("params.yaml"), reference=ROOT / "reference")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "option"), [each for each in WHOLE_NUMBERS if each[2] == "seed" and each[1] != "sharpness"]
+)
+def test_every_seed_has_the_same_bounds(kind: str, name: str, option: str) -> None:
+    schema = config._keys_of(catalog.find(kind, name), name, config._MemberKeys).model_json_schema()
+    bounds = schema["properties"][option]
+    assert (bounds["minimum"], bounds["maximum"]) == (0, 2**63 - 1)
+
+
+def test_the_largest_seed_works() -> None:
+    largest = 2**63 - 1
+    assert len(catalog.find("data", "digits")(n_examples=3, seed=largest).pixels) == 3
+    assert len(catalog.find("data", "photo-patches")(n_examples=10, seed=largest).pixels) == 10
+    optimizer = catalog.find("optimizers", "sgd")(step_size=0.1, seed=largest, batch_size=largest)
+    assert [len(batch) for batch in optimizer.minibatches(5, 0)] == [5]
+    objective, theta = small_problem()
+    (row,) = sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=100, audit_every=1, seed=largest)
+    assert row["sharpness"] == pytest.approx(row["audit_sharpness"], rel=1e-3)
+
+
+def test_what_rtol_may_be_hangs_on_the_precision(project: Callable[[str], Path]) -> None:
+    text = edited("points: 5, rtol: 1e-2", "points: 5, rtol: 1e-7").replace("dtype: float32", "dtype: float64")
+    assert load(project(text)).measurements["corollary_1"].diagnostic.options["rtol"] == 1e-7
 
 
 def test_contradictions_are_listed_together(project: Callable[[str], Path]) -> None:

@@ -56,7 +56,7 @@ def imagefolder(
         source={
             "name": "imagefolder",
             "rule": f"first {n_examples} of the permutation with seed {seed} of all images, sorted by class and path",
-            "classes": folder.classes,
+            "classes": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in folder.classes],
         },
     )
 

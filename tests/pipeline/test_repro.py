@@ -282,6 +282,41 @@ def test_without_the_tracking_server_only_the_last_stage_fails(
     assert repro(project) == {"track"}
 
 
+SECTIONS = {
+    "experiments": "exp3_2over30",
+    "toys": "example1_2over39",
+    "measurements": "exp5",
+    "figures": "example1 exp3",
+    "claims": "exp3_2over30_loss_falls example1_2over39_leaves",
+}
+
+
+@pytest.mark.parametrize(
+    "empty", [[*SECTIONS], *(pytest.param([each], marks=pytest.mark.slow) for each in SECTIONS)], ids=" ".join
+)
+def test_any_section_may_be_empty(empty: list[str], tmp_path: Path) -> None:
+    write_project(tmp_path)
+    little = params()
+    for section, names in SECTIONS.items():
+        little[section] = {name: little[section][name] for name in names.split() if section not in empty}
+    runs = little["experiments"] | little["toys"]
+    for section in ("figures", "measurements", "claims"):
+        declared = little[section].items()
+        little[section] = {
+            name: each for name, each in declared if {*each.get("runs", [each.get("run")])} <= runs.keys()
+        }
+    write_params(tmp_path, little)
+    assert run(tmp_path, "dvc", "init", "--no-scm", "--quiet").returncode == 0
+    ran = repro(tmp_path)
+    assert {"verify", "report", "track", "train_toys", "diagnose_toys"} <= ran
+    assert {name for name in ran if "@" in name} == {
+        *(f"{work}@{name}" for work in ("train", "diagnose") for name in little["experiments"]),
+        *(f"measure@{name}" for name in little["measurements"]),
+        *(f"figure@{name}" for name in little["figures"]),
+    }
+    assert repro(tmp_path) == set()
+
+
 @pytest.mark.slow
 def test_a_killed_repro_goes_on_from_the_last_checkpoint(project: Path, change: Callable[[str, Any], None]) -> None:
     change("profiles.quick.max_steps", 15_000)
