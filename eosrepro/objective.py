@@ -61,7 +61,7 @@ class Objective:
     parts: Sequence[Part]
     n_examples: int
     of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None for a toy
-    quantum: float = 0.0  # how far f is rounded however small it is
+    quantum: float = 0.0  # how far f is rounded, however small it is
 
     def batch(self, indices: Tensor) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
@@ -212,8 +212,8 @@ def _refuse_without_derivatives(objective: Objective, theta: Tensor) -> None:
 def _refuse_wrong_products(objective: Objective, theta: Tensor) -> None:
     """Hold Hessian products in float64 to central differences of the gradient, half as far apart the second time.
 
-    Truncation makes these differ from each other three times as much as the closer one from the truth, and a kink
-    between their points does no less. A product that is further away is wrong.
+    By truncation the closer one is off by a third of what they differ by, and by a kink of f by twice that. A product
+    that is further from it is wrong.
     """
     hvp, eps = objective.hvp(theta), torch.finfo(theta.dtype).eps
     seeded = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)

@@ -13,7 +13,9 @@ from tests.project import PARAMS, ROOT, all_params
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return validate(all_params(), PARAMS, reference=ROOT / "reference")
+    params = all_params()
+    params["compute"]["threads"] = 1
+    return validate(params, PARAMS, reference=ROOT / "reference")
 
 
 @pytest.mark.parametrize("name", ["exp3_2over60", "example4"])
