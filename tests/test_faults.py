@@ -205,7 +205,7 @@ def test_a_model_too_large_for_this_machine_is_refused_before_it_is_made(folder:
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("width", [10**20, 10**10])
+@pytest.mark.parametrize("width", [10**18, 10**10])
 def test_a_model_too_large_to_count_is_one_line(width: int, folder: Path) -> None:
     params = small_params()
     params["experiments"][GD]["model"] |= {"width": width}

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import eosrepro.losses
 import eosrepro.optimizers
-from eosrepro import catalog, config, pipeline, resuming, store
+from eosrepro import catalog, config, outdated, resuming, store
 from eosrepro.cli import main
 from eosrepro.errors import ConfigError
 from eosrepro.types import Row
@@ -118,14 +118,14 @@ def test_a_member_of_another_package_trains_and_is_known_by_its_own_file(half: P
         done = CliRunner().invoke(main, [command, "example1_2over39"])
         assert done.exit_code == 0, done.output
     loaded = config.load()
-    record = store.load_record("example1_2over39", "toys/example1", loaded.run("example1_2over39").step_size)
+    record = store.load_record(store.train_folder("toys/example1", "example1_2over39"))
     # f = 20θ₁² + θ₂²: with half of η = 2/39, θ₁ is multiplied by 1 − 40/39 in each step.
     first = record.trajectory["loss"][0] - 0.1**2
     assert record.trajectory["loss"][1] == pytest.approx(first / 39**2 + 0.1**2 * (1 - 2 / 39) ** 2, rel=1e-12)
-    assert pipeline.is_current(loaded, record, None)
+    assert outdated.outdated(loaded, record) == ""
 
     half.write_text(HALF + "# edited")
-    assert not pipeline.is_current(loaded, record, None)
+    assert outdated.outdated(loaded, record) == "trained by other code than today's"
 
 
 def test_an_edit_of_a_member_of_another_package_starts_afresh(half: Path) -> None:

@@ -29,7 +29,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
-from eosrepro import store, tracking
+from eosrepro import catalog, store, tracking
 from eosrepro.errors import EosreproError
 from eosrepro.store import Record
 from eosrepro.types import Outcome, Row
@@ -436,6 +436,7 @@ def test_fingerprint_follows_settings_data_and_sources(monkeypatch: pytest.Monke
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text((package / source).read_text("utf-8") if (package / source).exists() else "")
     monkeypatch.setattr(tracking, "__file__", str(tmp_path / "package" / "tracking.py"))
+    monkeypatch.setattr(catalog, "file", lambda kind, name: tmp_path / "package" / kind / f"{name}.py")
     assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
     (tmp_path / "package/models/unused.py").write_text("# a model this run does not use\n")
     assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
