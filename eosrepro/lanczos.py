@@ -152,7 +152,7 @@ def top_eigenpairs(
         extra: how many Ritz pairs to add, as far as there are any. They are not waited for, and their residuals say how
             good they are.
         density: probability density at 0 of the component of a single start, as of norm 1, along the eigenvector
-            sought; None: √(P/2π), that of a random start.
+            sought; None: √(P/2π), that of a random start; 0: a larger one may be hidden, as where the values are rough.
 
     Raises:
         NotConvergedError: rtol was not reached within max_products.
@@ -171,8 +171,11 @@ def top_eigenpairs(
     generator = torch.Generator().manual_seed(SEED)
     further = [random_unit(starts[0], generator) for _ in range(k - len(starts))]
     starts = torch.stack([*starts, *further])
-    spaces = krylov_spaces(matvec, starts, max_products)
-    space = _converged(spaces, k, rtol, (density or sqrt(size / (2 * pi))) if len(starts) == 1 else 0.0)
+    if len(starts) > 1:
+        density = 0.0
+    elif density is None:
+        density = sqrt(size / (2 * pi))
+    space = _converged(krylov_spaces(matvec, starts, max_products), k, rtol, density)
     count = min(k + extra, len(space.values))
     values, residuals = space.values.flip(0).tolist(), space.residuals.flip(0).tolist()
     vectors = space.ritz_vectors(count)
@@ -186,7 +189,7 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
 
 
 def _converged(spaces: Iterable[Subspace], k: int, rtol: float, density: float) -> Subspace:
-    """The first of the spaces in which the k largest pairs have converged; `density` is 0 for several starts."""
+    """The first of the spaces in which the k largest pairs have converged."""
     for space in spaces:
         if space.exhausted:
             return space

@@ -224,7 +224,7 @@ def test_the_random_part_of_a_start_finds_what_the_sketch_does_not_see() -> None
 
 
 def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
-    """The end of a run that diverged: the loss and gradient of a deep linear network are finite, its Hessian is not."""
+    """As where a run diverged: loss and gradient of a deep linear network are finite, products with its Hessian not."""
     objective, theta = sixty_digits(width=8, depth=4, loss=mse(), dtype=torch.float32, activation="linear")
     snapshots = [(0, theta), (1, 1e4 * theta), (2, theta)]
     fine, empty, again = sharpness(objective, snapshots, k=2, rtol=3e-3, max_products=200, audit_every=1, seed=0)
