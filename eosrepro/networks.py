@@ -125,9 +125,8 @@ def _is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
 # --- the trial --------------------------------------------------------------------------------------------------------
 
 
-def probe(module: nn.Module) -> Tensor:
-    """A point near the start of the module, (P,), at which no parameter is 0 and so hides what comes before it."""
-    start = flattened(module)
+def near_by(start: Tensor) -> Tensor:
+    """A point near the start, (P,), at no kink, where no parameter is 0 and so hides what comes before it."""
     return start + 0.01 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
 
 
@@ -170,7 +169,7 @@ def refuse_unless_function(
 
 def near(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
     """Whether two ways to the same numbers differ by rounding at most: half of the digits of `dtype` agree."""
-    tolerance = sqrt(torch.finfo(dtype).eps) * float(one.abs().max())
+    tolerance = sqrt(torch.finfo(dtype).eps) * float(one.nan_to_num().abs().max())
     return torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
 
 

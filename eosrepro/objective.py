@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from eosrepro.errors import ConfigError, is_out_of_memory
-from eosrepro.networks import as_function, flattened, leading_layer, near, probe, refuse_unless_function, trained
+from eosrepro.networks import as_function, flattened, leading_layer, near, near_by, refuse_unless_function, trained
 from eosrepro.types import Dataset, Evaluation, HessianProduct, Loss, Toy
 
 # θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
@@ -157,7 +157,7 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    whole, leading, theta = as_function(module), leading_layer(module), probe(module)
+    whole, leading, theta = as_function(module), leading_layer(module), near_by(flattened(module))
     ends = torch.tensor([0, -1])  # two examples
     expected = refuse_unless_function(module, whole, loss, inputs[ends], targets[ends], theta)
 
@@ -268,5 +268,5 @@ def toy_problem(toy: Toy, start: Sequence[float]) -> tuple[Objective, Tensor]:
     theta = torch.tensor(start, dtype=torch.float64)
     objective = Objective(len(start), [lambda theta: (toy(theta).double(), theta.new_tensor(nan))], 1)
     _refuse_without_derivatives(objective, theta)
-    _refuse_wrong_products(objective, theta)
+    _refuse_wrong_products(objective, near_by(theta))
     return objective, theta

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune, vector_to_parameters
 
 from eosrepro.data.digits import digits
-from eosrepro.errors import ConfigError
+from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
@@ -25,7 +25,7 @@ from eosrepro.objective import LinearFirst, Objective, network_objective, networ
 from eosrepro.optimizers.gd import gd
 from eosrepro.preprocessing import preprocess
 from eosrepro.training import minimise
-from eosrepro.types import Dataset, Loss, Stop
+from eosrepro.types import Dataset, Loss, Stop, Toy
 from tests.conftest import small_dataset
 
 Make = Callable[[], nn.Module]
@@ -570,6 +570,32 @@ def test_parameters_of_several_dtypes_are_refused() -> None:
     module[3].double()
     with pytest.raises(ConfigError, match=r"torch\.float32 and torch\.float64"):
         network_objective(module, cross_entropy(), data.inputs, data.targets, chunk_size=40)
+
+
+@pytest.mark.parametrize(
+    ("toy", "start"),
+    [
+        (lambda theta: theta.relu().square().sum(), [0.0]),  # its second derivative jumps at the start
+        (lambda theta: theta.abs().sum(), [0.0, 1.0]),
+        (lambda theta: (1e5 * theta).sin().sum(), [0.3]),  # differences are too far apart for it
+        (lambda theta: theta.sum(), [0.3]),
+        (lambda theta: 0 * theta.sum(), [0.0]),
+    ],
+)
+def test_differences_that_say_nothing_of_a_hessian_refuse_no_function(toy: Toy, start: list[float]) -> None:
+    objective, theta = toy_problem(toy, start)
+    assert objective.hvp(theta)(torch.ones_like(theta)).shape == theta.shape
+
+
+def test_outputs_that_are_nan_are_left_to_the_training_to_name() -> None:
+    def broken() -> nn.Module:
+        module = plain()
+        nn.init.constant_(module[3].bias, float("nan"))
+        return module
+
+    objective, theta = problem(broken)
+    with pytest.raises(DataError, match="the loss at initialisation is nan"):
+        next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
 
 
 def test_a_toy_without_second_derivatives_is_refused() -> None:
