@@ -302,6 +302,19 @@ def test_the_known_density_of_a_start_saves_products() -> None:
     assert informed.products < random.products
 
 
+def test_a_start_is_taken_for_random_where_nothing_is_known_of_it() -> None:
+    """The component of a random unit vector along a given one is nearly normal, with variance 1/P."""
+    diagonal = close_pair()
+    density = (len(diagonal) / (2 * np.pi)) ** 0.5
+
+    def products(**known: float) -> list[int]:
+        starts = (start_vector(len(diagonal), seed=seed) for seed in range(10))
+        return [top_eigenpairs(lambda v: diagonal * v, start, rtol=3e-3, **known)[0].products for start in starts]
+
+    assert products() == products(density=density)
+    assert sum(products(density=density / 3)) < sum(products()) < sum(products(density=3 * density))
+
+
 def test_the_polynomial_bounds_what_a_start_has_of_a_larger_eigenvector() -> None:
     diagonal = close_pair()
     start = with_component(1e-6, len(diagonal), seed=0)
