@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name: {"run": RUN, "source": source, "diagnostic": diagnostic, "every": 1}
         for name, diagnostic in diagnostics.items()
     }
-    params["figures"] = {"exp3": params["figures"]["exp3"] | {"runs": {RUN: "η = 10"}}}
+    params["figures"] = {"exp3": params["figures"]["exp3"] | {"runs": {RUN: "η = {step_size}"}}}
     params["toys"] = {}
     params["claims"] = {name: claim for name, claim in params["claims"].items() if claim["run"] == RUN}
     (tmp_path / "reference").symlink_to(ROOT / "reference")
