@@ -29,6 +29,7 @@ from eosrepro.errors import ConfigError
 from eosrepro.types import Dataset
 
 SWEEPS = store.STAGES / "sweeps"
+ALONG_A_LINE = ("lines.py", "spectrum.py")  # what measurements are made with beside tracking.MEASURING_SOURCES
 EVENTS = ("onset", "first_above", "first_outside", "run_length")  # statistics that are iterations
 
 
@@ -165,8 +166,9 @@ def _record(variant: Config, sweep: Sweep, folder: Path) -> store.Record:
     settings = [each.model_dump(mode="json") for each in measurements]
     if measures_sharpness := _needs_sharpness(sweep):
         settings.append(variant.sharpness.model_dump())
-    sources = {*tracking.MEASURING_SOURCES, *(f"diagnostics/{each.diagnostic.name}.py" for each in measurements)}
-    key = json.dumps([made_by, settings, tracking.code_version({}, sorted(sources))], sort_keys=True)
+    members = [store.sha256(catalog.file("diagnostics", each.diagnostic.name)) for each in measurements]
+    code = [tracking.code_version({}, tracking.MEASURING_SOURCES + ALONG_A_LINE), *members]
+    key = json.dumps([made_by, settings, code], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     trained, snapshots = place / "run.json", place / "snapshots"  # the last file of a training
     measured = place / "measured"
@@ -184,9 +186,8 @@ def _record(variant: Config, sweep: Sweep, folder: Path) -> store.Record:
 
 def _measurements(variant: Config, sweep: Sweep) -> list[Measurement]:
     """The measurements of params.yaml that tell a quantity of the sweep."""
-    asked = {quantity for measure in sweep.measures.values() for quantity in (measure.quantity, measure.against)}
     of_run = [each for each in variant.measurements.values() if each.run == sweep.run]
-    return [each for each in of_run if asked & {*catalog.quantities(each.diagnostic.name)}]
+    return [each for each in of_run if _asked(sweep) & {*catalog.quantities(each.diagnostic.name)}]
 
 
 @lru_cache(maxsize=1)
@@ -199,8 +200,13 @@ def _checksum(data: Dataset) -> str:
 
 
 def _needs_sharpness(sweep: Sweep) -> bool:
-    asked = [quantity for measure in sweep.measures.values() for quantity in (measure.quantity, measure.against)]
-    return any(re.match("sharpness|eigenvalue_", quantity or "") for quantity in asked)
+    return any(re.match("sharpness|eigenvalue_", quantity) for quantity in _asked(sweep))
+
+
+def _asked(sweep: Sweep) -> set[str]:
+    """The quantities that its measures take."""
+    quantities = (each for measure in sweep.measures.values() for each in (measure.quantity, measure.against))
+    return {quantity for quantity in quantities if quantity}
 
 
 def _measured(sweep: Sweep, record: store.Record) -> dict[str, float]:
