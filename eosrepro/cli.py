@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +143,8 @@ def diagnose(config: Config, run: str, jobs: int) -> None:
     table = pipeline.diagnose(config, run, jobs=jobs)
     first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
     largest = table["sharpness"].max()
-    click.echo(
-        f"{run}: sharpness {first:.4g} → {last:.4g}, at most {largest:.4g}; {products:.1f} Hessian products each"
-    )
+    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
+    click.echo(f"{run}: sharpness {ends}, at most {largest:.4g}; {products:.1f} Hessian products each")
     missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - config.sharpness.rtol)]
     if len(missed):
         steps = ", ".join(map(str, missed["step"]))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eosrepro.objective import LinearFirst, Objective, Part
+from eosrepro.objective import LinearFirst, Objective, Part, is_lost
 
 
 class LinePoint(NamedTuple):
@@ -161,10 +161,9 @@ def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole
     return part.inputs @ inputs.T
 
 
-def is_lost(theta: Tensor, update: Tensor) -> bool:
-    """Whether rounding takes more than half of the step u from θ − u, (P,) both: then L and RP are not of this step."""
-    sq_norm = dot(update, update)
-    return 2 * abs(sq_norm - dot(theta - (theta - update), update)) > sq_norm
+def step_is_lost(theta: Tensor, update: Tensor) -> bool:
+    """As `is_lost`, of a step u from θ, both (P,)."""
+    return is_lost(dot(update, update), dot(theta - (theta - update), update))
 
 
 def dot(left: Tensor, right: Tensor) -> float:

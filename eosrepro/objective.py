@@ -116,6 +116,16 @@ class Objective:
         return _RebuiltGraphs(self, theta)
 
 
+def is_lost(update_sq_norm: float, taken: float) -> bool:
+    """Whether rounding takes more than half of the step u from θ − u: then L and RP are not of this step.
+
+    Args:
+        update_sq_norm: ‖u‖².
+        taken: ⟨θ − (θ − u), u⟩, which would be ‖u‖² without rounding.
+    """
+    return 2 * abs(update_sq_norm - taken) > update_sq_norm
+
+
 class _KeptGraph:
     def __init__(self, part: Part, theta: Tensor) -> None:
         self._leaf = theta.detach().requires_grad_()

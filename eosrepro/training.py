@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.errors import ConfigError, DataError
-from eosrepro.objective import Objective
+from eosrepro.objective import Objective, is_lost
 from eosrepro.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
 
 
@@ -92,11 +92,10 @@ def _row(
     update: Tensor,
     taken: float,
 ) -> Row:
-    """`taken` is ⟨θ_t − θ_{t+1}, u_t⟩, which would be ‖u_t‖² without rounding."""
     update_dot_grad = update.dot(grad).item()
     update_dot_next_grad = update.dot(next_grad).item()
     update_sq_norm = update.dot(update).item()
-    lost = 2 * abs(update_sq_norm - taken) > update_sq_norm
+    lost = is_lost(update_sq_norm, taken)
     progress = objective.relative_progress(here, following.loss, update_dot_grad)
     return Row(
         step=step,

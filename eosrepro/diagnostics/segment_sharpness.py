@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.lanczos import random_unit, top_eigenpairs
-from eosrepro.lines import dot, is_lost
+from eosrepro.lines import dot, step_is_lost
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast, Evaluation, Rtol, Seed
 
@@ -76,6 +76,6 @@ def segment_sharpness(
 
 def _progress(objective: Objective, theta: Tensor, here: Evaluation, step_size: float) -> float:
     update = step_size * here.grad
-    if is_lost(theta, update):
+    if step_is_lost(theta, update):
         return nan
     return objective.relative_progress(here, objective.loss(theta - update), step_size * dot(here.grad, here.grad))

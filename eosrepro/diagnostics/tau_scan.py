@@ -11,7 +11,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from torch import Tensor
 
-from eosrepro.lines import along, dot, is_lost
+from eosrepro.lines import along, dot, step_is_lost
 from eosrepro.objective import Objective
 from eosrepro.types import AtLeast, AtMost
 
@@ -56,7 +56,7 @@ def tau_scan(
     for step, theta in snapshots:
         here = objective.value_and_grad(theta)
         sq_norm = dot(here.grad, here.grad)
-        if not step_size * sq_norm or is_lost(theta, step_size * here.grad):
+        if not step_size * sq_norm or step_is_lost(theta, step_size * here.grad):
             yield TauScan(step, nan, nan, nan, nan, nan, nan, slopes=0)
             continue
         losses: dict[float, float] = {}
