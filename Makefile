@@ -39,7 +39,7 @@ lint: $(READY) ## style, types and the order of imports
 	ruff check . && ruff format --check . && mypy && lint-imports --no-cache
 
 bench: $(READY) ## measure the speed ratios
-	eosrepro bench
+	python -m benchmarks
 
 ui: $(READY) ## open the MLflow UI on this project's runs
 	eosrepro ui

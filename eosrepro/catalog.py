@@ -18,6 +18,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 from eosrepro.errors import ConfigError
 
+PACKAGE = Path(__file__).parent
 KINDS = ("models", "losses", "data", "optimizers", "toys", "diagnostics", "figures")
 
 

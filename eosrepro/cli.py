@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eosrepro import __version__, screen
+from eosrepro import __version__
 from eosrepro.catalog import did_you_mean
-from eosrepro.completion import names
 from eosrepro.errors import SMALLER, EosreproError, is_out_of_memory
+from eosrepro.tools.completion import names
+from eosrepro.views import terminal
 
 if TYPE_CHECKING:
-    from eosrepro.config import Config
+    from eosrepro.config.params import Config
 
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
 
@@ -32,7 +33,7 @@ class _Group(click.Group):
     """Ends known failures in one message and their exit code; names the nearest command for a mistyped one."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        screen.show_what_can_be_shown()
+        terminal.show_what_can_be_shown()
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -72,7 +73,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how schedulers and containers say Ctrl-C
     if "DVC_STAGE" in os.environ:
-        from eosrepro.processes import die_with_parent
+        from eosrepro.stages.processes import die_with_parent
 
         die_with_parent()
 
@@ -82,17 +83,18 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _echo_json(content: Any) -> None:
-    from eosrepro import store
+    from eosrepro.records import files
 
-    click.echo(store.as_json(content, ascii_only=not screen.shows_all()))
+    click.echo(files.as_json(content, ascii_only=not terminal.shows_all()))
 
 
 @main.command()
 def data() -> None:
     """Write the training data of the profile as one verified file."""
-    from eosrepro import config, pipeline
+    from eosrepro.config.load import load
+    from eosrepro.stages.data import make_data
 
-    dataset = pipeline.make_data(config.load())
+    dataset = make_data(load())
     shape = " × ".join(map(str, dataset.inputs.shape[1:]))
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
 
@@ -106,11 +108,12 @@ def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
     def on_runs(run: str | None, *, toys: bool, **options: Any) -> None:
         if (run is None) != toys:
             raise click.UsageError("name one RUN, or say --toys")
-        from eosrepro import config, store
+        from eosrepro.config.load import load
+        from eosrepro.records.places import diagnostics_folder, train_folder
 
-        loaded = config.load()
+        loaded = load()
         if toys:  # DVC looks for their folder where there are none too
-            folder_of = {"train": store.train_folder, "diagnose": store.diagnostics_folder}[command.__name__]
+            folder_of = {"train": train_folder, "diagnose": diagnostics_folder}[command.__name__]
             folder_of("toys", "").mkdir(parents=True, exist_ok=True)
         for name in loaded.toys if run is None else [run]:
             command(loaded, name, **options)
@@ -122,9 +125,9 @@ def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
 @_for_each_run
 def train(config: Config, run: str) -> None:
     """Train the experiment or toy RUN of params.yaml."""
-    from eosrepro import pipeline
+    from eosrepro.stages import train as stage
 
-    ended = pipeline.train(config, run)
+    ended = stage.train(config, run)
     click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
@@ -138,9 +141,9 @@ _jobs = click.option(
 @_for_each_run
 def diagnose(config: Config, run: str, jobs: int) -> None:
     """Measure the sharpness on the snapshots of RUN."""
-    from eosrepro import pipeline
+    from eosrepro.stages import diagnose as stage
 
-    table = pipeline.diagnose(config, run, jobs=jobs)
+    table = stage.diagnose(config, run, jobs=jobs)
     first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
     largest = table["sharpness"].max()
     ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
@@ -160,10 +163,11 @@ def diagnose(config: Config, run: str, jobs: int) -> None:
 @_jobs
 def measure(measurement: str, jobs: int) -> None:
     """Make the MEASUREMENT of params.yaml on the snapshots of its run."""
-    from eosrepro import config, pipeline
+    from eosrepro.config.load import load
+    from eosrepro.stages.diagnose import measure as measure
 
-    loaded = config.load()
-    table = pipeline.measure(loaded, measurement, jobs=jobs)
+    loaded = load()
+    table = measure(loaded, measurement, jobs=jobs)
     declared = loaded.measurement(measurement)
     click.echo(f"{measurement}: {declared.diagnostic.name} of {declared.run} at {len(table)} snapshots")
 
@@ -172,32 +176,37 @@ def measure(measurement: str, jobs: int) -> None:
 @click.argument("figure", shell_complete=names("figures"))
 def plot(figure: str) -> None:
     """Draw FIGURE of params.yaml from recorded tables."""
-    from eosrepro import config, pipeline
+    from eosrepro.config.load import load
+    from eosrepro.stages import figure as stage
 
-    click.echo(f"wrote {pipeline.plot(config.load(), figure)}")
+    click.echo(f"wrote {stage.plot(load(), figure)}")
 
 
 @main.command()
 @_as_json
 def verify(as_json: bool) -> None:
     """Say of each declared claim whether the recorded runs bear it out."""
-    from eosrepro import claims, config, pipeline, store
+    from eosrepro.config.load import load
+    from eosrepro.records.places import VERIFY
+    from eosrepro.stages import verify as stage
+    from eosrepro.verdicts import claims
 
-    verdicts = pipeline.verify(config.load())
+    verdicts = stage.verify(load())
     if as_json:
         _echo_json(claims.as_json(verdicts))
         return
     counts = claims.counts(verdicts)
     summary = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    click.echo(f"claims: {summary}; see {store.VERIFY / 'claims.md'}")
+    click.echo(f"claims: {summary}; see {VERIFY / 'claims.md'}")
 
 
 @main.command()
 def report() -> None:
     """Write all that is recorded as one HTML page that needs no network."""
-    from eosrepro import config, pipeline
+    from eosrepro.config.load import load
+    from eosrepro.stages import report as stage
 
-    click.echo(f"wrote {pipeline.report(config.load())}")
+    click.echo(f"wrote {stage.report(load())}")
 
 
 @main.command()
@@ -205,14 +214,15 @@ def report() -> None:
 @_as_json
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare two or more recorded RUNS: settings that differ, measures, and a picture of their curves."""
-    from eosrepro import compare, config
+    from eosrepro.config.load import load
+    from eosrepro.tools import compare
 
-    compared = compare.compare(config.load(), runs)
+    compared = compare.compare(load(), runs)
     if as_json:
         _echo_json({**vars(compared), "figure": str(compared.figure)})
         return
     for title, head, rows in compare.tables(compared):
-        screen.show_table(title, head, rows)
+        terminal.show_table(title, head, rows)
     click.echo(f"wrote {compared.figure}")
 
 
@@ -223,15 +233,17 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
 )
 def sync(run: str | None, stamp: Path | None) -> None:
     """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
-    from eosrepro import config, pipeline, store
+    from eosrepro.config.load import load
+    from eosrepro.records.files import save_text
+    from eosrepro.stages import track
 
-    loaded = config.load()
+    loaded = load()
     if stamp:
         stamp.unlink(missing_ok=True)
-    if not pipeline.sync(loaded, run):
+    if not track.sync(loaded, run):
         raise EosreproError("MLflow does not have everything: see the warnings above")
     if stamp:
-        store.save_text(stamp, "MLflow is up to date with the recorded files\n")
+        save_text(stamp, "MLflow is up to date with the recorded files\n")
     click.echo("MLflow is up to date with the recorded files")
 
 
@@ -240,7 +252,7 @@ def sync(run: str | None, stamp: Path | None) -> None:
 def doctor(as_json: bool) -> None:
     """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
     try:
-        from eosrepro import doctor
+        from eosrepro.tools import doctor
     except ImportError as error:
         raise EosreproError(f"{error}: `make setup` installs what is missing") from None
 
@@ -249,7 +261,7 @@ def doctor(as_json: bool) -> None:
         _echo_json([vars(check) for check in checks])
     else:
         rows = [[check.state, check.name, check.found] for check in checks]
-        screen.show_table("", ["state", "of", "found, and what to do"], rows)
+        terminal.show_table("", ["state", "of", "found, and what to do"], rows)
     if any(check.state == "problem" for check in checks):
         raise SystemExit(1)
 
@@ -258,14 +270,15 @@ def doctor(as_json: bool) -> None:
 @_as_json
 def list_(as_json: bool) -> None:
     """List runs, measurements and figures, and say what of each is up to date."""
-    from eosrepro import config, listing
+    from eosrepro.config.load import load
+    from eosrepro.tools import listing
 
-    listed = listing.entries(config.load())
+    listed = listing.entries(load())
     if as_json:
         _echo_json(listing.as_records(listed))
         return
     for title, head, rows in listing.tables(listed):
-        screen.show_table(title, head, rows)
+        terminal.show_table(title, head, rows)
     if any(state.word != "up to date" for entry in listed for state in entry.states.values()):
         click.echo("`dvc repro` brings all of it up to date; `dvc repro STAGE`, such as figure@exp3, a part")
 
@@ -274,40 +287,9 @@ def list_(as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def sweep(file: Path) -> None:
     """Run the variants of an experiment that FILE declares, and tabulate them."""
-    from eosrepro import sweeps
+    from eosrepro.tools import sweeps
 
     click.echo(f"wrote {sweeps.run(file)}")
-
-
-@main.command()
-@click.option(
-    "--examples", type=click.IntRange(min=10), default=5000, show_default=True, help="Number of examples N, in tens."
-)
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Measurements of each candidate."
-)
-@click.option(
-    "--steps", type=click.IntRange(min=0), default=400, show_default=True, help="Iterations of the run past the edge."
-)
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU if any.",
-)
-@_as_json
-def bench(examples: int, rounds: int, steps: int, threads: int, device: str, as_json: bool) -> None:
-    """Measure speed as ratios against baselines in this process; takes minutes."""
-    from eosrepro import bench, problems
-
-    chosen = problems.device(device)
-    results = bench.bench(n_examples=examples, rounds=rounds, steps=steps, threads=threads, device=chosen)
-    if as_json:
-        _echo_json(bench.as_records(results))
-    else:
-        click.echo(bench.as_markdown(results))
 
 
 @main.command()
@@ -316,16 +298,17 @@ def bench(examples: int, rounds: int, steps: int, threads: int, device: str, as_
 )
 def ui(port: int) -> None:
     """Open the MLflow UI on this project's runs, after bringing it up to date from recorded files."""
-    from eosrepro import tracking
+    from eosrepro.views.mlflow.server import serve
 
-    tracking.serve(port, _catch_up)
+    serve(port, _catch_up)
 
 
 def _catch_up() -> None:
-    from eosrepro import config, pipeline
+    from eosrepro.config.load import load
+    from eosrepro.stages import track
 
     try:
-        pipeline.sync(config.load())
+        track.sync(load())
     except (EosreproError, OSError) as error:  # the runs that MLflow has can be looked at all the same
         click.echo(f"Warning: {error}", err=True)
 
@@ -342,21 +325,21 @@ def show(run: str, as_json: bool) -> None:
     """Print the resolved settings of the experiment or toy RUN."""
     import yaml
 
-    from eosrepro.config import load
+    from eosrepro.config.load import load
 
     if as_json:
         _echo_json(load().resolved(run))
     else:
-        written = yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=screen.shows_all())
+        written = yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=terminal.shows_all())
         click.echo(written, nl=False)
 
 
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of params.yaml (the committed params.schema.json)."""
-    from eosrepro.config import schema
+    from eosrepro.config.load import schema
 
-    click.echo(json.dumps(schema(), indent=2, ensure_ascii=not screen.shows_all()))
+    click.echo(json.dumps(schema(), indent=2, ensure_ascii=not terminal.shows_all()))
 
 
 @config.command()
@@ -365,13 +348,13 @@ def schema() -> None:
 )
 def check(stamp: Path | None) -> None:
     """Validate params.yaml and do nothing else."""
-    from eosrepro.config import load
+    from eosrepro.config.load import load
 
     loaded = load()
     if stamp:
-        from eosrepro import pipeline
+        from eosrepro.stages import check as stage
 
-        pipeline.stamp(loaded, stamp)
+        stage.stamp(loaded, stamp)
     click.echo(
         f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
     )

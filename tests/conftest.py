@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro import tracking
+from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Dataset, Position, Stop
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import Objective, network_problem
 from eosrepro.optimizers.gd import gd
-from eosrepro.training import minimise
-from eosrepro.types import Dataset, Position, Stop
+from eosrepro.views.mlflow.connection import connect
 
 torch.set_num_threads(1)
 
@@ -75,7 +75,7 @@ def dense_hessian(objective: Objective, theta: Tensor) -> Tensor:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables and nothing else; making them takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._client(f"sqlite:///{path}")
+    connect(f"sqlite:///{path}")
     return path
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import jsonschema
 from hypothesis import strategies as st
 
-from eosrepro.config import Config, schema
+from eosrepro.config.load import schema
+from eosrepro.config.params import Config
 from tests.project import ROOT, small_params
 
 Path_ = tuple[str | int, ...]

@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 import click
 
-from eosrepro import cli, measuring, pipeline, resuming  # noqa: F401 (pipeline: see `_start`)
+from eosrepro import cli
+from eosrepro.records import resuming
+from eosrepro.stages import workers
 from tests.project import ROOT, small_params, write_params
 
 GD, SGD = "exp3_2over30", "exp8_2over50"
@@ -96,7 +98,7 @@ def _start(place: Path, command: str) -> int:
     with (place / "said.txt").open("w") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    resuming.CHECKPOINT_SECONDS, measuring.BLOCK = CHECKPOINT_SECONDS, BLOCK
+    resuming.CHECKPOINT_SECONDS, workers.BLOCK = CHECKPOINT_SECONDS, BLOCK
     code = 1
     try:
         cli.main(command.split(), prog_name="eosrepro")

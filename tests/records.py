@@ -10,12 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from eosrepro import catalog, store
-from eosrepro.objective import toy_problem
+from eosrepro import catalog
+from eosrepro.core.objective import toy_problem
+from eosrepro.core.training import minimise, outcome
+from eosrepro.core.types import Stop, Toy
 from eosrepro.optimizers.gd import gd
-from eosrepro.store import Origin, Record
-from eosrepro.training import minimise, outcome
-from eosrepro.types import Stop, Toy
+from eosrepro.records.published import load_published
+from eosrepro.records.runs import Measured, Origin, Record
+from eosrepro.records.snapshots import save_snapshot
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -45,7 +47,7 @@ def record(
         name=name,
         step_size=Fraction(step_size),
         trajectory=table,
-        measured={diagnostic: store.Measured(pd.DataFrame(rows), {}) for diagnostic, rows in tables.items()},
+        measured={diagnostic: Measured(pd.DataFrame(rows), {}) for diagnostic, rows in tables.items()},
         summary=summary,
         origin=origin(name=name, step_size=step_size),
         snapshots=snapshots,
@@ -59,7 +61,7 @@ def origin(**settings: Any) -> Origin:
 
 def published_record(name: str, threshold: int, **curves: str) -> Record:
     """The paper's own run, as far as its plots show it: quantity=file of `reference/`."""
-    published = store.load_published(name, curves, REFERENCE)
+    published = load_published(name, curves, REFERENCE)
     assert published.step_size == Fraction(2, threshold)
     return published
 
@@ -91,7 +93,7 @@ def scanned() -> Record:
         "directional_smoothness_mean": mean["y"],
         "directional_smoothness_std": (high["y"] - low["y"]) / 2,
     }
-    return dataclasses.replace(unstable(60), measured={"tau_scan": store.Measured(pd.DataFrame(scan), {})})
+    return dataclasses.replace(unstable(60), measured={"tau_scan": Measured(pd.DataFrame(scan), {})})
 
 
 def stochastic(threshold: int) -> Record:
@@ -123,7 +125,7 @@ def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: st
             theta,
             gd(step_size=float(Fraction(step_size))),
             stop=stop,
-            on_iterate=lambda at: store.save_snapshot(snapshots, at.step, at.theta),
+            on_iterate=lambda at: save_snapshot(snapshots, at.step, at.theta),
         )
     )
     ended = outcome(rows[-1], stop)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eosrepro import baselines
-from eosrepro.objective import LinearFirst
+from benchmarks import baselines
+from eosrepro.core.objective import LinearFirst
 from tests.conftest import dense_hessian, small_problem
 
 

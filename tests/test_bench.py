@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from eosrepro import bench
-from eosrepro.bench import Result
+from benchmarks import bench
+from benchmarks.__main__ import main
+from benchmarks.bench import Result
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +103,27 @@ def test_a_result_is_told_with_its_target_and_whether_it_is_met(
     hardware, _, *_, row = bench.as_markdown([result]).splitlines()
     assert hardware.startswith(f"PyTorch {torch.__version__}")
     assert row == f"| L at 100 τ | 3.14 | gradients | {cells} | 26.0 |"
+
+
+def test_the_command_prints_json() -> None:
+    small = ["--examples", "20", "--rounds", "1", "--steps", "0", "--threads", "1", "--device", "cpu"]
+    done = CliRunner().invoke(main, [*small, "--json"])
+    assert done.exit_code == 0
+    assert [result["name"] for result in json.loads(done.stdout)][:2] == ["gradient", "Hessian product"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--examples", "0"], "--examples"),
+        (["--rounds", "0"], "--rounds"),
+        (["--threads", "-1"], "--threads"),
+        (["--device", "gpu"], "'gpu' is not one of"),
+        (["--device", "cuda"], "PyTorch finds no GPU here"),
+    ],
+)
+def test_mistakes_are_usage_errors(options: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 2
+    assert words in done.stderr

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from eosrepro import store
-from eosrepro.claims import Verdict, as_json, as_markdown, check, counts
-from eosrepro.config import Claim
+from eosrepro.config.statements import Claim
 from eosrepro.errors import ConfigError
-from eosrepro.store import Record
+from eosrepro.records.files import save_json
+from eosrepro.records.runs import Record
+from eosrepro.verdicts.claims import Verdict, as_json, check, counts
+from eosrepro.views.markdown import claims_page
 from tests.records import record, unstable
 
 
@@ -120,7 +121,7 @@ def verdicts() -> list[Verdict]:
 
 
 def test_markdown_is_one_table_row_a_claim_and_counts_first() -> None:
-    lines = as_markdown(verdicts(), about="Profile `quick`, on noise").splitlines()
+    lines = claims_page(verdicts(), about="Profile `quick`, on noise").splitlines()
     assert lines[0] == "# Claims: 1 holds, 1 fails, 1 not applicable"
     assert lines[2].startswith("Profile `quick`, on noise. A claim holds if ")
     table = [line for line in lines if line.startswith("|")]
@@ -136,7 +137,7 @@ def test_markdown_is_one_table_row_a_claim_and_counts_first() -> None:
 
 
 def test_json_has_every_claim_and_every_number(tmp_path: Path) -> None:
-    store.save_json(tmp_path / "claims.json", as_json(verdicts()))
+    save_json(tmp_path / "claims.json", as_json(verdicts()))
     read = json.loads((tmp_path / "claims.json").read_text())
     assert list(read) == ["first", "second", "third"]
     assert read["second"]["measured"] == 1.5

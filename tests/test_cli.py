@@ -19,9 +19,15 @@ from click.testing import CliRunner, Result
 from dvc.repo import Repo
 from mlflow import MlflowClient
 
-from eosrepro import measuring, pipeline, problems, store, tracking
 from eosrepro.cli import main
-from eosrepro.config import load
+from eosrepro.config.load import load
+from eosrepro.records.files import load_json, load_table
+from eosrepro.records.runs import load_record
+from eosrepro.stages import build, track, workers
+from eosrepro.views.mlflow import live, server
+from eosrepro.views.mlflow.connection import NO_FOLDER, WarnAndContinue, store_uri
+from eosrepro.views.mlflow.live import LiveRun
+from eosrepro.views.mlflow.live import open_run as open_run_of_stage
 from tests.project import ROOT, all_params, environment, small_params, write_params, write_project
 from tests.test_config import BROKEN, edited
 
@@ -158,10 +164,6 @@ def test_a_process_of_its_own_says_the_same(folder: Path, recorded: Callable[[],
         ("train", "name one RUN, or say --toys"),
         ("diagnose --toys exp3_2over30", "name one RUN, or say --toys"),
         ("train --runs", "No such option"),
-        ("bench --examples 0", "--examples"),
-        ("bench --rounds 0", "--rounds"),
-        ("bench --threads -1", "--threads"),
-        ("bench --device gpu", "'gpu' is not one of"),
         ("ui --port 99999", "--port"),
     ],
 )
@@ -196,12 +198,12 @@ def test_a_stage_before_its_turn_says_what_is_missing(command: str, missing: str
 def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path, small: dict[str, Any]) -> None:
     done = run("verify")
     assert done.exit_code == 0
-    verdicts = store.load_json(folder / "stages/verify/claims.json")
+    verdicts = load_json(folder / "stages/verify/claims.json")
     assert verdicts.keys() == small["claims"].keys()
     assert {verdict["verdict"] for verdict in verdicts.values()} == {"not applicable"}
     toy = verdicts["example1_2over39_leaves"]
     assert toy["reason"] == "example1_2over39 has not been run: `dvc repro` runs it"
-    counts = store.load_json(folder / "stages/verify/summary.json")
+    counts = load_json(folder / "stages/verify/summary.json")
     assert counts == {"holds": 0, "fails": 0, "not applicable": len(verdicts)}
     assert done.stdout == f"claims: 0 holds, 0 fails, {len(verdicts)} not applicable; see stages/verify/claims.md\n"
 
@@ -224,13 +226,12 @@ def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(
     (snapshots / "0000000.safetensors").write_text("of an earlier run")
     before = contents(folder)
 
-    monkeypatch.setattr(problems.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(build.torch.cuda, "is_available", lambda: False)
     write_params(folder, small | {"compute": small["compute"] | {"device": "cuda"}})
     *warnings, error = message(run("train", "exp3_2over30"), exit_code=2).splitlines()
     assert error == "Error: compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto"
     assert all(line.startswith("Warning: MLflow") for line in warnings)
     assert contents(folder) == before
-    assert message(run("bench", "--device", "cuda"), exit_code=2) == f"{error}\n"
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------------------
@@ -246,11 +247,11 @@ def store_of_the_project(folder: Path, empty_store: Path, monkeypatch: pytest.Mo
 def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
     folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(tracking._CarryingOn, "_warned", set())
+    monkeypatch.setattr(WarnAndContinue, "_warned", set())
     assert run("train", "example1_2over39").exit_code == 0
     assert run("diagnose", "example1_2over39").exit_code == 0
     error = "Error: MLflow does not have everything: see the warnings above\n"
-    tracking._CarryingOn._warned.clear()  # a new process knows of no earlier warning
+    WarnAndContinue._warned.clear()  # a new process knows of no earlier warning
     said = message(run("sync"), exit_code=1)
     assert said.startswith(f"Warning: MLflow at {CLOSED_PORT} cannot be used (")
     assert said.endswith(error)
@@ -282,7 +283,7 @@ def test_sync_of_what_was_not_run(folder: Path) -> None:
 
 @pytest.mark.usefixtures("store_of_the_project")
 def test_ui_on_a_port_that_is_taken_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking.os, "execve", lambda *_args: pytest.fail("the server would have started"))
+    monkeypatch.setattr(server.os, "execve", lambda *_args: pytest.fail("the server would have started"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = message(run("ui", "--port", str(port)), exit_code=1)
@@ -293,7 +294,7 @@ def test_ui_on_a_port_that_is_taken_names_another(monkeypatch: pytest.MonkeyPatc
 def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses at which the MLflow UI would have been started."""
     stores: list[str] = []
-    monkeypatch.setattr(tracking.os, "execve", lambda *started: stores.append(started[2]["MLFLOW_BACKEND_STORE_URI"]))
+    monkeypatch.setattr(server.os, "execve", lambda *started: stores.append(started[2]["MLFLOW_BACKEND_STORE_URI"]))
     return stores
 
 
@@ -305,7 +306,7 @@ def test_ui_brings_mlflow_up_to_date_first(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     done = run("ui", "--port", str(free_port()))
     assert (done.exit_code, done.stderr) == (0, "")
-    assert served == [tracking.store_uri()]
+    assert served == [store_uri()]
     client = MlflowClient(served[0])
     experiment = client.get_experiment_by_name(small["mlflow"]["experiment"])
     assert experiment is not None
@@ -319,7 +320,7 @@ def test_ui_opens_where_it_cannot_bring_mlflow_up_to_date(folder: Path, served: 
     done = run("ui", "--port", str(free_port()))
     assert done.exit_code == 0
     assert done.stderr.startswith("Warning: params.yaml, line 1, column 11: not valid YAML")
-    assert served == [tracking.store_uri()]
+    assert served == [store_uri()]
 
 
 @pytest.mark.usefixtures("small")
@@ -327,14 +328,14 @@ def test_ui_of_a_store_that_cannot_be_used_is_one_message(served: list[str], mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
     said = message(run("ui", "--port", str(free_port())), exit_code=1)
     assert said.startswith("Error: file:./mlruns cannot be used (")
-    assert said.endswith(f"): {tracking.NO_FOLDER}\n")
+    assert said.endswith(f"): {NO_FOLDER}\n")
     assert (said.count("\n"), served) == (1, [])
 
 
 @pytest.mark.usefixtures("small")
 def test_sync_asks_an_mlflow_that_is_away_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("train", "example1_2over39").exit_code == 0
-    monkeypatch.setattr(tracking, "sync_run", lambda *_args, **_options: pytest.fail("each run would wait for it"))
+    monkeypatch.setattr(track, "sync_run", lambda *_args, **_options: pytest.fail("each run would wait for it"))
     message(run("sync"), exit_code=1)
 
 
@@ -366,7 +367,7 @@ def test_a_run_that_diverges_is_a_result(folder: Path, small: dict[str, Any]) ->
     done = run("train", "example1_2over39")
     assert done.exit_code == 0, done.stderr
     assert "example1_2over39: ended by diverged after" in done.stdout
-    record = store.load_record(folder / "stages/train/toys/example1/example1_2over39")
+    record = load_record(folder / "stages/train/toys/example1/example1_2over39")
     assert record.summary["reason"] == "diverged"
     assert record.trajectory["step"].iloc[-1] == record.summary["steps"] < 20_000
     assert record.trajectory["loss"].iloc[-1] > 1e100
@@ -380,7 +381,7 @@ def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Pa
 
     def verdict() -> Any:
         assert run("verify").exit_code == 0
-        return store.load_json(folder / "stages/verify/claims.json")["sharpness_of_example1"]
+        return load_json(folder / "stages/verify/claims.json")["sharpness_of_example1"]
 
     run("train", name)
     assert verdict()["reason"] == f"sharpness of {name} has not been measured since it was trained: " + (
@@ -406,14 +407,14 @@ def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Pat
     def rows() -> list[list[Any]]:
         write_params(folder, params)
         assert [run(*command.split()).exit_code for command in ("data", "train exp3_2over60", "verify")] == [0, 0, 0]
-        made = store.load_table(folder / "stages/verify/runs.csv")
+        made = load_table(folder / "stages/verify/runs.csv")
         return made[["run", "source", "sharpness passes 2/η at"]].fillna("").to_numpy().tolist()
 
     assert rows() == [["exp3_2over60", "ours", ""], ["exp3_2over60", "published", 159]]
     run_["step_size"] = "2/45"
     write_params(folder, params)
     run("verify")  # before it is trained anew: the recorded run is still the published one
-    assert "published" in store.load_table(folder / "stages/verify/runs.csv")["source"].to_numpy()
+    assert "published" in load_table(folder / "stages/verify/runs.csv")["source"].to_numpy()
     assert rows() == [["exp3_2over60", "ours", ""]]
 
 
@@ -423,25 +424,25 @@ def test_under_dvc_a_short_training_leaves_mlflow_to_the_last_stage(
 ) -> None:
     run("data")
     opened: list[str] = []
-    open_run = tracking.open_run
+    open_run = open_run_of_stage
 
-    def count(name: str, *arguments: Any, **settings: Any) -> tracking.LiveRun:
+    def count(name: str, *arguments: Any, **settings: Any) -> LiveRun:
         opened.append(name)
         return open_run(name, *arguments, **settings)
 
-    monkeypatch.setattr(tracking, "open_run", count)
+    monkeypatch.setattr(live, "open_run", count)
     monkeypatch.setenv("DVC_STAGE", "train@exp3_2over30")
     done = run("train", "exp3_2over30")
     assert (done.exit_code, opened) == (0, [])
     assert "MLflow" not in done.stderr
-    monkeypatch.setattr(pipeline, "SHORT", 0.0)
+    monkeypatch.setattr(track, "SHORT", 0.0)
     run("train", "exp3_2over30")
     assert opened == ["exp3_2over30"]
-    monkeypatch.setattr(pipeline, "SHORT", 10.0)
+    monkeypatch.setattr(track, "SHORT", 10.0)
     monkeypatch.delenv("DVC_STAGE")
     run("train", "exp3_2over30")
     assert opened == ["exp3_2over30"] * 2
-    assert len(store.load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")) == 11
+    assert len(load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")) == 11
 
 
 @pytest.mark.usefixtures("small")
@@ -452,12 +453,12 @@ def test_a_measurement_is_made_on_the_snapshots_that_it_names(folder: Path) -> N
     done = run("measure", "exp5")
     assert (done.exit_code, done.stdout) == (0, "exp5: tau_scan of exp3_2over30 at 3 snapshots\n")
     place = folder / "stages/diagnostics/tanh/unstable/exp3_2over30"
-    assert store.load_table(place / "tau_scan.csv")["step"].tolist() == [0, 5, 10]
-    assert store.load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "tolerance": 1e-4, "every": 5}
+    assert load_table(place / "tau_scan.csv")["step"].tolist() == [0, 5, 10]
+    assert load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "tolerance": 1e-4, "every": 5}
     assert run("measure", "exp8_2over50").exit_code == 0
     # The rows stand for the definitions of what the training recorded.
-    table = store.load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")
-    scan = store.load_table(place / "tau_scan.csv")
+    table = load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")
+    scan = load_table(place / "tau_scan.csv")
     assert scan["relative_progress_of_step"][0] == pytest.approx(table["relative_progress"][0], rel=1e-4)
 
 
@@ -477,7 +478,7 @@ def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.M
             audit = audits.get(step, float("nan"))
             yield {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
 
-    monkeypatch.setattr(measuring, "member", lambda *_args: short)
+    monkeypatch.setattr(workers, "member", lambda *_args: short)
     done = run("diagnose", "example1_2over39")
     assert done.exit_code == 0
     assert "Warning: the sharpness of example1_2over39 falls short of its audit" in done.stderr
@@ -511,7 +512,7 @@ def test_config_show_as_json(folder: Path) -> None:
 def test_verify_as_json_prints_the_verdicts_that_it_writes(folder: Path) -> None:
     done = run("verify", "--json")
     assert done.exit_code == 0
-    assert json.loads(done.stdout) == store.load_json(folder / "stages/verify/claims.json")
+    assert json.loads(done.stdout) == load_json(folder / "stages/verify/claims.json")
 
 
 @pytest.mark.usefixtures("folder")
@@ -527,16 +528,6 @@ def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
     assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
     # The same content whatever params.yaml says: DVC runs nothing anew because of it.
     assert contents(folder) == {"stages/valid": b"params.yaml is valid\n"}
-
-
-@pytest.mark.usefixtures("folder")
-def test_bench_prints_json() -> None:
-    threads = problems.torch.get_num_threads()
-    small = ("--examples", "20", "--rounds", "1", "--steps", "0", "--threads", "1", "--device", "cpu")
-    done = run("bench", *small, "--json")
-    problems.torch.set_num_threads(threads)
-    assert done.exit_code == 0
-    assert [result["name"] for result in json.loads(done.stdout)][:2] == ["gradient", "Hessian product"]
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

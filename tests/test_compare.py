@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from eosrepro import compare, config, pipeline, store
 from eosrepro.cli import main
+from eosrepro.config.load import load, read_params
+from eosrepro.records.runs import Record
+from eosrepro.stages import track
+from eosrepro.stages.diagnose import diagnose
+from eosrepro.stages.train import train
+from eosrepro.tools import compare
 from tests.project import ROOT, all_params, small_params, write_params
 from tests.records import record, unstable
 
@@ -28,10 +33,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_params(folder, params)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+        patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
         for name in (A, B):
-            pipeline.train(config.load(), name)
-        pipeline.diagnose(config.load(), A)
+            train(load(), name)
+        diagnose(load(), A)
     return folder
 
 
@@ -70,7 +75,7 @@ def test_runs_are_drawn_in_units_of_their_own_threshold() -> None:
     assert figure.get_suptitle() == "Runs that differ in step_size\nnoise, N = 40"
 
 
-def run_with_origin(published: store.Record) -> store.Record:
+def run_with_origin(published: Record) -> Record:
     return record(
         published.trajectory, name=published.name, step_size=str(published.step_size), sharpness=published.sharpness
     )
@@ -115,7 +120,7 @@ def test_json_holds_the_same_and_nothing_else_is_on_stdout() -> None:
 
 
 def test_a_record_of_other_settings_is_told(toys: Path) -> None:
-    params = config.read(Path("params.yaml"))
+    params = read_params()
     params["toys"][A]["start"] = [0.3, 0.3]
     write_params(toys, params)
     done = run(A, B)

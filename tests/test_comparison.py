@@ -7,7 +7,8 @@ from math import isnan
 
 import pytest
 
-from eosrepro import comparison
+from eosrepro.verdicts import characteristics
+from eosrepro.views.markdown import runs_page
 from tests.records import published_record, record, stable, unstable
 
 OURS = record(
@@ -22,7 +23,7 @@ OURS = record(
 
 
 def test_each_measure_is_what_its_name_says() -> None:
-    assert comparison.measures(OURS) == pytest.approx(
+    assert characteristics.measures(OURS) == pytest.approx(
         {
             "iterations to accuracy": 4,
             "sharpness passes 2/η at": 2,
@@ -37,7 +38,7 @@ def test_each_measure_is_what_its_name_says() -> None:
 
 
 def test_on_the_published_curves_they_are_the_papers_numbers() -> None:
-    found = comparison.measures(unstable(60))
+    found = characteristics.measures(unstable(60))
     assert (found["iterations to accuracy"], found["onset of RP"], found["sharpness passes 2/η at"]) == (1313, 202, 159)
     assert found["RP after onset, mean"] == pytest.approx(-0.013, abs=1e-3)
     assert found["L after onset, mean in 2/η"] == pytest.approx(0.98, abs=2e-3)
@@ -46,25 +47,25 @@ def test_on_the_published_curves_they_are_the_papers_numbers() -> None:
 
 
 def test_what_is_not_defined_or_not_recorded_is_left_open() -> None:
-    found = comparison.measures(stable(300))  # no onset; L and sharpness are not among its curves
+    found = characteristics.measures(stable(300))  # no onset; L and sharpness are not among its curves
     assert {name for name, value in found.items() if not isnan(value)} == {"iterations to accuracy", "final loss"}
 
 
 def test_of_a_single_published_curve_only_its_own_measures_are_known() -> None:
-    found = comparison.measures(published_record("exp1_tanh", 30, loss="exp1_loss_tanh"))  # ends at 800 iterations
+    found = characteristics.measures(published_record("exp1_tanh", 30, loss="exp1_loss_tanh"))  # ends at 800 iterations
     assert {name for name, value in found.items() if not isnan(value)} == {"final loss"}
 
 
 def test_a_published_run_follows_ours() -> None:
     other = dataclasses.replace(OURS, name="mine", summary={"reason": "max_steps", "steps": 12345})
-    made = comparison.table([other, OURS], {"exp3_2over30": unstable(30), "exp3_2over90": unstable(90)})
+    made = characteristics.table([other, OURS], {"exp3_2over30": unstable(30), "exp3_2over90": unstable(90)})
     assert made[["run", "source", "ended"]].to_numpy().tolist() == [
         ["mine", "ours", "max_steps at 12,345"],
         ["exp3_2over30", "ours", "accuracy at 4"],
         ["exp3_2over30", "published", ""],
     ]
     assert made["onset of RP"].tolist() == [2, 2, 55]
-    lines = comparison.as_markdown(made).splitlines()
+    lines = runs_page(made).splitlines()
     assert lines[:2] == ["# Runs", ""]
     assert len(lines) == 7
     assert lines[4] == "| `mine` | ours | max_steps at 12,345 |  | 2 | 2 | -0.1 | 0.5 | 0.95 | 1.4 | 1 |"
@@ -73,10 +74,10 @@ def test_a_published_run_follows_ours() -> None:
 def test_published_curves_that_tell_no_measure_have_no_row() -> None:
     ours = dataclasses.replace(OURS, name="exp8_2over50")
     theirs = published_record("exp8_2over50", 50, expected_relative_progress="exp8_relu_2over50_LHS")
-    assert comparison.table([ours], {"exp8_2over50": theirs})["source"].tolist() == ["ours"]
+    assert characteristics.table([ours], {"exp8_2over50": theirs})["source"].tolist() == ["ours"]
 
 
 def test_without_runs_there_is_still_a_table() -> None:
-    made = comparison.table([], {})
-    assert list(made) == ["run", "source", "ended", *comparison.MEASURES]
-    assert len(comparison.as_markdown(made).splitlines()) == 4
+    made = characteristics.table([], {})
+    assert list(made) == ["run", "source", "ended", *characteristics.MEASURES]
+    assert len(runs_page(made).splitlines()) == 4

@@ -21,25 +21,18 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 import eosrepro.optimizers
-from eosrepro import catalog, config
-from eosrepro.config import (
-    Claim,
-    Config,
-    Experiment,
-    Preprocessing,
-    Sharpness,
-    Toy,
-    load,
-    read,
-    schema,
-    step_size_text,
-    validate,
-)
+from eosrepro import catalog
+from eosrepro.config.load import load, read_params, schema, validate
+from eosrepro.config.members import _keys_of, _MemberKeys
+from eosrepro.config.params import Config
+from eosrepro.config.sections import Experiment, Preprocessing, Sharpness, Toy
+from eosrepro.config.statements import Claim
+from eosrepro.config.values import step_size_text
+from eosrepro.core.types import Stop
+from eosrepro.data._preprocessing import preprocess
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
-from eosrepro.preprocessing import preprocess
-from eosrepro.statistics import STATISTICS
-from eosrepro.types import Stop
+from eosrepro.verdicts.statistics import STATISTICS
 from tests.conftest import small_problem
 from tests.project import PARAMS, ROOT, all_params
 
@@ -310,7 +303,7 @@ def project(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def committed() -> Config:
-    return validate(read(PARAMS), PARAMS, reference=ROOT / "reference")
+    return validate(read_params(PARAMS), PARAMS, reference=ROOT / "reference")
 
 
 def messages(path: Path) -> list[str]:
@@ -354,7 +347,7 @@ def test_what_supposes_steps_along_the_gradient_is_refused_for_another_optimizer
     """Heavy ball is stable below (2 + 2β)/η, and its steps are not η∇f."""
     folder = tmp_path / "members"
     folder.mkdir()
-    (folder / "heavy_ball.py").write_text(f"from eosrepro.types import Optimizer\n{HEAVY_BALL}", encoding="utf-8")
+    (folder / "heavy_ball.py").write_text(f"from eosrepro.core.types import Optimizer\n{HEAVY_BALL}", encoding="utf-8")
     monkeypatch.setattr(eosrepro.optimizers, "__path__", [*eosrepro.optimizers.__path__, str(folder)])
     monkeypatch.delitem(sys.modules, "eosrepro.optimizers.heavy_ball", raising=False)
     params = all_params()
@@ -420,7 +413,7 @@ def test_no_whole_number_of_a_member_is_beyond_64_bits(kind: str, name: str, opt
     ("kind", "name", "option"), [each for each in WHOLE_NUMBERS if each[2] == "seed" and each[1] != "sharpness"]
 )
 def test_every_seed_has_the_same_bounds(kind: str, name: str, option: str) -> None:
-    schema = config._keys_of(catalog.find(kind, name), name, config._MemberKeys).model_json_schema()
+    schema = _keys_of(catalog.find(kind, name), name, _MemberKeys).model_json_schema()
     bounds = schema["properties"][option]
     assert (bounds["minimum"], bounds["maximum"]) == (0, 2**63 - 1)
 
@@ -689,7 +682,7 @@ def test_the_committed_schema_is_current() -> None:
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", PARAMS], ids=["the one in use", "the one of the tests"])
 def test_params_yaml_is_valid_and_satisfies_the_schema(path: Path) -> None:
-    validate(read(path), path, reference=ROOT / "reference")
+    validate(read_params(path), path, reference=ROOT / "reference")
     jsonschema.Draft202012Validator.check_schema(schema())
     jsonschema.validate(load_yaml(path), schema(), jsonschema.Draft202012Validator)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from eosrepro import describing
-from eosrepro.claims import Verdict
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
+from eosrepro.verdicts.claims import Verdict
+from eosrepro.views.mlflow import description
 from tests.records import record
 
 RESOLVED = {
@@ -34,7 +34,7 @@ def recorded(**changes: Any) -> Record:
 
 
 def described(*verdicts: Verdict, of: Record | None = None) -> str:
-    return describing.run(RESOLVED, "Ahn 2022: Exp 3", of or recorded(), SUMMARY, verdicts)
+    return description.run(RESOLVED, "Ahn 2022: Exp 3", of or recorded(), SUMMARY, verdicts)
 
 
 def test_description_of_a_run() -> None:
@@ -92,11 +92,11 @@ def test_description_of_many_claims_fits() -> None:
     ],
 )
 def test_reproduction(paper: str | None, sources: set[str], text: str) -> None:
-    assert describing.reproduction(paper, sources) == text
+    assert description.reproduction(paper, sources) == text
 
 
 def test_counts_are_tags() -> None:
-    assert describing.counts([HOLDS, OPEN, OPEN]) == {
+    assert description.counts([HOLDS, OPEN, OPEN]) == {
         "claims.hold": "1",
         "claims.fail": "0",
         "claims.not_applicable": "2",
@@ -104,7 +104,7 @@ def test_counts_are_tags() -> None:
 
 
 def test_description_of_all_runs() -> None:
-    text = describing.experiment("Ahn 2022", [HOLDS, replace(HOLDS, source="Exp 4"), HOLDS])
+    text = description.experiment("Ahn 2022", [HOLDS, replace(HOLDS, source="Exp 4"), HOLDS])
     assert text.startswith("**3 hold, 0 fail, 0 not applicable** of the claims of Ahn 2022:")
     assert "`tags.reproduction LIKE '%Exp 3%'`" in text
-    assert "reproduction" not in describing.experiment(None, [HOLDS])
+    assert "reproduction" not in description.experiment(None, [HOLDS])

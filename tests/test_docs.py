@@ -18,8 +18,8 @@ import pytest
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 
-from eosrepro import config
 from eosrepro.cli import main
+from eosrepro.config.load import read_params
 from tests.project import PARAMS, ROOT, all_params, environment, write_params, write_project
 
 PAGES = sorted(
@@ -35,22 +35,24 @@ MEASURED = {entry["diagnostic"]["name"] for entry in all_params()["measurements"
 WALK = """
 import sys
 from pathlib import Path
-from eosrepro import config, pipeline, sweeps
+from eosrepro.config.load import load
+from eosrepro.stages import data, diagnose, figure, report, train, verify
+from eosrepro.tools import sweeps
 
-settings = config.load()
+settings = load()
 _, *names = sys.argv
-pipeline.make_data(settings)
+data.make_data(settings)
 for run in names:
-    pipeline.train(settings, run)
-    pipeline.diagnose(settings, run)
+    train.train(settings, run)
+    diagnose.diagnose(settings, run)
 for name, entry in settings.measurements.items():
     if entry.run in names:
-        pipeline.measure(settings, name)
-for figure, entry in settings.figures.items():
+        diagnose.measure(settings, name)
+for name, entry in settings.figures.items():
     if set(entry.runs) <= set(names):
-        pipeline.plot(settings, figure)
-pipeline.verify(settings)
-pipeline.report(settings)
+        figure.plot(settings, name)
+verify.verify(settings)
+report.report(settings)
 for file in Path("studies").glob("*.yaml"):
     sweeps.run(file)
 """
@@ -191,7 +193,7 @@ def test_every_example_works(project: Path) -> None:
     assert figures
     assert claims
 
-    params = config.read(project / "params.yaml")
+    params = read_params(project / "params.yaml")
     params["profiles"]["quick"]["data"]["n_examples"] = 20
     params["profiles"]["quick"]["max_steps"] = 11
     params["compute"] |= {"device": "cpu", "threads": 1}

@@ -20,9 +20,19 @@ import pytest
 from click.testing import CliRunner
 from dvc.repo import Repo
 
-from eosrepro import config, doctor, pipeline, problems, resuming, sizes, store, tracking
 from eosrepro.cli import main
-from eosrepro.doctor import Check
+from eosrepro.config.load import load
+from eosrepro.records import resuming
+from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records.files import save_json
+from eosrepro.records.places import train_folder
+from eosrepro.stages import build, estimate
+from eosrepro.stages import data as stage
+from eosrepro.stages.data import make_data
+from eosrepro.tools import doctor
+from eosrepro.tools.doctor import Check
+from eosrepro.views.mlflow import server
+from eosrepro.views.mlflow.connection import MADE_ELSEWHERE, connect, store_uri
 from tests.project import ROOT, small_params, write_params
 
 # Ten snapshots of a 3072-8-8-10 network: three of each run, and of exp2_2over300 the first.
@@ -39,7 +49,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_params(folder, small_params())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        pipeline.make_data(config.load())
+        make_data(load())
         Repo.init(no_scm=True).close()
     return folder
 
@@ -125,20 +135,20 @@ def test_a_package_without_which_nothing_can_be_checked() -> None:
 
 
 def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problems.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(build.torch.cuda, "is_available", lambda: False)
     with_params(project, compute={"device": "cuda"})
-    assert doctor._device(config.load()).state == "problem"
+    assert doctor._device(load()).state == "problem"
     with_params(project, compute={"device": "auto", "threads": 1000})
-    device = doctor._device(config.load())
+    device = doctor._device(load())
     assert device.state == "warning"
     assert "auto: cpu, 1000 threads" in device.found
 
-    monkeypatch.setattr(problems.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(build.torch.cuda, "is_available", lambda: True)
     gpu = SimpleNamespace(name="a GPU", total_memory=80e9)
-    monkeypatch.setattr(problems.torch.cuda, "get_device_properties", lambda _number: gpu)
+    monkeypatch.setattr(build.torch.cuda, "get_device_properties", lambda _number: gpu)
     with_params(project, compute={"device": "auto"})
-    assert "auto: cuda, 1 threads of" in doctor._device(config.load()).found
-    assert doctor._device(config.load()).found.endswith("a GPU with 80 GB")
+    assert "auto: cuda, 1 threads of" in doctor._device(load()).found
+    assert doctor._device(load()).found.endswith("a GPU with 80 GB")
 
 
 @pytest.mark.parametrize(
@@ -165,11 +175,11 @@ def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_data_that_are_to_be_made(data: dict[str, Any], state: str, wanted: str, project: Path) -> None:
     with_data(project, **data)
-    (with_others,) = doctor._data(config.load())
+    (with_others,) = doctor._data(load())
     assert with_others.state == ("warning" if state == "ok" else state)
     assert "made with data.n" in with_others.found
     shutil.rmtree("stages")
-    (check,) = doctor._data(config.load())
+    (check,) = doctor._data(load())
     assert check.state == state
     assert wanted in check.found
     assert with_others.found.endswith(check.found)
@@ -193,7 +203,7 @@ def test_data_that_were_made_with_other_settings(
     profile["data"] |= data
     profile["preprocessing"] |= preprocessing
     write_params(project, params)
-    (check,) = doctor._data(config.load())
+    (check,) = doctor._data(load())
     assert check.state == "warning"
     held = f"stages/data holds photo-patches, N = 100, made with {wanted}: "
     assert check.found == f"{held}{profile['data']['name']} is there, and `dvc repro` makes stages/data of it"
@@ -210,41 +220,41 @@ def test_data_that_were_made_with_other_settings(
 def test_a_folder_of_images_that_is_not_the_recorded_one(
     setting: dict[str, Any], wanted: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "dataset", lambda _profile: store.load_dataset(store.DATA))
+    monkeypatch.setattr(stage, "dataset", lambda _profile: load_dataset(DATA))
     (project / "images").mkdir()
     images = {"name": "imagefolder", "root": "images", "n_examples": 100, "label": "mine", "seed": 0}
     with_data(project, **images)
-    pipeline.make_data(config.load())
-    assert next(doctor._data(config.load())) == Check("data", "ok", "stages/data holds photo-patches, N = 100")
+    make_data(load())
+    assert next(doctor._data(load())) == Check("data", "ok", "stages/data holds photo-patches, N = 100")
     with_data(project, **images | setting)
-    (check,) = doctor._data(config.load())
+    (check,) = doctor._data(load())
     assert check.state == ("problem" if "root" in setting else "warning")
     assert check.found.startswith(f"stages/data holds photo-patches, N = 100, made with {wanted}: ")
 
 
 def test_data_that_do_not_say_what_they_were_made_with(project: Path) -> None:
     (project / "stages/data.json").unlink()
-    (check,) = doctor._data(config.load())
+    (check,) = doctor._data(load())
     assert check == Check("data", "problem", "stages/data.json does not exist: run `dvc repro` to make it")
 
 
 def test_data_that_are_damaged(project: Path) -> None:
     path = project / "stages/data/dataset.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    (check,) = doctor._data(config.load())
+    (check,) = doctor._data(load())
     assert check.state == "problem"
     assert check.found.endswith("is truncated or altered: delete it and run `dvc repro`")
 
 
 def test_a_disk_on_which_the_snapshots_may_not_fit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=900_000))
-    declared = config.load()
+    declared = load()
     _, disk = doctor._data(declared)
     assert disk.state == "warning"
     assert disk.found.startswith(f"900 kB free; {SNAPSHOTS}")
-    assert disk.found.endswith(sizes.MORE_ROOM)
+    assert disk.found.endswith(estimate.MORE_ROOM)
     for name, run in declared.experiments.items():
-        store.save_json(store.train_folder(run.folder, name) / "summary.json", {})
+        save_json(train_folder(run.folder, name) / "summary.json", {})
     _, disk = doctor._data(declared)
     assert disk == Check("disk", "ok", "900 kB free")
     assert project.exists()
@@ -253,7 +263,7 @@ def test_a_disk_on_which_the_snapshots_may_not_fit(project: Path, monkeypatch: p
 @pytest.mark.usefixtures("project")
 def test_an_mlflow_server_that_is_away_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
-    check = doctor._mlflow(config.load())
+    check = doctor._mlflow(load())
     assert check.state == "problem"
     assert check.found.startswith("http://***@127.0.0.1:9 cannot be used (")
     assert "mend MLFLOW_TRACKING_URI" in check.found
@@ -265,16 +275,16 @@ def test_a_store_of_another_folder_or_one_that_is_locked(
     project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(empty_store, project)
-    assert doctor._mlflow(config.load()).found.endswith("mlflow.db, no runs yet")
+    assert doctor._mlflow(load()).found.endswith("mlflow.db, no runs yet")
     with closing(sqlite3.connect(project / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr(tracking, "LOCK_SECONDS", 0.01)
-        check = doctor._mlflow(config.load())
+        monkeypatch.setattr(server, "LOCK_SECONDS", 0.01)
+        check = doctor._mlflow(load())
         assert check.state == "problem"
         assert "database is locked" in check.found
         other.rollback()
-    tracking._client(tracking.store_uri()).create_experiment("eosrepro", "file:///of/another/folder/mlartifacts")
-    assert doctor._mlflow(config.load()) == Check("MLflow", "problem", tracking.MADE_ELSEWHERE)
+    connect(store_uri()).create_experiment("eosrepro", "file:///of/another/folder/mlartifacts")
+    assert doctor._mlflow(load()) == Check("MLflow", "problem", MADE_ELSEWHERE)
 
 
 def lock_file(pid: int) -> Callable[[Path], None]:

@@ -21,13 +21,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eosrepro import store
+from eosrepro.records.files import _checksum, load_json, save_json, sha256
 from tests.project import ROOT, environment, small_params, write_params
 from tests.test_cli import CLOSED_PORT, contents, message, run
 
 GD = "exp3_2over30"
 TRAIN, DIAGNOSTICS = f"stages/train/tanh/unstable/{GD}", f"stages/diagnostics/tanh/unstable/{GD}"
-PROGRAM = "from eosrepro import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
+PROGRAM = (
+    "from eosrepro.records import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
+)
 PROGRESS = (f"train {GD}", f"sharpness of {GD}")
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet\n"
 LONG = {"max_steps": 2500, "snapshot_every": 15}
@@ -224,7 +226,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
     write_params(folder, params)
     limited = PROGRAM.replace(
         "from eosrepro.cli import main",
-        "import resource, torch; from eosrepro import pipeline; from eosrepro.cli import main; "
+        "import resource, torch; from eosrepro.stages import train; from eosrepro.cli import main; "
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); "
         "resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)",
     )
@@ -302,8 +304,8 @@ def test_halves_of_files_that_a_kill_left_go_with_the_next_attempt(command: str,
 def test_verdicts_of_another_version_are_named(folder: Path) -> None:
     assert run("verify").exit_code == 0
     path = folder / "stages/verify/claims.json"
-    verdicts = store.load_json(path)
-    store.save_json(path, {name: {**verdict, "mood": "good"} for name, verdict in verdicts.items()})
+    verdicts = load_json(path)
+    save_json(path, {name: {**verdict, "mood": "good"} for name, verdict in verdicts.items()})
     assert "run `eosrepro verify`" in message(run("report"), exit_code=1)
 
 
@@ -311,9 +313,9 @@ def test_nan_in_the_data_is_found_before_training(folder: Path) -> None:
     path = folder / "stages/data/dataset.safetensors"
     tensors = load_file(path)
     tensors["inputs"][17, 0, 3, 4] = torch.nan
-    save_file(tensors, path, {"sha256": store._checksum(tensors)})
-    provenance = store.load_json(folder / "stages/data/provenance.json")
-    store.save_json(folder / "stages/data/provenance.json", {**provenance, "sha256": store.sha256(path)})
+    save_file(tensors, path, {"sha256": _checksum(tensors)})
+    provenance = load_json(folder / "stages/data/provenance.json")
+    save_json(folder / "stages/data/provenance.json", {**provenance, "sha256": sha256(path)})
     assert message(run("train", GD), exit_code=1) == (
         "Error: photo-patches: example 17 has inputs that are NaN or infinite\n"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from eosrepro import config
+from eosrepro.config.load import load, validate
 from eosrepro.errors import ConfigError
 from tests.generated import configurations, objections
 from tests.project import ROOT, small_params, write_params
@@ -38,7 +38,7 @@ TEXT = small_text()
 def check(content: object) -> bool:
     """Whether it is accepted; fails where that is wrong, or where it ends in anything but a message."""
     try:
-        accepted = config.validate(content, Path("params.yaml"), reference=ROOT / "reference")  # type: ignore[arg-type]
+        accepted = validate(content, Path("params.yaml"), reference=ROOT / "reference")  # type: ignore[arg-type]
     except ConfigError as refusal:
         lines = str(refusal).splitlines()
         assert lines
@@ -94,7 +94,7 @@ def judge_text(folder: Path, content: bytes) -> None:
     path = folder / "params.yaml"
     path.write_bytes(content)
     try:
-        config.load(path)
+        load(path)
     except ConfigError as refusal:
         said = str(refusal).splitlines()
     else:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from eosrepro.core.lanczos import NotConvergedError, bottom_eigenpair, krylov_spaces, lowest_rtol, top_eigenpairs
+from eosrepro.core.objective import Objective
 from eosrepro.errors import ConfigError
-from eosrepro.lanczos import NotConvergedError, bottom_eigenpair, krylov_spaces, lowest_rtol, top_eigenpairs
-from eosrepro.objective import Objective
 from tests.conftest import dense_hessian, small_problem
 
 
@@ -284,7 +284,7 @@ def test_a_start_with_little_of_the_top_eigenvector_does_not_hide_it(monkeypatch
         return [top_eigenpairs(lambda v: diagonal * v, start, rtol=3e-3)[0].value for start in starts]
 
     assert found() == pytest.approx([1.0] * 20, rel=3e-3)
-    monkeypatch.setattr("eosrepro.lanczos.CHANCE", 1e9)
+    monkeypatch.setattr("eosrepro.core.lanczos.CHANCE", 1e9)
     assert sum(value < 0.94 for value in found()) >= 3
 
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from eosrepro.baselines import without_first_layer
+from benchmarks.baselines import without_first_layer
+from eosrepro.core.along import MinibatchStep, along, dot, minibatch_steps
+from eosrepro.core.objective import LinearFirst, Objective, network_problem, toy_problem
+from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
-from eosrepro.lines import MinibatchStep, along, dot, minibatch_steps
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import LinearFirst, Objective, network_problem, toy_problem
 from eosrepro.toys.quadratic import quadratic
-from eosrepro.types import Dataset
 from tests.conftest import small_dataset, small_problem
 from tests.members import variants
 

@@ -14,11 +14,19 @@ import torch
 from click.testing import CliRunner, Result
 from dvc.repo import Repo
 
-from eosrepro import config, listing, pipeline, resuming, store
 from eosrepro.cli import main
+from eosrepro.config.load import load
+from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
-from eosrepro.listing import State
-from eosrepro.types import Position, Row
+from eosrepro.records import resuming
+from eosrepro.records.files import save_checkpoint, save_text
+from eosrepro.records.places import diagnostics_folder, train_folder
+from eosrepro.stages import track
+from eosrepro.stages.diagnose import diagnose
+from eosrepro.stages.figure import plot
+from eosrepro.stages.train import train
+from eosrepro.tools import listing
+from eosrepro.tools.listing import State
 from tests.project import small_params, write_params, write_project
 
 TOY, RUN, FIGURE = "example1_2over39", "exp3_2over30", "figure@example1"
@@ -31,12 +39,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("listing")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+        patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
         write_project(folder)
-        store.save_text(folder / "stages/valid", "params.yaml is valid\n")
-        pipeline.train(config.load(), TOY)
-        pipeline.diagnose(config.load(), TOY)
-        pipeline.plot(config.load(), "example1")
+        save_text(folder / "stages/valid", "params.yaml is valid\n")
+        train(load(), TOY)
+        diagnose(load(), TOY)
+        plot(load(), "example1")
         with Repo.init(no_scm=True) as repo:
             for stage in MADE:  # as if `dvc repro` had run it
                 repo.commit(stage, force=True)
@@ -54,7 +62,7 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def states() -> dict[str, State]:
     """By stage."""
-    return {stage: state for entry in listing.entries(config.load()) for stage, state in entry.states.items()}
+    return {stage: state for entry in listing.entries(load()) for stage, state in entry.states.items()}
 
 
 def run(*arguments: str) -> Result:
@@ -95,7 +103,10 @@ def change_command(folder: Path) -> None:
         ),
         pytest.param(set_param("mlflow", "window", to=5), FIGURE, State("up to date"), id="a setting of others"),
         pytest.param(
-            append("eosrepro/training.py"), "train_toys", State("changed", "eosrepro/training.py"), id="a source"
+            append("eosrepro/core/training.py"),
+            "train_toys",
+            State("changed", "eosrepro/core/training.py"),
+            id="a source",
         ),
         pytest.param(
             lambda folder: shutil.rmtree(folder / "figures"),
@@ -155,14 +166,14 @@ def keep_a_training(place: Path, steps: int) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_an_unfinished_stage_says_how_far_it_is() -> None:
-    trained = store.train_folder(config.load().run(RUN).folder, RUN)
-    measured = store.diagnostics_folder(config.load().run(RUN).folder, RUN) / "sharpness"
+    trained = train_folder(load().run(RUN).folder, RUN)
+    measured = diagnostics_folder(load().run(RUN).folder, RUN) / "sharpness"
     with suppress(KeyboardInterrupt), resuming.unfinished(trained, "key") as place:
         keep_a_training(place, 7)
         assert states()[f"train@{RUN}"] == State("running", "at iteration 7")
         raise KeyboardInterrupt
     with suppress(KeyboardInterrupt), resuming.unfinished(measured, "key") as place:
-        store.save_checkpoint(place / "from_0000000", {"snapshots": [], "rows": [{"step": 0}, {"step": 1_005}]})
+        save_checkpoint(place / "from_0000000", {"snapshots": [], "rows": [{"step": 0}, {"step": 1_005}]})
         raise KeyboardInterrupt
     found = states()
     assert found[f"train@{RUN}"] == State("unfinished", "at iteration 7")
@@ -173,7 +184,7 @@ def test_an_unfinished_stage_says_how_far_it_is() -> None:
 @pytest.mark.usefixtures("project")
 def test_a_comparison_makes_nothing_out_of_date() -> None:
     before = states()
-    store.save_text(Path("stages/compare/a_b/table.csv"), "step\n")
+    save_text(Path("stages/compare/a_b/table.csv"), "step\n")
     assert states() == before
 
 
@@ -193,7 +204,7 @@ def test_the_command_lists_all_of_params_yaml() -> None:
 def test_json_lists_the_same() -> None:
     told = json.loads(run("--json").stdout)
     assert {"kind": "figure", "name": "example1", "about": TOY, "stages": {FIGURE: vars(State("up to date"))}} in told
-    declared = config.load()
+    declared = load()
     named = {entry["name"] for entry in told if entry["kind"] != "other"}
     assert named == {*declared.runs, *declared.measurements, *declared.figures}
 

@@ -6,7 +6,7 @@ from math import inf, nan
 
 import pytest
 
-from eosrepro import markdown
+from eosrepro.views import markdown
 
 
 def test_a_bar_or_a_line_break_in_a_cell_does_not_end_it() -> None:

@@ -15,10 +15,16 @@ from click.testing import CliRunner
 
 import eosrepro.losses
 import eosrepro.optimizers
-from eosrepro import catalog, config, outdated, resuming, store
+from eosrepro import catalog
 from eosrepro.cli import main
+from eosrepro.config.load import load
+from eosrepro.config.members import _keys_of, _MemberKeys
+from eosrepro.core.types import Row
 from eosrepro.errors import ConfigError
-from eosrepro.types import Row
+from eosrepro.records import resuming
+from eosrepro.records.places import train_folder
+from eosrepro.records.runs import load_record
+from eosrepro.stages import outdated
 from tests.project import ROOT, small_params, write_params
 
 MEMBERS = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
@@ -80,13 +86,13 @@ def test_a_slip_in_a_new_member_is_named(
     monkeypatch.setattr(eosrepro.losses, "__path__", [*eosrepro.losses.__path__, str(tmp_path)])
     try:
         with pytest.raises(ConfigError, match=message):
-            config._keys_of(catalog.find("losses", "slip"), "slip", config._MemberKeys)
+            _keys_of(catalog.find("losses", "slip"), "slip", _MemberKeys)
     finally:
         sys.modules.pop("eosrepro.losses.slip", None)
 
 
 HALF = """
-from eosrepro.types import Optimizer
+from eosrepro.core.types import Optimizer
 
 def half(*, step_size: float) -> Optimizer:
     return Optimizer(lambda theta: None, lambda at, state: (step_size * at.grad / 2, state))
@@ -117,8 +123,8 @@ def test_a_member_of_another_package_trains_and_is_known_by_its_own_file(half: P
     for command in ("train", "diagnose"):
         done = CliRunner().invoke(main, [command, "example1_2over39"])
         assert done.exit_code == 0, done.output
-    loaded = config.load()
-    record = store.load_record(store.train_folder("toys/example1", "example1_2over39"))
+    loaded = load()
+    record = load_record(train_folder("toys/example1", "example1_2over39"))
     # f = 20θ₁² + θ₂²: with half of η = 2/39, θ₁ is multiplied by 1 − 40/39 in each step.
     first = record.trajectory["loss"][0] - 0.1**2
     assert record.trajectory["loss"][1] == pytest.approx(first / 39**2 + 0.1**2 * (1 - 2 / 39) ** 2, rel=1e-12)

@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from eosrepro import config, pipeline, tracking
+from eosrepro.config.load import load
+from eosrepro.stages.data import make_data
+from eosrepro.stages.diagnose import diagnose, measure
+from eosrepro.stages.figure import plot
+from eosrepro.stages.track import sync
+from eosrepro.stages.train import train
+from eosrepro.stages.verify import verify
+from eosrepro.views.mlflow.connection import QUIET_AND_QUICK, connect
 from tests.browser import open_page
 from tests.project import ROOT, environment, write_project
 
@@ -46,25 +53,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
             patch.delenv(name)
-        tracking._client.cache_clear()
-        loaded = config.load()
-        pipeline.make_data(loaded)
-        pipeline.train(loaded, RUN)
+        connect.cache_clear()
+        loaded = load()
+        make_data(loaded)
+        train(loaded, RUN)
         patch.setenv("DVC_STAGE", "train@exp3_2over10")  # from here on MLflow waits for the sync
         for name in ("exp3_2over10", *loaded.toys):
-            pipeline.train(loaded, name)
+            train(loaded, name)
         for name in loaded.runs:
-            pipeline.diagnose(loaded, name)
-        pipeline.measure(loaded, "exp5")
+            diagnose(loaded, name)
+        measure(loaded, "exp5")
         for name in loaded.figures:
-            pipeline.plot(loaded, name)
-        pipeline.verify(loaded)
+            plot(loaded, name)
+        verify(loaded)
         patch.delenv("DVC_STAGE")
-        assert pipeline.sync(loaded)
+        assert sync(loaded)
         yield folder
-        for name in tracking.QUIET_AND_QUICK:
+        for name in QUIET_AND_QUICK:
             os.environ.pop(name, None)
-    tracking._client.cache_clear()
+    connect.cache_clear()
 
 
 def view(folder: Path, tmp_path: Path) -> dict[str, Any]:

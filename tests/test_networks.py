@@ -16,16 +16,16 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune, vector_to_parameters
 
+from eosrepro.core.objective import LinearFirst, Objective, network_objective, network_problem, toy_problem
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Dataset, Loss, Stop, Toy
+from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.digits import digits
 from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import LinearFirst, Objective, network_objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
-from eosrepro.preprocessing import preprocess
-from eosrepro.training import minimise
-from eosrepro.types import Dataset, Loss, Stop, Toy
 from tests.conftest import small_dataset
 
 Make = Callable[[], nn.Module]

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from eosrepro.core.objective import network_problem, toy_problem
+from eosrepro.core.types import Dataset
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import network_problem, toy_problem
 from eosrepro.toys.quadratic import quadratic
-from eosrepro.types import Dataset
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 

@@ -13,10 +13,23 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from eosrepro import pipeline, store, tracking
 from eosrepro.cli import main
-from eosrepro.config import load
+from eosrepro.config.load import load
 from eosrepro.figures import _style
+from eosrepro.records import identity
+from eosrepro.records.dataset import DATA, DATA_SETTINGS, load_dataset
+from eosrepro.records.files import load_json, load_table, save_json, sha256
+from eosrepro.records.identity import fingerprint
+from eosrepro.records.places import FIGURES, REPORT, VERIFY, train_folder
+from eosrepro.records.runs import Record, load_origin, load_record
+from eosrepro.records.snapshots import last_snapshot
+from eosrepro.stages import data as stage
+from eosrepro.stages import track
+from eosrepro.stages.data import make_data
+from eosrepro.stages.figure import _ingredients
+from eosrepro.stages.recorded import recorded
+from eosrepro.stages.train import train
+from eosrepro.views.mlflow.sync import About
 from tests.project import ROOT, all_params, small_params, write_params
 
 TOY, GD, SGD = "example4", "exp3_2over30", "exp8_2over50"
@@ -48,10 +61,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_params(folder, params())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
-        pipeline.make_data(load())
+        patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
+        make_data(load())
         for name in (TOY, "example3_product", GD, SGD):
-            pipeline.train(load(), name)
+            train(load(), name)
     return folder
 
 
@@ -61,7 +74,7 @@ def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "project"
     shutil.copytree(trained, folder, symlinks=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(pipeline, "_is_worth_mlflow", lambda _started: False)
+    monkeypatch.setattr(track, "_is_worth_mlflow", lambda _started: False)
     return folder
 
 
@@ -81,12 +94,12 @@ def run(*arguments: str) -> Result:
 
 
 def verdict(claim: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = store.load_json(store.VERIFY / "claims.json")[claim]
+    found: Mapping[str, Any] = load_json(VERIFY / "claims.json")[claim]
     return found
 
 
 def folder_of(name: str) -> Path:
-    return store.train_folder(PLACE[name], name)
+    return train_folder(PLACE[name], name)
 
 
 # --- run.json ---------------------------------------------------------------------------------------------------------
@@ -102,16 +115,16 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
     assert settings["stop"] == {"max_steps": 10, "accuracy": 0.95, "loss_above": 100}  # as the profile caps it
     assert settings["snapshot_every"] == 5
     assert settings["compute"]["dtype"] == "float32"
-    provenance = store.load_json(store.DATA / "provenance.json")
+    provenance = load_json(DATA / "provenance.json")
     assert written == {
         "data": "photo-patches, N = 100",
         "data_sha256": provenance["sha256"],
         "counts": "iterations",
-        "fingerprint": tracking.fingerprint(load().resolved(GD), provenance),
-        "table_sha256": store.sha256(folder_of(GD) / "trajectory.csv"),
+        "fingerprint": fingerprint(load().resolved(GD), provenance),
+        "table_sha256": sha256(folder_of(GD) / "trajectory.csv"),
     }
-    assert store.load_origin(folder_of(SGD)).counts == "epochs"
-    toy = store.load_origin(folder_of(TOY))
+    assert load_origin(folder_of(SGD)).counts == "epochs"
+    toy = load_origin(folder_of(TOY))
     assert (toy.data, toy.data_sha256, toy.step_size) == ("", None, Fraction(2, 40))
     assert not (folder_of(GD) / "origin.json").exists()
 
@@ -123,7 +136,7 @@ def test_a_record_is_loaded_from_its_folder_alone(
     assert run("diagnose", TOY).exit_code == 0
     if not inside:
         monkeypatch.chdir(tmp_path)
-    record = store.load_record(folder_of(TOY) if inside else project / folder_of(TOY))
+    record = load_record(folder_of(TOY) if inside else project / folder_of(TOY))
     assert (record.name, record.threshold, record.summary["steps"]) == (TOY, 40, 100)
     assert record.sharpness is not None
     assert record.sharpness["sharpness"].iloc[-1] == pytest.approx(40, rel=1e-2)
@@ -145,8 +158,8 @@ def test_a_record_of_an_earlier_version_is_told(command: str, project: Path) -> 
 @pytest.mark.usefixtures("project")
 def test_a_record_without_a_step_size_is_refused(step_size: Any) -> None:
     path = folder_of(TOY) / "run.json"
-    written = store.load_json(path)
-    store.save_json(path, written | {"settings": written["settings"] | {"step_size": step_size}})
+    written = load_json(path)
+    save_json(path, written | {"settings": written["settings"] | {"step_size": step_size}})
     done = run("verify")
     assert done.exit_code == 1
     assert done.stderr == f"Error: {path} does not hold the settings of a run: delete it and run `dvc repro`\n"
@@ -191,7 +204,7 @@ def test_a_figure_is_that_of_the_recorded_run(project: Path, monkeypatch: pytest
 def test_report_and_compare_show_the_settings_of_the_recorded_run(project: Path) -> None:
     changed(project, f"toys.{TOY}.step_size", "2/20")
     assert run("report").exit_code == 0
-    page = store.REPORT.read_text("utf-8")
+    page = REPORT.read_text("utf-8")
     in_chart = page.replace("\\u002f", "/").replace("\\u03b7", "η")
     assert "2/η = 40, η = 2/40" in in_chart
     assert in_chart.count("2/20") == 1  # in the note
@@ -209,8 +222,8 @@ def test_published_curves_are_laid_under_runs_that_were_trained_at_their_step_si
     def sources() -> set[str]:
         assert run("verify").exit_code == run("plot", "exp3").exit_code == 0
         assert "published" not in run("report").stderr
-        figure = set(store.load_table(store.FIGURES / "exp3/table.csv")["source"])
-        assert figure == set(store.load_table(store.VERIFY / "runs.csv")["source"])
+        figure = set(load_table(FIGURES / "exp3/table.csv")["source"])
+        assert figure == set(load_table(VERIFY / "runs.csv")["source"])
         return figure
 
     assert sources() == {"ours", "published"}
@@ -226,11 +239,11 @@ def test_published_curves_are_laid_under_runs_that_were_trained_at_their_step_si
 def test_mlflow_is_shown_no_run_of_other_settings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Mapping[str, Any]] = []
 
-    def sync_run(_name: str, resolved: Mapping[str, Any], *_args: Any, about: tracking.About, **_view: Any) -> bool:
+    def sync_run(_name: str, resolved: Mapping[str, Any], *_args: Any, about: About, **_view: Any) -> bool:
         shown.append({"step_size": resolved["step_size"], "description": about.description})
         return True
 
-    monkeypatch.setattr(tracking, "sync_run", sync_run)
+    monkeypatch.setattr(track, "sync_run", sync_run)
     assert run("sync", TOY).exit_code == 0
     assert shown[0]["step_size"] == "2/40"
     assert "2/40, so that 2/η = 40" in shown[0]["description"]
@@ -244,8 +257,8 @@ def test_a_path_is_drawn_over_the_function_that_it_was_walked_on(project: Path) 
     written = load().toys["example3_product"].toy.name
     changed(project, "toys.example3_product.toy.name", "tanh_product")
     config = load()
-    records = {"example3_product": pipeline.recorded(config, "example3_product")}
-    made = pipeline._ingredients(config, config.figures["example3"], lambda functions: functions, records)
+    records = {"example3_product": recorded(config, "example3_product")}
+    made = _ingredients(config, config.figures["example3"], lambda functions: functions, records)
     point = torch.tensor([3.0, 2.0], dtype=torch.float64)
     assert written == "product"
     assert made["functions"]["example3_product"](point) == 36  # (θ₁θ₂)², and not (θ₁ tanh θ₂)²
@@ -299,17 +312,17 @@ def test_the_same_data_from_another_place_are_the_same(project: Path, monkeypatc
     changed(project, "profiles.quick.data", digits)
     assert run("data").exit_code == run("train", GD).exit_code == run("train", SGD).exit_code == 0
     assert run("verify").stderr == ""
-    written = store.load_json(store.DATA_SETTINGS)
+    written = load_json(DATA_SETTINGS)
     assert written == {"data": digits, "preprocessing": small_params()["profiles"]["quick"]["preprocessing"]}
-    dataset = store.load_dataset(store.DATA)
-    monkeypatch.setattr(pipeline, "dataset", lambda _profile: dataset)  # 16 levels, in whatever file they lie
+    dataset = load_dataset(DATA)
+    monkeypatch.setattr(stage, "dataset", lambda _profile: dataset)  # 16 levels, in whatever file they lie
     changed(project, "profiles.quick.data", digits | {"seed": 3})
     assert run("data").exit_code == 0
     assert run("verify").stderr == ""
 
 
 def test_other_code_is_told(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
-    monkeypatch.setattr(tracking, "code_version", lambda *_: "of tomorrow")
+    monkeypatch.setattr(identity, "code_version", lambda *_: "of tomorrow")
     reason = "trained by other code than today's"
     assert run("plot", TOY).stderr == f"Warning: {TOY}: {reason}. This is as it was recorded; `dvc repro` trains anew\n"
     assert project.exists()
@@ -362,22 +375,22 @@ def test_what_was_measured_at_another_step_size_is_not_taken_for_this_run(projec
     written = params()
     written["profiles"]["quick"]["snapshot_every"] = 20
 
-    def at(step_size: str) -> store.Record:
+    def at(step_size: str) -> Record:
         written["experiments"][GD]["step_size"] = step_size
         write_params(project, written)
         assert run("train", GD).exit_code == 0
-        return store.load_record(folder_of(GD))
+        return load_record(folder_of(GD))
 
     first = at("2/30")
     assert run("measure", "exp5").exit_code == run("diagnose", GD).exit_code == 0
-    measured = store.load_record(folder_of(GD)).measured["tau_scan"].table
+    measured = load_record(folder_of(GD)).measured["tau_scan"].table
     progress = first.trajectory["relative_progress"][0]
     assert measured["relative_progress_of_step"].tolist() == [pytest.approx(progress, rel=1e-4)]
     second = at("2/3")
-    assert store.last_snapshot(first.snapshots) == store.last_snapshot(second.snapshots)
+    assert last_snapshot(first.snapshots) == last_snapshot(second.snapshots)
     assert second.measured == {}
     assert run("measure", "exp5").exit_code == 0
-    measured = store.load_record(folder_of(GD)).measured["tau_scan"].table
+    measured = load_record(folder_of(GD)).measured["tau_scan"].table
     assert second.trajectory["relative_progress"][0] != pytest.approx(progress, rel=1e-2)
     progress = second.trajectory["relative_progress"][0]
     assert measured["relative_progress_of_step"].tolist() == [pytest.approx(progress, rel=1e-4)]

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eosrepro.preprocessing import BATCH, Scale, Standardise, Statistics, moments, preprocess
-from eosrepro.types import Dataset, RawImages
+from eosrepro.core.types import Dataset, RawImages
+from eosrepro.data._preprocessing import BATCH, Scale, Standardise, Statistics, moments, preprocess
 
 
 def noise(n_examples: int = 40, n_population: int = 100, *, seed: int = 0) -> RawImages:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eosrepro.config import Config, validate
-from eosrepro.problems import problem
+from eosrepro.config.load import validate
+from eosrepro.config.params import Config
+from eosrepro.stages.build import problem
 from tests.conftest import small_dataset
 from tests.project import PARAMS, ROOT, all_params
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from eosrepro import progress as module
-from eosrepro.progress import progress
+from eosrepro.stages import progress as module
+from eosrepro.stages.progress import progress
 
 
 class Clock:

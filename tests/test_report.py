@@ -17,14 +17,20 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from eosrepro import pipeline, report, store
-from eosrepro.claims import Verdict
 from eosrepro.cli import main
-from eosrepro.config import load
+from eosrepro.config.load import load
 from eosrepro.figures import _style
 from eosrepro.figures.trajectories import trajectories
-from eosrepro.report import Part
-from eosrepro.store import Origin
+from eosrepro.records.files import save_text
+from eosrepro.records.runs import Origin
+from eosrepro.stages.diagnose import diagnose
+from eosrepro.stages.figure import plot
+from eosrepro.stages.train import train
+from eosrepro.stages.verify import verify
+from eosrepro.verdicts.claims import Verdict
+from eosrepro.views.report.chart import DRAWN, Part, chart
+from eosrepro.views.report.page import page as page_of_stage
+from eosrepro.views.report.page import shared_and_different
 from tests.browser import WAIT_SECONDS, open_page
 from tests.project import FIGURES, ROOT, small_params, write_params
 from tests.records import record, unstable
@@ -59,12 +65,12 @@ def verdict(judgement: Any = "holds", **changes: Any) -> Verdict:
 
 
 def page(*parts: Part, verdicts: list[Verdict] | None = None, compared: pd.DataFrame | None = None) -> str:
-    return report.page(parts, verdicts, compared, profile=PROFILE, data=None, versions={"eosrepro": "1"})
+    return page_of_stage(parts, verdicts, compared, profile=PROFILE, data=None, versions={"eosrepro": "1"})
 
 
 def traces(shown: Part) -> list[dict[str, Any]]:
     """What the chart draws, without the entries of the legend that draw nothing."""
-    return [trace for trace in json.loads(report.chart(shown).to_json())["data"] if trace.get("x") != [None]]
+    return [trace for trace in json.loads(chart(shown).to_json())["data"] if trace.get("x") != [None]]
 
 
 def numbers(packed: Mapping[str, str]) -> list[float]:
@@ -108,7 +114,7 @@ def test_published_numbers_stand_beside_the_measured_ones() -> None:
 def test_what_runs_share_and_in_what_they_differ() -> None:
     narrow, wide = {"width": 8}, {"width": 9, "depth": 2}
     settings = {"a": {"seed": 1, "model": narrow, "data": None}, "b": {"seed": 1, "model": wide}}
-    shared, different = report.shared_and_different(settings)
+    shared, different = shared_and_different(settings)
     assert shared == {"seed": "1"}
     assert different == {"model.width": {"a": "8", "b": "9"}, "model.depth": {"a": "", "b": "2"}}
 
@@ -128,7 +134,7 @@ def test_everything_that_was_written_by_someone_is_escaped() -> None:
         runs={"run": HOSTILE},
         notes=[f"{HOSTILE}: `{HOSTILE}`"],
         settings={"run": {HOSTILE: HOSTILE}},
-        drawn=pd.DataFrame([("run", HOSTILE, 0, 1.0, "ours")], columns=list(report.DRAWN)),
+        drawn=pd.DataFrame([("run", HOSTILE, 0, 1.0, "ours")], columns=list(DRAWN)),
     )
     text = page(hostile, verdicts=[verdict(claim=HOSTILE, reason=HOSTILE, source=HOSTILE)])
     harmless = page(part(), verdicts=[verdict()])
@@ -174,7 +180,7 @@ def test_every_point_is_drawn() -> None:
 
 
 def test_the_quantities_of_every_run_and_2_over_eta() -> None:
-    drawn = json.loads(report.chart(part()).to_json())
+    drawn = json.loads(chart(part()).to_json())
     titles = [drawn["layout"][f"yaxis{number}"]["title"]["text"] for number in ("", 2, 3, 4)]
     assert titles == ["training<br>loss", "relative<br>progress", "directional<br>smoothness", "sharpness"]
     sharpness = next(trace for trace in traces(part()) if trace["yaxis"] == "y4")
@@ -185,14 +191,14 @@ def test_the_quantities_of_every_run_and_2_over_eta() -> None:
 
 
 def test_what_was_not_measured_has_no_panel() -> None:
-    axes = json.loads(report.chart(part(records={"run": record({"loss": [1.0, 0.5]})})).to_json())["layout"]
+    axes = json.loads(chart(part(records={"run": record({"loss": [1.0, 0.5]})})).to_json())["layout"]
     assert [name for name in axes if name.startswith("yaxis")] == ["yaxis"]
 
 
 def test_what_a_figure_draws_beside_them_lies_with_its_relatives() -> None:
     rows = [("run", name, 0, 1.0, "ours") for name in ("loss", "predicted_relative_progress", "theta_1")]
-    shown = part(drawn=pd.DataFrame(rows, columns=list(report.DRAWN)))
-    layout = json.loads(report.chart(shown).to_json())["layout"]
+    shown = part(drawn=pd.DataFrame(rows, columns=list(DRAWN)))
+    layout = json.loads(chart(shown).to_json())["layout"]
     assert layout["yaxis5"]["title"]["text"] == "θ₁"
     (predicted,) = [trace for trace in traces(shown) if trace["legendgroup"] == "predicted relative progress"]
     assert predicted["yaxis"] == "y2"
@@ -219,13 +225,13 @@ def test_values_of_any_size_survive(values: list[float]) -> None:
 
 def test_a_run_that_diverged_does_not_set_the_scale() -> None:
     diverged = record({"loss": [1.0, 1.1, 1.2, 1.3, 1e9]}, reason="diverged")
-    (low, high) = json.loads(report.chart(part(records={"run": diverged})).to_json())["layout"]["yaxis"]["range"]
+    (low, high) = json.loads(chart(part(records={"run": diverged})).to_json())["layout"]["yaxis"]["range"]
     assert low < 1.1
     assert 1.2 < high < 2
 
 
 def test_limits_of_the_figure_are_those_of_the_chart() -> None:
-    layout = json.loads(report.chart(part(limits={"loss": (0, 4)})).to_json())["layout"]
+    layout = json.loads(chart(part(limits={"loss": (0, 4)})).to_json())["layout"]
     assert layout["yaxis"]["range"] == [0, 4]
     assert "range" not in layout["yaxis2"]
 
@@ -261,11 +267,11 @@ def test_where_nothing_was_run_the_page_says_what_runs_it(project: Path) -> None
 @pytest.mark.usefixtures("project")
 def test_what_was_run_is_on_the_page_and_the_rest_is_named() -> None:
     settings = load()
-    pipeline.train(settings, "example1_2over39")
+    train(settings, "example1_2over39")
     assert "<code>dvc repro diagnose_toys</code>" in written()
-    pipeline.diagnose(settings, "example1_2over39")
-    pipeline.plot(settings, "example1")
-    pipeline.verify(settings)
+    diagnose(settings, "example1_2over39")
+    plot(settings, "example1")
+    verify(settings)
     text = written()
     assert "<code>dvc repro diagnose_toys</code>" not in text
     assert text.count("<img ") == 1
@@ -276,7 +282,7 @@ def test_what_was_run_is_on_the_page_and_the_rest_is_named() -> None:
 
 
 def test_a_run_of_other_settings_is_marked(project: Path) -> None:
-    pipeline.train(load(), "example1_2over39")
+    train(load(), "example1_2over39")
     params = small_params()
     params["toys"]["example1_2over39"]["step_size"] = "2/41"
     write_params(project, params)
@@ -307,7 +313,7 @@ def address(tmp_path: Path) -> str:
         settings={run: {"seed": 0} for run in runs},
     )
     judged = [verdict(run="exp3_2over30"), verdict("fails", run="exp3_2over60", claim="It rises")]
-    store.save_text(tmp_path / "report.html", page(shown, verdicts=judged))
+    save_text(tmp_path / "report.html", page(shown, verdicts=judged))
     return (tmp_path / "report.html").as_uri()
 
 

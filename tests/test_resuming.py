@@ -14,9 +14,19 @@ from typing import IO, Any
 
 import pytest
 
-from eosrepro import config, measuring, pipeline, resuming, store
+from eosrepro.config.load import load as load_config
+from eosrepro.core.types import Row
 from eosrepro.errors import StoreError
-from eosrepro.types import Row
+from eosrepro.records import resuming
+from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records.files import load_checkpoint, save_checkpoint
+from eosrepro.records.places import STAGES, train_folder
+from eosrepro.records.snapshots import load_snapshot
+from eosrepro.stages import diagnose as stage
+from eosrepro.stages import workers
+from eosrepro.stages.data import make_data
+from eosrepro.stages.diagnose import diagnose_into
+from eosrepro.stages.train import train_into
 from tests.project import ROOT, small_params, write_params
 
 GD, SGD = "exp3_2over30", "exp8_2over50"
@@ -34,7 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resuming, "CHECKPOINT_SECONDS", 0.0)
     write_params(tmp_path, small_params())
-    pipeline.make_data(config.load())
+    make_data(load_config())
     return tmp_path
 
 
@@ -46,9 +56,9 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 def train(name: str, *, until: int | None = None) -> list[int]:
     """Train a run, up to the row of iteration `until`; the iterations that were computed, and not read back."""
-    loaded = config.load()
-    data = store.load_dataset(store.DATA)
-    folder = store.train_folder(loaded.run(name).folder, name)
+    loaded = load_config()
+    data = load_dataset(DATA)
+    folder = train_folder(loaded.run(name).folder, name)
     computed: list[int] = []
     before = resuming.Training.keep
 
@@ -58,7 +68,7 @@ def train(name: str, *, until: int | None = None) -> list[int]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.Training, "keep", lambda self, at: (computed.append(at.step), before(self, at))[1])
-        pipeline.train_into(folder, loaded, name, data, fingerprint="made by this test", observe=observe)
+        train_into(folder, loaded, name, data, fingerprint="made by this test", observe=observe)
     return computed
 
 
@@ -140,16 +150,16 @@ def test_a_damaged_checkpoint_or_snapshot_is_said_and_not_gone_on_with(
 
 def test_a_state_that_cannot_be_read_safely_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
-    store.save_checkpoint(path, {"state": Fraction(1, 3)})
+    save_checkpoint(path, {"state": Fraction(1, 3)})
     with pytest.raises(StoreError, match="holds more than numbers, texts and tensors"):
-        store.load_checkpoint(path)
+        load_checkpoint(path)
 
 
 def test_a_lock_is_taken_anew_where_it_was_removed_before_it_was_held(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other process was done between our opening and our locking: we hold what no other will look at."""
-    place = resuming.place_of(store.STAGES / "train/run")
+    place = resuming.place_of(STAGES / "train/run")
     lock, opened = resuming._lock, []
 
     def late(file: IO[str]) -> bool:
@@ -159,7 +169,7 @@ def test_a_lock_is_taken_anew_where_it_was_removed_before_it_was_held(
         return lock(file)
 
     monkeypatch.setattr(resuming, "_lock", late)
-    with resuming.unfinished(store.STAGES / "train/run", "key"):
+    with resuming.unfinished(STAGES / "train/run", "key"):
         assert len(opened) == 2
         assert (project / place / "lock").stat().st_ino == os.fstat(opened[1].fileno()).st_ino
     assert not place.exists()
@@ -167,7 +177,7 @@ def test_a_lock_is_taken_anew_where_it_was_removed_before_it_was_held(
 
 @pytest.mark.usefixtures("project")
 def test_a_result_has_one_process_at_a_time() -> None:
-    result = store.STAGES / "train/some/run"
+    result = STAGES / "train/some/run"
     with (
         resuming.unfinished(result, "key"),
         pytest.raises(StoreError, match=f"another process works at {result}"),
@@ -181,23 +191,23 @@ def test_a_result_has_one_process_at_a_time() -> None:
 def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "BLOCK", 1)
+    monkeypatch.setattr(workers, "BLOCK", 1)
     train(GD)
-    loaded, data = config.load(), store.load_dataset(store.DATA)
+    loaded, data = load_config(), load_dataset(DATA)
     trained = project / "stages/train" / RUN_FOLDERS[GD]
     folder = project / "stages/diagnostics" / RUN_FOLDERS[GD]
     loads = monkeypatch_loads(monkeypatch)
 
     def diagnose() -> list[int]:
         loads.clear()
-        pipeline.diagnose_into(folder, trained, loaded, GD, data)
+        diagnose_into(folder, trained, loaded, GD, data)
         return loads
 
     assert diagnose() == [0, 5, 10]
     whole = files(folder)
     shutil.rmtree(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "save_sharpness", lambda *_: 1 / 0)
+        patch.setattr(stage, "save_sharpness", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             diagnose()
     (second,) = (project / "stages/unfinished").glob("*/*/from_0000005")
@@ -209,8 +219,8 @@ def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
 def monkeypatch_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The iterations whose snapshots are loaded from now on."""
     loads: list[int] = []
-    load = store.load_snapshot
-    monkeypatch.setattr(store, "load_snapshot", lambda path: (loads.append(int(path.stem)), load(path))[1])
+    load = load_snapshot
+    monkeypatch.setattr(workers, "load_snapshot", lambda path: (loads.append(int(path.stem)), load(path))[1])
     return loads
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eosrepro.settings import differences, flattened
+from eosrepro.records.flat import differences, flattened
 
 
 def test_keys_are_joined_by_dots() -> None:

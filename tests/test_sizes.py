@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from eosrepro import config, sizes
-from eosrepro.config import Config
-from eosrepro.problems import problem
-from eosrepro.sizes import Size
-from eosrepro.types import Dataset
+from eosrepro.config.load import validate
+from eosrepro.config.params import Config
+from eosrepro.core.types import Dataset
+from eosrepro.stages import estimate
+from eosrepro.stages.build import problem
+from eosrepro.stages.estimate import Size
 from tests.conftest import small_dataset
 from tests.project import ROOT, small_params
 
@@ -25,16 +26,16 @@ N_PARAMETERS = 9 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3  # of two hidden layers of 8
 def settings(stop: dict[str, Any] | None = None) -> Config:
     params = small_params()
     params["experiments"][RUN]["stop"] = stop or params["experiments"][RUN]["stop"]
-    return config.validate(params, Path("params.yaml"), reference=ROOT / "reference")
+    return validate(params, Path("params.yaml"), reference=ROOT / "reference")
 
 
 def announce(declared: Config, data: Dataset, folder: Path, done: int = 0) -> None:
     objective, theta = problem(declared, RUN, data)
-    sizes.announce(declared, RUN, objective, theta, done=done, folder=folder)
+    estimate.announce(declared, RUN, objective, theta, done=done, folder=folder)
 
 
 def test_the_size_is_that_of_all_snapshots_of_the_longest_run() -> None:
-    size = sizes.of_experiment(settings(), RUN, DATA)
+    size = estimate.of_experiment(settings(), RUN, DATA)
     assert size == Size(N_PARAMETERS, steps=10, every=5, itemsize=4)
     assert size.snapshots == 3  # of iterations 0, 5 and 10
     assert size.bytes == 3 * N_PARAMETERS * 4
@@ -44,7 +45,7 @@ def test_the_size_is_that_of_all_snapshots_of_the_longest_run() -> None:
     ("size", "words"), [(0, "0 kB"), (12_345, "12.3 kB"), (52.5e6, "52.5 MB"), (1.58e10, "15.8 GB")]
 )
 def test_bytes_in_words(size: int, words: str) -> None:
-    assert sizes.in_words(size) == words
+    assert estimate.in_words(size) == words
 
 
 def test_what_is_to_come_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,5 +66,5 @@ def test_a_disk_that_may_be_too_small_is_warned_of(
     announce(settings(), DATA, tmp_path)
     found = f"the snapshots of {RUN} take up to {3 * N_PARAMETERS * 4 / 1000:.3g} kB, and the disk has 1 kB free"
     assert capsys.readouterr().err.endswith(
-        f"Warning: {found}. They fit if the run ends early; else {sizes.MORE_ROOM}\n"
+        f"Warning: {found}. They fit if the run ends early; else {estimate.MORE_ROOM}\n"
     )

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from eosrepro.lanczos import NotConvergedError, bottom_eigenpair
+from eosrepro.core.lanczos import NotConvergedError, bottom_eigenpair
+from eosrepro.core.quadrature import average, quadrature, stochastic_quadratures
 from eosrepro.models.mlp import mlp
-from eosrepro.spectrum import average, quadrature, stochastic_quadratures
 from tests.conftest import dense_hessian, small_dataset, small_problem
 from tests.test_lanczos import start_vector
 

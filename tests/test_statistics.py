@@ -11,11 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eosrepro import claims, pipeline, statistics
-from eosrepro.config import Window, read, validate
+from eosrepro.config.load import read_params, validate
+from eosrepro.config.statements import Window
 from eosrepro.errors import ConfigError, StoreError
-from eosrepro.statistics import STATISTICS, UndefinedError, measure, onset, relation_error, series
-from eosrepro.store import Measured, Record
+from eosrepro.records.runs import Measured, Record
+from eosrepro.records.series import series
+from eosrepro.stages.recorded import published_runs
+from eosrepro.verdicts import claims
+from eosrepro.verdicts.statistics import _OF_TWO, STATISTICS, UndefinedError, measure, onset, relation_error
+from eosrepro.verdicts.statistics import value as value_of_stage
 from tests.project import PARAMS, ROOT
 from tests.records import curve, published_record, record, stable, toy_record, unstable
 
@@ -88,14 +92,14 @@ def test_the_linear_network_of_experiment_1_passes_a_loss_of_4() -> None:
 
 
 def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell() -> None:
-    content = read(PARAMS) | {"profile": "paper_500"}  # whose curves they are
+    content = read_params(PARAMS) | {"profile": "paper_500"}  # whose curves they are
     config = validate(content, PARAMS, reference=ROOT / "reference")
     as_published: Any = {name: SimpleNamespace(step_size=run.step_size) for name, run in config.runs.items()}
-    theirs = pipeline._published_runs(config, as_published)
+    theirs = published_runs(config, as_published)
     told = {
         key: found
         for key, claim in config.claims.items()
-        if claim.run in theirs and np.isfinite(found := statistics.value(theirs[claim.run], claim))
+        if claim.run in theirs and np.isfinite(found := value_of_stage(theirs[claim.run], claim))
     }
     assert len(told) > 100
     assert {key: at for key, at in told.items() if not claims._within(at, config.claims[key].bound)} == {}
@@ -353,7 +357,7 @@ def test_coordinates(tmp_path: Path) -> None:
 def test_every_statistic_of_the_configuration_exists() -> None:
     from typing import get_args
 
-    from eosrepro.config import STATISTICS_OF_TWO, Claim
+    from eosrepro.config.statements import STATISTICS_OF_TWO, Claim
 
     assert set(get_args(Claim.model_fields["statistic"].annotation)) == set(STATISTICS)
-    assert set(STATISTICS_OF_TWO) == set(statistics._OF_TWO)
+    assert set(STATISTICS_OF_TWO) == set(_OF_TWO)

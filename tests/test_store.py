@@ -18,12 +18,16 @@ import pandas as pd
 import pytest
 import torch
 
-from eosrepro import store
+from eosrepro.core.types import Dataset, Outcome, Row
+from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
-from eosrepro.preprocessing import preprocess
-from eosrepro.store import Origin, Record
-from eosrepro.types import Dataset, Outcome, Row
+from eosrepro.records import files
+from eosrepro.records.dataset import load_dataset, save_dataset
+from eosrepro.records.files import load_json, save_json, save_text
+from eosrepro.records.published import load_published
+from eosrepro.records.runs import Measured, Origin, Record, load_record, save_run, save_sharpness
+from eosrepro.records.snapshots import load_snapshot, load_snapshots, save_snapshot, snapshot_paths
 from tests.records import REFERENCE
 
 
@@ -49,8 +53,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_dataset_comes_back_bit_by_bit(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
-    loaded = store.load_dataset(tmp_path)
+    save_dataset(tmp_path, dataset)
+    loaded = load_dataset(tmp_path)
 
     assert torch.equal(loaded.inputs, dataset.inputs)
     assert torch.equal(loaded.targets, dataset.targets)
@@ -60,56 +64,56 @@ def test_a_dataset_comes_back_bit_by_bit(tmp_path: Path, dataset: Dataset) -> No
 
 
 def test_equal_datasets_are_equal_files(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path / "one", dataset)
-    store.save_dataset(tmp_path / "other", dataset)
+    save_dataset(tmp_path / "one", dataset)
+    save_dataset(tmp_path / "other", dataset)
 
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
     assert contents(tmp_path / "one").keys() == {"dataset.safetensors", "provenance.json"}
 
 
 def test_a_loaded_dataset_can_be_changed_and_saved(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
-    loaded = store.load_dataset(tmp_path)
-    store.save_dataset(tmp_path, dataclasses.replace(loaded, inputs=2 * loaded.inputs, label="twice"))
-    again = store.load_dataset(tmp_path)
+    save_dataset(tmp_path, dataset)
+    loaded = load_dataset(tmp_path)
+    save_dataset(tmp_path, dataclasses.replace(loaded, inputs=2 * loaded.inputs, label="twice"))
+    again = load_dataset(tmp_path)
 
     assert torch.equal(again.inputs, 2 * dataset.inputs)
     assert again.label == again.provenance["label"] == "twice"
 
 
 def test_one_altered_bit_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     path = tmp_path / "dataset.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"dataset\.safetensors is truncated or altered"):
-        store.load_dataset(tmp_path)
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -1])
 def test_a_truncated_dataset_is_noticed(tmp_path: Path, dataset: Dataset, keep: int) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     path = tmp_path / "dataset.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(StoreError, match=r"dataset\.safetensors is truncated or altered"):
-        store.load_dataset(tmp_path)
+        load_dataset(tmp_path)
 
 
 def test_tensors_of_another_kind_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
-    store.save_snapshot(tmp_path, 0, torch.zeros(3))
+    save_dataset(tmp_path, dataset)
+    save_snapshot(tmp_path, 0, torch.zeros(3))
     (tmp_path / "0000000.safetensors").replace(tmp_path / "dataset.safetensors")
     with pytest.raises(StoreError, match="has changed since"):
-        store.load_dataset(tmp_path)
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["dataset.safetensors", "provenance.json"])
 def test_a_missing_file_is_named(tmp_path: Path, dataset: Dataset, name: str) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     (tmp_path / name).unlink()
     with pytest.raises(StoreError, match=f"{name} does not exist"):
-        store.load_dataset(tmp_path)
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +127,19 @@ def test_a_missing_file_is_named(tmp_path: Path, dataset: Dataset, name: str) ->
     ids=["empty", "truncated", "list", "incomplete"],
 )
 def test_a_damaged_provenance_is_named(tmp_path: Path, dataset: Dataset, text: str, message: str) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     (tmp_path / "provenance.json").write_text(text)
     with pytest.raises(StoreError, match=rf"provenance\.json.*{message}"):
-        store.load_dataset(tmp_path)
+        load_dataset(tmp_path)
 
 
 def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Path, dataset: Dataset) -> None:
     """Killed after dataset.safetensors was written and before provenance.json: the old provenance does not fit."""
-    store.save_dataset(tmp_path / "old", dataset)
-    store.save_dataset(tmp_path / "new", dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+    save_dataset(tmp_path / "old", dataset)
+    save_dataset(tmp_path / "new", dataclasses.replace(dataset, inputs=dataset.inputs + 1))
     (tmp_path / "new" / "dataset.safetensors").replace(tmp_path / "old" / "dataset.safetensors")
     with pytest.raises(StoreError, match="has changed since"):
-        store.load_dataset(tmp_path / "old")
+        load_dataset(tmp_path / "old")
 
 
 SETTINGS = {"name": "run", "toy": {"name": "product"}, "optimizer": {"name": "gd"}, "step_size": "2/40"}
@@ -146,21 +150,21 @@ def trained(folder: Path, last: float, **settings: Any) -> None:
     """A run of two snapshots below `folder`, the second at `last`."""
     shutil.rmtree(folder.with_name("made"), ignore_errors=True)
     for step, value in enumerate((0.0, last)):
-        store.save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
+        save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
     origin = Origin(SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f")
     ended = Outcome("max_steps", 0, 1.0, nan)
-    store.save_run(folder, [ROW], ended, origin, snapshots=folder.with_name("made"))
+    save_run(folder, [ROW], ended, origin, snapshots=folder.with_name("made"))
 
 
 def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: Path) -> None:
     table = pd.DataFrame({"step": [0, 1], "sharpness": [3.0, 4.0], "products": [5, 5], "audit_sharpness": [3.0, nan]})
 
     def load() -> Record:
-        return store.load_record(tmp_path / "run")
+        return load_record(tmp_path / "run")
 
     trained(tmp_path / "run", 1.0)
     assert load().sharpness is None
-    store.save_sharpness(tmp_path / "run/measured", store.Measured(table, {"k": 1}), tmp_path / "run")
+    save_sharpness(tmp_path / "run/measured", Measured(table, {"k": 1}), tmp_path / "run")
     loaded = load()
     assert loaded.sharpness is not None
     pd.testing.assert_frame_equal(loaded.sharpness, table)
@@ -178,30 +182,30 @@ def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: P
 
 def test_published_curves_have_the_step_size_and_the_end_of_the_published_run() -> None:
     curves = {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over60", "relative_progress": "exp3_rp_2over60"}
-    record = store.load_published("mine", curves, REFERENCE)
+    record = load_published("mine", curves, REFERENCE)
     assert record.threshold == 60
     assert record.summary == {"reason": "accuracy", "steps": 1313}
     assert list(record.trajectory) == ["step", "loss", "relative_progress"]
     assert record.sharpness is not None
     assert record.sharpness["step"].is_monotonic_increasing
-    assert store.load_published("linear", {"loss": "exp1_loss_linear"}, REFERENCE).summary["reason"] == "diverged"
+    assert load_published("linear", {"loss": "exp1_loss_linear"}, REFERENCE).summary["reason"] == "diverged"
 
 
 def test_without_its_loss_the_length_of_a_published_run_is_open() -> None:
-    record = store.load_published("mine", {"sharpness": "exp3_sharp_2over60"}, REFERENCE)
+    record = load_published("mine", {"sharpness": "exp3_sharp_2over60"}, REFERENCE)
     assert record.summary["reason"] == ""
     assert len(record.trajectory) == 0
 
 
 def test_published_curves_of_two_runs_or_of_none_are_refused() -> None:
     with pytest.raises(StoreError, match="the published curves of mine have different step sizes: exp3_loss_2over60, "):
-        store.load_published("mine", {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over90"}, REFERENCE)
+        load_published("mine", {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over90"}, REFERENCE)
     with pytest.raises(StoreError, match=r"index\.json does not list 'exp9'"):
-        store.load_published("mine", {"loss": "exp9"}, REFERENCE)
+        load_published("mine", {"loss": "exp9"}, REFERENCE)
 
 
 def test_the_index_lists_every_published_curve_with_the_step_size_in_its_name() -> None:
-    index = store.load_json(REFERENCE / "index.json")
+    index = load_json(REFERENCE / "index.json")
     assert index.keys() == {path.stem for path in REFERENCE.glob("*.csv")}
     named = {name: match[1] for name in index if (match := re.search(r"2over(\d+)", name))}
     assert {name: index[name]["step_size"] for name in named} == {name: f"2/{end}" for name, end in named.items()}
@@ -212,8 +216,8 @@ def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) 
     generator = torch.Generator().manual_seed(0)
     thetas = {step: torch.randn(5, generator=generator, dtype=torch.float64) for step in (10_000, 0, 995, 20)}
     for step, theta in thetas.items():
-        store.save_snapshot(tmp_path, step, theta)
-    loaded = list(store.load_snapshots(tmp_path))
+        save_snapshot(tmp_path, step, theta)
+    loaded = list(load_snapshots(tmp_path))
 
     assert [snapshot.step for snapshot in loaded] == [0, 20, 995, 10_000]
     assert all(torch.equal(snapshot.theta, thetas[snapshot.step]) for snapshot in loaded)
@@ -221,18 +225,18 @@ def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) 
 
 
 def test_a_snapshot_of_a_view_holds_the_view_alone(tmp_path: Path) -> None:
-    store.save_snapshot(tmp_path, 3, torch.arange(1000.0).reshape(500, 2)[:, 1].requires_grad_())
-    assert torch.equal(next(store.load_snapshots(tmp_path)).theta, torch.arange(1.0, 1000.0, 2.0))
+    save_snapshot(tmp_path, 3, torch.arange(1000.0).reshape(500, 2)[:, 1].requires_grad_())
+    assert torch.equal(next(load_snapshots(tmp_path)).theta, torch.arange(1.0, 1000.0, 2.0))
     assert (tmp_path / "0000003.safetensors").stat().st_size < 2200
 
 
 @pytest.mark.parametrize("keep", [0, 4, -1])
 def test_a_truncated_snapshot_is_named_after_the_whole_ones_are_read(tmp_path: Path, keep: int) -> None:
     for step in (0, 5):
-        store.save_snapshot(tmp_path, step, torch.ones(100))
+        save_snapshot(tmp_path, step, torch.ones(100))
     path = tmp_path / "0000005.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    snapshots = store.load_snapshots(tmp_path)
+    snapshots = load_snapshots(tmp_path)
 
     assert next(snapshots).step == 0
     with pytest.raises(StoreError, match=r"0000005\.safetensors is truncated or altered"):
@@ -240,74 +244,74 @@ def test_a_truncated_snapshot_is_named_after_the_whole_ones_are_read(tmp_path: P
 
 
 def test_any_altered_byte_of_a_snapshot_is_noticed(tmp_path: Path) -> None:
-    store.save_snapshot(tmp_path, 0, torch.linspace(-1, 1, 10))
+    save_snapshot(tmp_path, 0, torch.linspace(-1, 1, 10))
     path = tmp_path / "0000000.safetensors"
     whole = path.read_bytes()
     for place in range(len(whole)):
         for altered in (whole[place] ^ 1, whole[place] ^ 0x80):
             path.write_bytes(whole[:place] + bytes([altered]) + whole[place + 1 :])
             with pytest.raises(StoreError, match=r"0000000\.safetensors is (truncated or altered|not a snapshot)"):
-                store.load_snapshot(path)
+                load_snapshot(path)
 
 
 def test_tensors_that_are_no_snapshot_are_named(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     with pytest.raises(StoreError, match=r"dataset\.safetensors is not a snapshot"):
-        list(store.load_snapshots(tmp_path))
+        list(load_snapshots(tmp_path))
 
 
 def test_a_folder_without_snapshots_says_which_command_makes_them(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no snapshots: run `eosrepro train`"):
-        next(store.load_snapshots(tmp_path))
+        next(load_snapshots(tmp_path))
 
 
 def test_a_half_written_file_is_no_snapshot(tmp_path: Path) -> None:
     """What a killed process leaves behind has another name."""
-    store.save_snapshot(tmp_path, 0, torch.ones(3))
+    save_snapshot(tmp_path, 0, torch.ones(3))
     (tmp_path / ".0000005.safetensors.123.tmp").write_bytes(b"half")
 
-    assert [path.name for path in store.snapshot_paths(tmp_path)] == ["0000000.safetensors"]
+    assert [path.name for path in snapshot_paths(tmp_path)] == ["0000000.safetensors"]
 
 
 def test_a_full_disk_leaves_the_old_dataset_and_says_so(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     before = contents(tmp_path)
 
     def half_then_full(_tensors: object, path: Path, _metadata: object) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "save_file", half_then_full)
+    monkeypatch.setattr(files, "save_file", half_then_full)
     with pytest.raises(StoreError, match=r"cannot write .*dataset\.safetensors: No space left on device"):
-        store.save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+        save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
 
     assert contents(tmp_path) == before
-    assert len(store.load_dataset(tmp_path)) == 20
+    assert len(load_dataset(tmp_path)) == 20
 
 
 def test_a_file_that_the_system_cuts_short_leaves_the_old_one(tmp_path: Path, dataset: Dataset) -> None:
-    store.save_dataset(tmp_path, dataset)
+    save_dataset(tmp_path, dataset)
     before = contents(tmp_path)
     with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*dataset\.safetensors"):
-        store.save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
+        save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
 
     assert contents(tmp_path) == before
 
 
 def test_a_snapshot_on_a_full_disk_leaves_no_trace(tmp_path: Path) -> None:
     with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*0000005\.safetensors"):
-        store.save_snapshot(tmp_path, 5, torch.ones(10_000))
+        save_snapshot(tmp_path, 5, torch.ones(10_000))
 
     assert contents(tmp_path) == {}
 
 
 def test_a_text_on_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    store.save_json(path, {"loss": 1.0})
+    save_json(path, {"loss": 1.0})
     with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*summary\.json: File too large"):
-        store.save_text(path, "x" * 10_000)
+        save_text(path, "x" * 10_000)
 
     assert json.loads(path.read_text()) == {"loss": 1.0}
     assert list(contents(tmp_path)) == ["summary.json"]
@@ -316,4 +320,4 @@ def test_a_text_on_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "stages").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"cannot write .*0000000\.safetensors"):
-        store.save_snapshot(tmp_path / "stages" / "snapshots", 0, torch.ones(3))
+        save_snapshot(tmp_path / "stages" / "snapshots", 0, torch.ones(3))

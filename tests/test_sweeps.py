@@ -14,9 +14,15 @@ import pandas as pd
 import pytest
 import torch
 
-from eosrepro import pipeline, problems, store, sweeps, tracking
-from eosrepro.config import load
+from eosrepro.config.load import load, parse, read_params
+from eosrepro.config.yaml import read
 from eosrepro.errors import ConfigError, StoreError
+from eosrepro.records import identity
+from eosrepro.records.files import load_table
+from eosrepro.stages import build
+from eosrepro.stages.diagnose import diagnose_into
+from eosrepro.stages.train import train_into
+from eosrepro.tools import sweeps
 from tests.project import PARAMS, ROOT, small_params, write_params
 from tests.records import curve
 
@@ -106,10 +112,10 @@ def test_a_variant_is_the_run_that_params_yaml_with_its_settings_declares(folder
     written["experiments"][RUN] |= {"step_size": "2/60", "seed": 1, "stop": {"max_steps": 6}, "snapshot_every": 3}
     write_params(folder, written)
     config = load()
-    data = problems.dataset(config.active)
-    pipeline.train_into(folder / "by_hand", config, RUN, data, fingerprint="by hand")
-    sharpness = pipeline.diagnose_into(folder / "measured", folder / "by_hand", config, RUN, data)
-    trajectory = store.load_table(folder / "by_hand/trajectory.csv")
+    data = build.dataset(config.active)
+    train_into(folder / "by_hand", config, RUN, data, fingerprint="by hand")
+    sharpness = diagnose_into(folder / "measured", folder / "by_hand", config, RUN, data)
+    trajectory = load_table(folder / "by_hand/trajectory.csv")
     assert made["loss at 0"] == trajectory["loss"].iloc[0]
     assert made["last loss"] == trajectory["loss"].iloc[6]
     assert made["sharpness"] == pytest.approx(sharpness["sharpness"].max() / 60, rel=1e-15)
@@ -143,15 +149,15 @@ def test_the_grid_may_vary_what_is_pooled_alone() -> None:
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[float] = []
-    train_into = pipeline.train_into
+    really = train_into
 
     def counted(place: Path, config: Any, name: str, data: Any, **given: Any) -> Any:
         if len(trained) == stop_at:
             raise KeyboardInterrupt
         trained.append(float(config.run(name).step_size))
-        return train_into(place, config, name, data, **given)
+        return really(place, config, name, data, **given)
 
-    monkeypatch.setattr(pipeline, "train_into", counted)
+    monkeypatch.setattr(sweeps, "train_into", counted)
     stop_at = 3
     with pytest.raises(KeyboardInterrupt):
         sweeps.run(write(SWEEP))
@@ -171,7 +177,7 @@ def test_a_run_that_was_cut_off_while_measured_is_not_trained_again(monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "diagnose_into", cut_off)
+        patch.setattr(sweeps, "diagnose_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SWEEP))
     (cut_off_at,) = Path("stages/sweeps").rglob("run.json")
@@ -191,13 +197,13 @@ def test_a_new_setting_is_a_new_run(folder: Path) -> None:
 def test_edited_code_is_a_new_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
     sweeps.run(write(sweep))
-    monkeypatch.setattr(tracking, "code_version", lambda *_: "edited")
+    monkeypatch.setattr(identity, "code_version", lambda *_: "edited")
     sweeps.run(write(sweep))
     assert len(list((folder / "stages/sweeps/grid/runs").iterdir())) == 4
 
 
 def test_misfit_takes_the_end_for_an_event_that_did_not_come_and_for_nothing_else() -> None:
-    sweep = sweeps.config.parse(sweeps.Sweep, SWEEP, Path("grid.yaml"))
+    sweep = parse(sweeps.Sweep, SWEEP, Path("grid.yaml"))
     theirs = pd.DataFrame({"loss at 0": [2.0], "last loss": [1.0], "sharpness": [4.0], "onset": [10.0]})
     ours = pd.DataFrame({"steps": [40, 40], "loss at 0": [2.0] * 2, "last loss": [1.0] * 2, "sharpness": [4.0] * 2})
     # One seed came to its onset at 20, the other had none within its 40 iterations: 30 on average, three times theirs.
@@ -211,9 +217,9 @@ def test_misfit_takes_the_end_for_an_event_that_did_not_come_and_for_nothing_els
 def test_the_committed_studies_are_valid(folder: Path) -> None:
     (folder / "params.yaml").write_bytes(PARAMS.read_bytes())
     for file in (ROOT / "studies").glob("*.yaml"):
-        sweep = sweeps.config.parse(sweeps.Sweep, sweeps.config.read(file), file)
+        sweep = parse(sweeps.Sweep, read(file, []), file)
         first = tuple(next(iter(axis.values)) for axis in sweep.vary.values())
-        assert sweep.run in sweeps._variant(sweep, sweeps.config.read(Path("params.yaml")), first, file).runs
+        assert sweep.run in sweeps._variant(sweep, read_params(), first, file).runs
 
 
 def test_a_level_and_a_second_eigenvalue_are_measured() -> None:
@@ -288,7 +294,7 @@ def test_a_sweep_takes_the_measurements_that_params_yaml_declares_of_its_run() -
 
 
 def test_several_settings_vary_together() -> None:
-    sweep = sweeps.config.parse(sweeps.Sweep, SGD, Path("grid.yaml"))
+    sweep = parse(sweeps.Sweep, SGD, Path("grid.yaml"))
     variant = sweeps._variant(sweep, params(), ("reshuffled", "1"), Path("grid.yaml"))
     run = variant.experiments["exp8_2over50"]
     assert (run.seed, run.optimizer.options["seed"], run.optimizer.options["order"]) == (1, 1, "reshuffled")
@@ -299,7 +305,7 @@ def test_a_measurement_that_was_cut_off_is_taken_without_another_training(monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "measure_into", cut_off)
+        patch.setattr(sweeps, "measure_into", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(SGD))
     (cut_off_at,) = Path("stages/sweeps").rglob("run.json")
@@ -321,14 +327,14 @@ def test_other_images_or_another_eigensolver_are_new_runs(folder: Path, monkeypa
     sweep = changed(vary={"seed": SWEEP["vary"]["seed"]}, published=[])
     runs = folder / "stages/sweeps/grid/runs"
     sweeps.run(write(sweep))
-    dataset = problems.dataset
+    dataset = build.dataset
     with monkeypatch.context() as patch:
-        patch.setattr(problems, "dataset", lambda profile: replace(dataset(profile), inputs=-dataset(profile).inputs))
+        patch.setattr(build, "dataset", lambda profile: replace(dataset(profile), inputs=-dataset(profile).inputs))
         sweeps._dataset.cache_clear()
         sweeps.run(write(sweep))
         assert len(list(runs.iterdir())) == 4
     sweeps._dataset.cache_clear()
-    monkeypatch.setattr(tracking, "MEASURING_SOURCES", ("lanczos.py", "errors.py"))
+    monkeypatch.setattr(sweeps, "MEASURING_SOURCES", ("core/lanczos.py", "errors.py"))
     sweeps.run(write(sweep))
     assert len(list(runs.iterdir())) == 6
 

@@ -29,10 +29,34 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
-from eosrepro import catalog, store, tracking
+from eosrepro import catalog
+from eosrepro.core.types import Outcome, Row
 from eosrepro.errors import EosreproError
-from eosrepro.store import Record
-from eosrepro.types import Outcome, Row
+from eosrepro.records import identity
+from eosrepro.records.identity import TRAINING_SOURCES, fingerprint
+from eosrepro.records.places import train_folder
+from eosrepro.records.runs import Measured, Origin, Record, load_record, save_run
+from eosrepro.records.snapshots import save_snapshot
+from eosrepro.views.mlflow import live as mlflow_live
+from eosrepro.views.mlflow import writing
+from eosrepro.views.mlflow.connection import (
+    NO_FILE,
+    NO_FOLDER,
+    NO_HOME,
+    NO_SERVER,
+    QUIET_AND_QUICK,
+    TOO_LONG,
+    WarnAndContinue,
+    connect,
+    redacted,
+    store_uri,
+)
+from eosrepro.views.mlflow.live import LiveRun
+from eosrepro.views.mlflow.live import open_run as open_run_of_stage
+from eosrepro.views.mlflow.server import check, serve
+from eosrepro.views.mlflow.sync import About, describe, sync_run
+from eosrepro.views.mlflow.tags import PARAM_LENGTH
+from eosrepro.views.mlflow.writing import POINTS_A_REQUEST
 
 NAME = "exp3_2over60"
 RESOLVED: Mapping[str, Any] = {
@@ -69,10 +93,10 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
         monkeypatch.delenv(name)
-    tracking._CarryingOn._warned.clear()
-    tracking._client.cache_clear()
+    WarnAndContinue._warned.clear()
+    connect.cache_clear()
     yield folder
-    for name in tracking.QUIET_AND_QUICK:  # set by the client for the rest of its process
+    for name in QUIET_AND_QUICK:  # set by the client for the rest of its process
         os.environ.pop(name, None)
 
 
@@ -104,27 +128,27 @@ def rows(n_steps: int) -> list[Row]:
 def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = None) -> Record:
     """The rows as they come back from disk."""
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
-    place = store.train_folder("tanh", NAME)
-    store.save_snapshot(Path("snapshots"), 0, torch.zeros(1))
-    origin = store.Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training")
-    store.save_run(place, trajectory, outcome, origin, snapshots=Path("snapshots"))
-    record = store.load_record(place)
+    place = train_folder("tanh", NAME)
+    save_snapshot(Path("snapshots"), 0, torch.zeros(1))
+    origin = Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training")
+    save_run(place, trajectory, outcome, origin, snapshots=Path("snapshots"))
+    record = load_record(place)
     if not sharpness:
         return record
     table = pd.DataFrame({"step": list(sharpness), "sharpness": list(sharpness.values())})
-    return replace(record, measured={"sharpness": store.Measured(table, SHARPNESS)})
+    return replace(record, measured={"sharpness": Measured(table, SHARPNESS)})
 
 
-def open_run(**changes: Any) -> tracking.LiveRun:
-    return tracking.open_run(NAME, RESOLVED, PROVENANCE, **{**SETTINGS, **changes})
+def open_run(**changes: Any) -> LiveRun:
+    return open_run_of_stage(NAME, RESOLVED, PROVENANCE, **{**SETTINGS, **changes})
 
 
 def sync(record: Record, *, resolved: Mapping[str, Any] = RESOLVED, **changes: Any) -> bool:
-    return tracking.sync_run(NAME, resolved, PROVENANCE, record, **{**SETTINGS, **changes})
+    return sync_run(NAME, resolved, PROVENANCE, record, **{**SETTINGS, **changes})
 
 
 def client() -> MlflowClient:
-    return MlflowClient(tracking_uri=tracking.store_uri())
+    return MlflowClient(tracking_uri=store_uri())
 
 
 def all_runs(view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
@@ -211,9 +235,9 @@ def test_parameters_and_tags() -> None:
     assert float(params["step_size_float"]) == pytest.approx(1 / 30)
     assert float(params["stability_threshold"]) == 60
     assert params["dataset.sha256"] == PROVENANCE["sha256"]
-    assert len(params["dataset.indices"]) == tracking.PARAM_LENGTH
+    assert len(params["dataset.indices"]) == PARAM_LENGTH
     assert not any(key.startswith(("dataset.source", "dataset.preprocessing")) for key in params)
-    assert tags["fingerprint"] == tracking.fingerprint(RESOLVED, PROVENANCE)
+    assert tags["fingerprint"] == fingerprint(RESOLVED, PROVENANCE)
     assert (tags["profile"], tags["data"]) == ("quick", "photo-patches")
     assert tags["mlflow.source.name"] == "eosrepro train exp3_2over60"
     assert tags["machine.threads"] == "1"
@@ -234,7 +258,7 @@ def test_parameters_and_tags() -> None:
 
 def test_toy_without_data() -> None:
     toy = {"toy": {"name": "quadratic", "curvatures": [20.0, 1.0]}, "optimizer": {"name": "gd"}, "step_size": "2/39"}
-    with tracking.open_run("example1", toy, None, **SETTINGS) as live:
+    with open_run_of_stage("example1", toy, None, **SETTINGS) as live:
         live.observe(row(0))
     assert the_run().data.params["toy.curvatures"] == "[20.0, 1.0]"
     inputs = the_run().inputs
@@ -291,7 +315,7 @@ def test_training_resumed_inside_a_window() -> None:
 
 
 def test_sync_completes_a_run_that_stopped_between_two_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "POINTS_A_REQUEST", 7)  # not a multiple of the points of a row
+    monkeypatch.setattr(writing, "POINTS_A_REQUEST", 7)  # not a multiple of the points of a row
     real, requests = MlflowClient.log_batch, []
 
     def failing(self: MlflowClient, run_id: str, metrics: Any = (), **others: Any) -> Any:
@@ -339,7 +363,7 @@ def test_other_sharpness_settings_replace_the_series() -> None:
         live.observe(row(0))
     machine = the_run().data.tags["machine.torch"]
     table = pd.DataFrame({"step": [0, 5], "sharpness": [10.0, 66.0], "eigenvalue_2": [4.0, 30.0]})
-    first = replace(recorded(rows(10)), measured={"sharpness": store.Measured(table, {**SHARPNESS, "k": 2})})
+    first = replace(recorded(rows(10)), measured={"sharpness": Measured(table, {**SHARPNESS, "k": 2})})
     assert sync(first)
     assert series("curvature/eigenvalue_2") == [(0, 4.0), (5, 30.0)]
     assert sync(recorded(rows(10), sharpness={0: 10.0, 5: 66.0}))
@@ -354,7 +378,7 @@ def test_other_sharpness_settings_replace_the_series() -> None:
 def with_scan(record: Record, means: Mapping[int, float], rtol: float = 1e-4) -> Record:
     """The record and what a scan along the step found."""
     table = pd.DataFrame({"step": list(means), "directional_smoothness_mean": list(means.values())})
-    scan = store.Measured(table, {"n_taus": 100, "rtol": rtol})
+    scan = Measured(table, {"n_taus": 100, "rtol": rtol})
     return replace(record, measured={**record.measured, "tau_scan": scan})
 
 
@@ -383,7 +407,7 @@ def test_a_diagnostic_measured_anew_replaces_what_it_found() -> None:
 
 
 def test_a_curve_at_each_step_is_no_metric() -> None:
-    density = store.Measured(pd.DataFrame({"step": [0, 0, 5, 5], "node": [1.0, 2.0, 1.0, 2.0]}), {})
+    density = Measured(pd.DataFrame({"step": [0, 0, 5, 5], "node": [1.0, 2.0, 1.0, 2.0]}), {})
     assert sync(replace(recorded(rows(10)), measured={"spectral_density": density}))
     assert not any(name.startswith("diagnostics/") for name in the_run().data.metrics)
 
@@ -424,27 +448,27 @@ def test_points_logged_twice_are_mended() -> None:
 
 
 def test_fingerprint_follows_settings_data_and_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    base = tracking.fingerprint(RESOLVED, PROVENANCE)
-    assert base == tracking.fingerprint(dict(reversed(list(RESOLVED.items()))), PROVENANCE)
-    assert base != tracking.fingerprint({**RESOLVED, "seed": 1}, PROVENANCE)
-    assert base != tracking.fingerprint(RESOLVED, {**PROVENANCE, "sha256": "0" * 64})
+    base = fingerprint(RESOLVED, PROVENANCE)
+    assert base == fingerprint(dict(reversed(list(RESOLVED.items()))), PROVENANCE)
+    assert base != fingerprint({**RESOLVED, "seed": 1}, PROVENANCE)
+    assert base != fingerprint(RESOLVED, {**PROVENANCE, "sha256": "0" * 64})
 
-    package = Path(tracking.__file__).parent
+    package = identity.PACKAGE
     members = ("models/mlp.py", "losses/cross_entropy.py", "optimizers/gd.py")
-    for source in (*tracking.TRAINING_SOURCES, *members, "models/unused.py"):
+    for source in (*TRAINING_SOURCES, *members, "models/unused.py"):
         copy = tmp_path / "package" / source
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text((package / source).read_text("utf-8") if (package / source).exists() else "")
-    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "package" / "tracking.py"))
+    monkeypatch.setattr(identity, "PACKAGE", tmp_path / "package")
     monkeypatch.setattr(catalog, "file", lambda kind, name: tmp_path / "package" / kind / f"{name}.py")
-    assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
+    assert fingerprint(RESOLVED, PROVENANCE) == base
     (tmp_path / "package/models/unused.py").write_text("# a model this run does not use\n")
-    assert tracking.fingerprint(RESOLVED, PROVENANCE) == base
-    for source in (*tracking.TRAINING_SOURCES, *members):
-        before = tracking.fingerprint(RESOLVED, PROVENANCE)
+    assert fingerprint(RESOLVED, PROVENANCE) == base
+    for source in (*TRAINING_SOURCES, *members):
+        before = fingerprint(RESOLVED, PROVENANCE)
         with (tmp_path / "package" / source).open("a") as file:
             file.write("# edited\n")
-        assert tracking.fingerprint(RESOLVED, PROVENANCE) != before, source
+        assert fingerprint(RESOLVED, PROVENANCE) != before, source
 
 
 def test_another_fingerprint_is_another_run() -> None:
@@ -457,13 +481,13 @@ def test_another_fingerprint_is_another_run() -> None:
 # --- what is shown beside the record
 
 
-def about(project: Path, **changes: Any) -> tracking.About:
+def about(project: Path, **changes: Any) -> About:
     """Tags, a description, a figure and a table."""
     figure, table = project / "figures" / "exp3" / "exp3.png", project / "trajectory.csv"
     figure.parent.mkdir(parents=True, exist_ok=True)
     for path in (figure, table):
         path.write_text(path.name)
-    shown = tracking.About(
+    shown = About(
         tags={"reproduction": "Ahn 2022: Exp 3", "claims.fail": "0"},
         description="**1 holds**",
         summary={"onset": 5.0, "sharpness_crossing": nan},
@@ -541,7 +565,7 @@ def test_runs_are_flat(project: Path) -> None:
 
 def test_experiment_is_described_and_is_of_trainings() -> None:
     for text in ("one", "two", "two"):
-        assert tracking.describe("eosrepro", text)
+        assert describe("eosrepro", text)
     experiment = client().get_experiment_by_name("eosrepro")
     assert experiment is not None
     assert experiment.tags == {"mlflow.note.content": "two", "mlflow.experimentKind": "custom_model_development"}
@@ -578,17 +602,17 @@ def test_a_deleted_experiment_is_restored_without_the_runs_that_were_replaced(
     before = the_run().info.run_id
     client().delete_experiment(the_experiment().experiment_id)
     with pytest.raises(EosreproError, match="eosrepro was deleted in MLflow: `eosrepro sync` restores it"):
-        tracking.check("eosrepro")
+        check("eosrepro")
     for _ in range(2):
         assert sync(recorded(rows(8)))
     assert capfd.readouterr() == ("", "The experiment eosrepro was deleted in MLflow: it is restored\n")
     assert the_run().info.run_id == before
     assert len(series("train/loss")) == 9
-    assert tracking.check("eosrepro") == str(Path("mlflow.db").absolute())
+    assert check("eosrepro") == str(Path("mlflow.db").absolute())
 
 
 def test_a_training_restores_a_deleted_experiment() -> None:
-    assert tracking.describe("eosrepro", "all runs")
+    assert describe("eosrepro", "all runs")
     client().delete_experiment(the_experiment().experiment_id)
     with open_run() as live:
         live.observe(row(0))
@@ -626,7 +650,7 @@ def test_an_experiment_of_somebody_else_is_left_alone(capfd: pytest.CaptureFixtu
     assert "delete" not in said
     assert all_runs() == []
     with pytest.raises(EosreproError, match="was not made by eosrepro"):
-        tracking.check("eosrepro")
+        check("eosrepro")
 
 
 # --- more than MLflow takes
@@ -634,7 +658,7 @@ def test_an_experiment_of_somebody_else_is_left_alone(capfd: pytest.CaptureFixtu
 
 def synced_with(provenance: Mapping[str, Any] = PROVENANCE, **changes: Any) -> Dataset:
     """The data set that a run shows after a sync that said nothing."""
-    assert tracking.sync_run(NAME, RESOLVED, provenance, recorded(rows(3)), **{**SETTINGS, **changes})
+    assert sync_run(NAME, RESOLVED, provenance, recorded(rows(3)), **{**SETTINGS, **changes})
     inputs = the_run().inputs
     assert inputs is not None
     return inputs.dataset_inputs[0].dataset
@@ -660,13 +684,11 @@ def test_a_data_set_with_more_facts_than_can_be_shown(capfd: pytest.CaptureFixtu
 
 def test_long_labels_tags_descriptions_and_names_are_shortened(capfd: pytest.CaptureFixture[str]) -> None:
     label = "photos\nof " + "l" * 9000
-    shown = tracking.About(tags={"reproduction": "r" * 9000}, description="d" * 9000)
+    shown = About(tags={"reproduction": "r" * 9000}, description="d" * 9000)
     resolved = {**RESOLVED, "model": {"name": "mlp", "a/b?" + "k" * 300: 1, "..": 2}}
     for _ in range(2):
-        assert tracking.sync_run(
-            NAME, resolved, {**PROVENANCE, "label": label}, recorded(rows(3)), **SETTINGS, about=shown
-        )
-    tracking.describe("eosrepro", "d" * 30_000)
+        assert sync_run(NAME, resolved, {**PROVENANCE, "label": label}, recorded(rows(3)), **SETTINGS, about=shown)
+    describe("eosrepro", "d" * 30_000)
     run = the_run()
     assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.name == label[:499] + "…"
@@ -681,7 +703,7 @@ def test_long_labels_tags_descriptions_and_names_are_shortened(capfd: pytest.Cap
 
 def test_quantities_of_names_that_mlflow_refuses() -> None:
     table = pd.DataFrame({"step": [0, 5], "L(τ)/η": [1.0, 2.0], "x" * 300: [3.0, 4.0]})
-    record = replace(recorded(rows(10)), measured={"own": store.Measured(table, {})})
+    record = replace(recorded(rows(10)), measured={"own": Measured(table, {})})
     for _ in range(2):
         assert sync(record)
     assert series("diagnostics/L_τ__η") == [(0, 1.0), (5, 2.0)]
@@ -709,7 +731,7 @@ def test_a_project_may_be_in_a_folder_of_any_name(
     assert len(list((folder / "mlartifacts").rglob("exp3.png"))) == 1
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
-    assert tracking.check("eosrepro") == str(folder / "mlflow.db")
+    assert check("eosrepro") == str(folder / "mlflow.db")
     assert [path.name for path in top.iterdir()] == [Path(name).parts[0]]  # and nothing beside the project
 
 
@@ -722,7 +744,7 @@ def test_a_path_too_long_for_sqlite_is_named(
     assert not sync(recorded(rows(3)))
     said = capfd.readouterr().err
     assert said.count("\n") == 1
-    assert f": {tracking.TOO_LONG}; going on" in said
+    assert f": {TOO_LONG}; going on" in said
 
 
 def test_default_store_is_in_the_project_even_from_a_copy(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -752,7 +774,7 @@ def test_moved_project_is_told_what_to_do(
     assert sync(recorded(rows(3)))
     moved = project.rename(project.parent / "moved")
     monkeypatch.chdir(moved)
-    tracking._client.cache_clear()
+    connect.cache_clear()
     assert not sync(recorded(rows(3)))
     assert "delete it, then run `eosrepro sync`" in capfd.readouterr().err
 
@@ -766,7 +788,7 @@ resolved = {{**t.RESOLVED, "seed": int(sys.argv[1])}}
 Path(f"ready{{sys.argv[1]}}").touch()
 while not Path("go").exists():
     t.time.sleep(0.001)
-with t.tracking.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.SETTINGS) as live:
+with t.mlflow_live.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.SETTINGS) as live:
     for each in t.rows(400):
         live.observe(each)
 """
@@ -802,7 +824,7 @@ def test_unreachable_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: p
         for each in rows(10):
             live.observe(each)
     assert not sync(recorded(rows(10)))
-    assert not tracking.describe("eosrepro", "all runs")
+    assert not describe("eosrepro", "all runs")
     assert time.monotonic() - started < 15
     out, err = capfd.readouterr()
     assert out == ""
@@ -815,15 +837,15 @@ def test_unreachable_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: p
 @pytest.mark.parametrize(
     ("uri", "remedy"),
     [
-        ("file:///nowhere/mlruns", tracking.NO_FOLDER),
-        ("file:./mlruns", tracking.NO_FOLDER),
-        ("./mlruns", tracking.NO_FOLDER),
-        ("nonsense://x", tracking.NO_SERVER),
-        ("http://[x", tracking.NO_SERVER),
-        ("databricks", tracking.NO_SERVER),
-        ("postgresql://ada:s3cret@localhost/x", tracking.NO_SERVER),
-        ("sqlite:////proc/nowhere/runs.db", tracking.NO_FILE),
-        ("sqlite:///no%20database.db", tracking.NO_FILE),
+        ("file:///nowhere/mlruns", NO_FOLDER),
+        ("file:./mlruns", NO_FOLDER),
+        ("./mlruns", NO_FOLDER),
+        ("nonsense://x", NO_SERVER),
+        ("http://[x", NO_SERVER),
+        ("databricks", NO_SERVER),
+        ("postgresql://ada:s3cret@localhost/x", NO_SERVER),
+        ("sqlite:////proc/nowhere/runs.db", NO_FILE),
+        ("sqlite:///no%20database.db", NO_FILE),
     ],
 )
 def test_unusable_store_is_one_line_with_its_remedy(
@@ -840,7 +862,7 @@ def test_unusable_store_is_one_line_with_its_remedy(
     assert "s3cret" not in err
     if not uri.startswith("http"):  # of a server the UI says where it is
         with pytest.raises(EosreproError, match="cannot be used") as found:
-            tracking.serve(free_port(), lambda: pytest.fail("there is nothing to bring up to date"))
+            serve(free_port(), lambda: pytest.fail("there is nothing to bring up to date"))
         assert str(found.value).endswith(f"): {remedy}")
 
 
@@ -850,7 +872,7 @@ def test_a_store_of_another_version_is_one_line_with_its_remedy(capfd: pytest.Ca
     assert not sync(recorded(rows(3)))
     err = capfd.readouterr().err
     assert err.count("\n") == 1
-    assert f"…): {tracking.NO_FILE}; going on" in err  # what MLflow says is longer than the line
+    assert f"…): {NO_FILE}; going on" in err  # what MLflow says is longer than the line
     Path("mlflow.db").unlink()
 
 
@@ -864,9 +886,9 @@ def test_without_a_home_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capfd:
         live.observe(row(0))
     err = capfd.readouterr().err
     assert err.count("\n") == 1
-    assert f": {tracking.NO_HOME}; going on" in err
-    for ask in (lambda: tracking.check("eosrepro"), lambda: tracking.serve(free_port())):
-        with pytest.raises(EosreproError, match=tracking.NO_HOME):
+    assert f": {NO_HOME}; going on" in err
+    for ask in (lambda: check("eosrepro"), lambda: serve(free_port())):
+        with pytest.raises(EosreproError, match=NO_HOME):
             ask()
 
 
@@ -889,13 +911,13 @@ def test_a_server_that_refuses_is_one_line(
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert f"{code} " in err
-    assert f"): {tracking.NO_SERVER}; going on" in err
+    assert f"): {NO_SERVER}; going on" in err
 
 
 def test_store_that_fails_during_the_run_is_caught_up(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(mlflow_live, "FLUSH_SECONDS", 0.0)
     live = open_run()
     with monkeypatch.context() as patch, live:
         calls: list[int] = []
@@ -957,7 +979,7 @@ def test_server_that_does_not_answer_holds_up_a_run_once(
 def test_server_that_dies_during_a_run_is_caught_up(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(mlflow_live, "FLUSH_SECONDS", 0.0)
     port, remaining = free_port(), iter(rows(20))
     with ExitStack() as stack:
         with served(port) as uri:
@@ -996,14 +1018,14 @@ def test_errors_of_the_training_are_not_swallowed() -> None:
     ],
 )
 def test_secrets_are_redacted(text: str, shown: str) -> None:
-    assert tracking.redacted(text) == shown
+    assert redacted(text) == shown
 
 
 def test_password_quoted_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://ada:s3%20cret@host/db")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
-    assert tracking.redacted("bad password 's3 cret' or token t0ken") == "bad password '***' or token ***"
-    assert tracking.redacted("Access denied for user 'ada'@'host', said adam") == (
+    assert redacted("bad password 's3 cret' or token t0ken") == "bad password '***' or token ***"
+    assert redacted("Access denied for user 'ada'@'host', said adam") == (
         "Access denied for user '***'@'host', said adam"
     )
 
@@ -1021,7 +1043,7 @@ def test_ui_of_a_server_is_where_the_server_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:s3cret@runs.example")
-    tracking.serve(5000)
+    serve(5000)
     assert capsys.readouterr().out == "The runs are on an MLflow server: open https://***@runs.example\n"
 
 
@@ -1043,7 +1065,7 @@ def test_ui_shows_the_runs_to_this_machine_alone() -> None:
 @contextmanager
 def served(port: int) -> Iterator[str]:
     """The UI on the project's store, in processes of its own that are killed at the end, and its address."""
-    code = f"from eosrepro import tracking; tracking.serve({port})"
+    code = f"from eosrepro.views.mlflow.server import serve; serve({port})"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     uri = f"http://127.0.0.1:{port}"
     with Path("log").open("w") as log:
@@ -1081,15 +1103,15 @@ def test_thousand_rows_take_as_few_requests_as_mlflow_allows(monkeypatch: pytest
         log_batch(self, run_id, metrics=metrics, **others)
 
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", inf)  # however slow this machine is
+    monkeypatch.setattr(mlflow_live, "FLUSH_SECONDS", inf)  # however slow this machine is
     with open_run() as live:
         for each in rows(1000):
             live.observe(each)
-    full, rest = divmod(sum(sizes), tracking.POINTS_A_REQUEST)
-    assert sizes == [*[tracking.POINTS_A_REQUEST] * full, *[rest] * bool(rest)]
+    full, rest = divmod(sum(sizes), POINTS_A_REQUEST)
+    assert sizes == [*[POINTS_A_REQUEST] * full, *[rest] * bool(rest)]
     assert len(series("train/loss")) == 1001
 
 
 def test_tracking_does_not_import_mlflow_before_it_is_used() -> None:
-    code = "import sys; import eosrepro.tracking; sys.exit('mlflow' in sys.modules)"
+    code = "import sys; from eosrepro.views.mlflow import live, sync; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
+from eosrepro.core.objective import Objective, network_problem, toy_problem
+from eosrepro.core.training import minimise, outcome
+from eosrepro.core.types import Dataset, Row, Stop, Toy
+from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.digits import digits
 from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
-from eosrepro.preprocessing import preprocess
 from eosrepro.toys.product import product
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_product import tanh_product
 from eosrepro.toys.tanh_quadratic import tanh_quadratic
-from eosrepro.training import minimise, outcome
-from eosrepro.types import Dataset, Row, Stop, Toy
 from tests.conftest import small_problem
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eosrepro.core.types import RawImages
 from eosrepro.errors import DataError
-from eosrepro.types import RawImages
 
 
 def choose(

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Gt, MinLen
 
+from eosrepro.core.types import RawImages
 from eosrepro.data._common import choose, torchvision_datasets
 from eosrepro.errors import DataError
-from eosrepro.types import RawImages
 
 
 def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)], download: bool = False) -> RawImages:

@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
+from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import choose, permutation
-from eosrepro.types import RawImages, Seed
 
 
 def digits(*, n_examples: Annotated[int, Gt(0)], seed: Seed = 0) -> RawImages:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from annotated_types import Gt, MinLen
 
+from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import choose, permutation, torchvision_datasets
 from eosrepro.errors import DataError
-from eosrepro.types import RawImages, Seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,9 +7,9 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, MultipleOf
 
+from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import sha256
 from eosrepro.errors import ConfigError
-from eosrepro.types import RawImages, Seed
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 STRIPS = 5  # regions of one photograph

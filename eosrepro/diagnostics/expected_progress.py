@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.lines import dot, minibatch_steps
-from eosrepro.objective import Objective
-from eosrepro.types import AtLeast
+from eosrepro.core.along import dot, minibatch_steps
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import AtLeast
 
 
 @dataclass(frozen=True)

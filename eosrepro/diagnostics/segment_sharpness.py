@@ -10,10 +10,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import random_unit, top_eigenpairs
-from eosrepro.lines import dot, step_is_lost
-from eosrepro.objective import Objective
-from eosrepro.types import AtLeast, Evaluation, Rtol, Seed
+from eosrepro.core.along import dot, step_is_lost
+from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import AtLeast, Evaluation, Rtol, Seed
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import random_unit, top_eigenpairs
-from eosrepro.objective import Objective
-from eosrepro.types import EigenPair
+from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import EigenPair
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.

@@ -9,9 +9,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from eosrepro.objective import Objective
-from eosrepro.spectrum import stochastic_quadratures
-from eosrepro.types import AtLeast, Seed
+from eosrepro.core.objective import Objective
+from eosrepro.core.quadrature import stochastic_quadratures
+from eosrepro.core.types import AtLeast, Seed
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from eosrepro.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
-from eosrepro.lines import dot
-from eosrepro.objective import Objective
-from eosrepro.spectrum import average, stochastic_quadratures
-from eosrepro.types import AtLeast, EigenPair, Rtol, Seed
+from eosrepro.core.along import dot
+from eosrepro.core.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
+from eosrepro.core.objective import Objective
+from eosrepro.core.quadrature import average, stochastic_quadratures
+from eosrepro.core.types import AtLeast, EigenPair, Rtol, Seed
 
 MAX_K = 5  # one column each
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from torch import Tensor
 
-from eosrepro.lines import along, dot, step_is_lost
-from eosrepro.objective import Objective
-from eosrepro.types import AtLeast, AtMost
+from eosrepro.core.along import along, dot, step_is_lost
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import AtLeast, AtMost
 
 NODES = (9, 17, 33)  # of one interpolation after the other, each holding those before
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from eosrepro import store
-from eosrepro.statistics import series
+from eosrepro.records.files import save_bytes, save_text
+from eosrepro.records.runs import Record
+from eosrepro.records.series import series
 
 if TYPE_CHECKING:  # validating params.yaml looks at the figures, and need not load matplotlib
     from matplotlib.artist import Artist
@@ -91,7 +92,7 @@ def put_title(figure: Figure, title: str, data_label: str = "") -> None:
     figure.suptitle("\n".join(filter(None, (title, data_label))))
 
 
-def heading(text: str, record: store.Record) -> str:
+def heading(text: str, record: Record) -> str:
     """The heading of the axes of one run; it says where a run diverged."""
     return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
 
@@ -106,7 +107,7 @@ def rows(run: str, panel: str, points: pd.DataFrame, source: str = "ours") -> pd
     return points.assign(run=run, panel=panel, source=source)[["run", "panel", "step", "value", "source"]]
 
 
-def compared(record: store.Record, quantity: str, published: Mapping[Any, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
+def compared(record: Record, quantity: str, published: Mapping[Any, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
     """A recorded quantity as rows of the figure's table, and after them those of its published curve if there is one.
 
     Raises:
@@ -135,5 +136,5 @@ def save(figure: Figure, png: Path, svg: Path) -> None:
     with styled():
         figure.savefig(raster, format="png", metadata={"Software": None})
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-    store.save_bytes(png, raster.getvalue())
-    store.save_text(svg, vector.getvalue())
+    save_bytes(png, raster.getvalue())
+    save_text(svg, vector.getvalue())

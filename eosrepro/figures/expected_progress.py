@@ -10,7 +10,7 @@ import pandas as pd
 from annotated_types import MinLen
 
 from eosrepro.figures import _style
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

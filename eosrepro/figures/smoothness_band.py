@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from eosrepro.figures import _style
-from eosrepro.statistics import series
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
+from eosrepro.records.series import series
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from eosrepro.figures import _style
-from eosrepro.statistics import relation_error
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
+from eosrepro.verdicts.statistics import relation_error
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from annotated_types import MinLen
 
+from eosrepro.core.types import AtLeast, Toy
 from eosrepro.figures import _style
-from eosrepro.statistics import series
-from eosrepro.store import Record
-from eosrepro.types import AtLeast, Toy
+from eosrepro.records.runs import Record
+from eosrepro.records.series import series
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -12,7 +12,7 @@ from annotated_types import MinLen
 
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.nn import functional
 
-from eosrepro.types import Loss
+from eosrepro.core.types import Loss
 
 
 def cross_entropy() -> Loss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from eosrepro.types import Loss
+from eosrepro.core.types import Loss
 
 
 def mse() -> Loss:

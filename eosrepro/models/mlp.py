@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from eosrepro.types import AtLeast, AtMost
+from eosrepro.core.types import AtLeast, AtMost
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity, "elu": nn.ELU, "softplus": nn.Softplus}
 

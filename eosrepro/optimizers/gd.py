@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.types import Iterate, Optimizer
+from eosrepro.core.types import Iterate, Optimizer
 
 
 def gd(*, step_size: float) -> Optimizer:

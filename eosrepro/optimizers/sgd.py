@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.types import AtLeast, Iterate, Optimizer, Seed
+from eosrepro.core.types import AtLeast, Iterate, Optimizer, Seed
 
 
 def sgd(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.types import Toy
+from eosrepro.core.types import Toy
 
 
 def quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Toy:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from eosrepro.core.types import Dataset, RawImages
 from eosrepro.data._common import choose
+from eosrepro.data._preprocessing import preprocess
 from eosrepro.errors import DataError
-from eosrepro.preprocessing import preprocess
-from eosrepro.types import Dataset, RawImages
 
 PIXELS = np.random.default_rng(0).integers(0, 256, size=(4, 1, 2, 3), dtype=np.uint8)
 TARGETS = np.array([0, 1, 2, 1])

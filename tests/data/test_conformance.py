@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eosrepro import catalog
-from eosrepro.types import RawImages
+from eosrepro.core.types import RawImages
 from tests.data.samples import write_cifar10, write_image_folder
 
 Source = Callable[[], RawImages]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from eosrepro import store
 from eosrepro.cli import main
+from eosrepro.records.files import load_json
 from tests.project import ROOT, all_params, small_params, write_params
 
 RUN = "exp3_2over30"
@@ -62,12 +62,12 @@ def test_everything_that_is_measured_there_is_empty_and_the_commands_go_on(folde
     quantities = ["sharpness", "eigenvalue_2", "residual", "audit_sharpness", "audit_residual"]
     assert first["sharpness"] == pytest.approx(first["audit_sharpness"], rel=3e-3)
     assert last[quantities].isna().all()
-    assert last["step"] == store.load_json(next((folder / "stages/train").rglob("summary.json")))["steps"]
+    assert last["step"] == load_json(next((folder / "stages/train").rglob("summary.json")))["steps"]
     for name in ("segment_sharpness", "spectrum", "spectral_density", "tau_scan"):
         quantity = tables[name].columns[2 if name == "spectral_density" else 1]
         assert np.isfinite(tables[name][quantity].iloc[0])
         assert np.isnan(tables[name][quantity].iloc[-1])
-    summary = store.load_json(measured / "summary.json")
+    summary = load_json(measured / "summary.json")
     assert summary["sharpness_last"] is None
     assert summary["sharpness_max"] >= summary["sharpness_first"] > 0
     assert abs(summary["largest_audit_shortfall"]) < 3e-3

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from eosrepro.core.objective import Objective
 from eosrepro.diagnostics.expected_progress import ExpectedProgress, expected_progress
-from eosrepro.objective import Objective
 from eosrepro.optimizers.sgd import sgd
 from tests.conftest import interpolated, small_problem
 

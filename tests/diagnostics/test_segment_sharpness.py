@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eosrepro.core.objective import Objective, toy_problem
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Stop
 from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness
-from eosrepro.objective import Objective, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
-from eosrepro.training import minimise
-from eosrepro.types import Stop
 from tests.conftest import dense_hessian, interpolated, small_problem
 
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from eosrepro.core.lanczos import top_eigenpairs
+from eosrepro.core.objective import Objective, network_problem, toy_problem
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Dataset, EigenPair, Position, Stop
 from eosrepro.data.digits import digits
 from eosrepro.diagnostics.sharpness import sharpness
-from eosrepro.lanczos import top_eigenpairs
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.objective import Objective, network_problem, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
-from eosrepro.training import minimise
-from eosrepro.types import Dataset, EigenPair, Position, Stop
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 

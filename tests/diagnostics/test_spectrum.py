@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from eosrepro.core.objective import Objective, toy_problem
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum
 from eosrepro.losses.mse import mse
-from eosrepro.objective import Objective, toy_problem
 from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian
 from tests.diagnostics.test_sharpness import sixty_digits, snapshots_of_a_run

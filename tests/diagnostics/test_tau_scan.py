@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
+from eosrepro.core.objective import Objective, toy_problem
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Stop
 from eosrepro.diagnostics import tau_scan as module
 from eosrepro.diagnostics.tau_scan import TauScan, tau_scan
-from eosrepro.objective import Objective, toy_problem
 from eosrepro.optimizers.gd import gd
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_product import tanh_product
-from eosrepro.training import minimise
-from eosrepro.types import Stop
 from tests.conftest import interpolated, small_problem
 
 

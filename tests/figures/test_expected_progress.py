@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from eosrepro.errors import StoreError
 from eosrepro.figures.expected_progress import expected_progress
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
 from tests.records import curve, record, stochastic
 
 LOSS = [2.3, 1.9, 2.0, 1.2]

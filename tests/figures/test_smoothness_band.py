@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from eosrepro.errors import StoreError
 from eosrepro.figures import _style
 from eosrepro.figures.smoothness_band import Curve, smoothness_band
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
 from tests.records import curve, record, scanned, unstable
 
 MEAN = np.array([6.0, 20.0, 33.0, 28.0])

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.figures.trajectories import trajectories
-from eosrepro.store import Record
+from eosrepro.records.runs import Record
 from tests.records import record, unstable
 
 LOSS = [2.0, 1.5, 1.7, 1.0]

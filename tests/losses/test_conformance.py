@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eosrepro import catalog
-from eosrepro.types import Loss
+from eosrepro.core.types import Loss
 from tests.members import identify, variants
 
 

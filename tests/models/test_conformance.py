@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from eosrepro import catalog
+from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.types import Dataset
 from eosrepro.losses.cross_entropy import cross_entropy
-from eosrepro.objective import Objective, network_problem
-from eosrepro.types import Dataset
 from tests.conftest import dense_hessian
 from tests.members import identify, variants
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from eosrepro import catalog
+from eosrepro.core.types import Evaluation, Iterate, Optimizer
 from eosrepro.optimizers.gd import gd
-from eosrepro.types import Evaluation, Iterate, Optimizer
 from tests.members import identify, variants
 
 CURVATURES = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eosrepro.core.training import minimise
+from eosrepro.core.types import Iterate, Stop
 from eosrepro.optimizers.gd import gd
 from eosrepro.optimizers.sgd import sgd
-from eosrepro.training import minimise
-from eosrepro.types import Iterate, Stop
 from tests.conftest import small_problem
 
 ORDERS = ("fixed", "reshuffled", "replacement")

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from eosrepro import store
+from eosrepro.records.files import load_checkpoint
 from tests.project import FIGURES, environment, small_params, write_params, write_project
 
 Done = subprocess.CompletedProcess[str]
@@ -333,7 +333,7 @@ def test_a_killed_repro_goes_on_from_the_last_checkpoint(project: Path, change: 
             os.kill(killed.pid if victim == "dvc" else worker, signal.SIGKILL)
             said = killed.communicate()[1]  # to the end of the pipe, which a stage that lives on would hold open
         assert going_on_from(said) == reached
-        reached = store.load_checkpoint(checkpoint)["step"]
+        reached = load_checkpoint(checkpoint)["step"]
     assert not (project / "stages/train/tanh/unstable/exp3_2over30/summary.json").exists()
 
     resumed = run(project, "dvc", "repro", "-s", stage)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from eosrepro import catalog
-from eosrepro.objective import toy_problem
-from eosrepro.types import Toy
+from eosrepro.core.objective import toy_problem
+from eosrepro.core.types import Toy
 from tests.conftest import dense_hessian
 from tests.members import identify, variants
 

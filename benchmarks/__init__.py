@@ -1,0 +1,1 @@
+"""Speed as ratios against what published code does: `python -m benchmarks`."""

@@ -1,0 +1,71 @@
+"""From params.yaml to a valid `Config`, or to one message with a line a finding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from eosrepro.config.checks import contradictions, missing_references
+from eosrepro.config.params import PARAMS, Config
+from eosrepro.config.values import SectionType, keys_of
+from eosrepro.config.words import Finding
+from eosrepro.config.yaml import read, unusable
+from eosrepro.errors import ConfigError
+
+
+def load(path: Path = PARAMS) -> Config:
+    """Read and validate params.yaml; published curves are looked for in `reference/` beside it.
+
+    Raises:
+        ConfigError: it cannot be read or asks for something that is not possible. One line a finding: file, key path,
+            what was found, what is allowed.
+    """
+    return validate(read_params(path), path, reference=path.parent / "reference")
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """The content of params.yaml as it is written.
+
+    Raises:
+        ConfigError: it is not YAML, or no mapping.
+    """
+    return read(path, keys_of(Config))
+
+
+def validate(content: dict[str, Any], path: Path, *, reference: Path) -> Config:
+    """The content of a params.yaml as a `Config`; `path` names it in errors, `reference` holds the published curves."""
+    if findings := [*unusable({key: value for key, value in content.items() if key != "templates"})]:
+        raise _refusal(path, findings)
+    config = parse(Config, content, path)
+    findings = [*contradictions(config), *missing_references(config, reference)]
+    if findings:
+        raise _refusal(path, findings)
+    return config
+
+
+def parse(section: type[SectionType], content: dict[str, Any], path: Path) -> SectionType:
+    """The content of a YAML file as an object; `path` names it in errors."""
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        raise _refusal(path, [(line["loc"], line["msg"]) for line in error.errors()]) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of params.yaml, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(by_alias=True),
+        "title": "params.yaml of eosrepro",
+    }
+
+
+def _refusal(path: Path, findings: list[Finding]) -> ConfigError:
+    return ConfigError("\n".join(f"{path}: {'.'.join(map(_key, where))}: {what}" for where, what in findings))
+
+
+def _key(part: str | int) -> str:
+    text = str(part)
+    return text if text.isprintable() else repr(text)  # a line break in a key would break the message

@@ -1,0 +1,161 @@
+"""A name in params.yaml and the options that the function of that name takes.
+
+They are read off the function: `model: {name: mlp, width: 200}` is checked against the keyword-only parameters of
+`eosrepro/models/mlp.py`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema, to_jsonable_python
+
+from eosrepro import catalog
+from eosrepro.config.values import Exact, Folder, keys_of, with_step_size
+from eosrepro.config.words import complaint, quoted, reworded
+from eosrepro.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a catalogue and all its keyword options: `catalog.find(kind, name)(..., **options)`."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure(Member):
+    """A member of the figures with its keyword options (all but `runs`), and what it is drawn from."""
+
+    source: str = ""  # folder below stages/train and stages/diagnostics that holds all its runs
+    runs: Mapping[str, str] = field(default_factory=dict)  # run → label
+    reference: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # panel → run → reference/<file>.csv
+
+    def worded(self, step_sizes: Mapping[str, Fraction]) -> Figure:
+        """The same with the step sizes of its runs in its texts. Of runs with the same label, it names the run."""
+        labels = {run: with_step_size(label, [step_sizes[run]]) for run, label in self.runs.items()}
+        many = Counter(labels.values())
+        options: dict[str, Any] = {
+            key: with_step_size(value, step_sizes.values()) if isinstance(value, str) else value
+            for key, value in self.options.items()
+        }
+        if columns := options.get("columns"):
+            options["columns"] = {
+                with_step_size(heading, [step_sizes[run] for run in column]): column
+                for heading, column in columns.items()
+            }
+        runs = {run: label if many[label] == 1 else f"{label} ({run})" for run, label in labels.items()}
+        return replace(self, runs=runs, options=options)
+
+    @property
+    def texts(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What it writes on its face, and where that stands below its name in params.yaml."""
+        yield from ((("runs", run), label) for run, label in self.runs.items())
+        yield from (((key,), value) for key, value in self.options.items() if isinstance(value, str))
+        yield from ((("columns", heading), heading) for heading in self.options.get("columns") or {})
+
+
+class _MemberKeys(Exact):
+    name: str
+
+
+class _FigureKeys(_MemberKeys):
+    source: Folder
+    """Folder below stages/train and stages/diagnostics that holds all its runs."""
+    runs: Annotated[dict[str, str], Field(min_length=1)]
+    """Run → its label, in which {step_size} stands for that of the run."""
+    reference: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Panel, or what is drawn in one, → run → published curve, a file in reference/ without .csv."""
+
+
+_GIVEN = {"step_size", "minibatches"}  # keyword-only parameters that come from the run itself
+
+
+@cache
+def _keys_of(member: Callable[..., Any], name: str, common: type[_MemberKeys]) -> type[_MemberKeys]:
+    """The model of what may be written for this member: the common keys and its own keyword-only parameters."""
+    options: dict[str, Any] = {
+        parameter.name: (
+            annotation_of(member, parameter),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(member).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN | set(common.model_fields)
+    }
+    own_name: Any = Literal[name]
+    return create_model(name.replace("-", "_"), __base__=common, __module__=__name__, name=(own_name, ...), **options)
+
+
+def annotation_of(member: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of one parameter; that of the result is not asked for, which in a figure would load matplotlib."""
+    written, function = parameter.annotation, inspect.unwrap(member)
+    place = f"{function.__module__}: the parameter {parameter.name} of {function.__name__}"
+    if written is parameter.empty:
+        raise ConfigError(f"{place} has no type: write one, such as {parameter.name}: int")
+    try:
+        return eval(written, function.__globals__) if isinstance(written, str) else written
+    except NameError as error:
+        raise ConfigError(f"{place} has the type {written}: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Of:
+    """Annotation that reads `{name: ..., options...}` as a member of the catalogue `kind`."""
+
+    kind: str
+    common: type[_MemberKeys] = _MemberKeys
+    member: type[Member] = Member
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(_written)
+        return core_schema.no_info_plain_validator_function(self._read, serialization=written)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        models = [_keys_of(catalog.find(self.kind, name), name, self.common) for name in catalog.names(self.kind)]
+        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+
+    def _read(self, raw: Any) -> Member:
+        model = _keys_of(self._find(raw), raw["name"], self.common)
+        try:
+            # As JSON, a list may stand for a tuple and text for a path, and nothing else is let through.
+            read = model.model_validate_json(json.dumps(raw, default=str))
+        except ValidationError as error:
+            raise reworded(error, keys_of(model)) from None
+        values = dict(read)
+        common = {key: values.pop(key) for key in self.common.model_fields}
+        return self.member(options=values, **common)
+
+    def _find(self, raw: Any) -> Callable[..., Any]:
+        known = catalog.names(self.kind)
+        if not isinstance(raw, dict):
+            raise complaint(f"found {quoted(raw)}, should be a mapping such as {{name: {known[0]}}}")
+        if "name" not in raw:
+            raise complaint(f"has no name (there are: {', '.join(known)})")
+        try:
+            return catalog.find(self.kind, str(raw["name"]))
+        except LookupError as error:
+            line = InitErrorDetails(type=complaint(str(error)), loc=("name",), input=raw["name"])
+            raise ValidationError.from_exception_data(self.kind, [line]) from None
+
+
+def _written(member: Member) -> dict[str, Any]:
+    facts = {key.name: getattr(member, key.name) for key in fields(member) if key.name != "options"}
+    written: dict[str, Any] = to_jsonable_python({**facts, **member.options})
+    return written
+
+
+Model = Annotated[Member, _Of("models")]
+LossMember = Annotated[Member, _Of("losses")]
+OptimizerMember = Annotated[Member, _Of("optimizers")]
+ToyMember = Annotated[Member, _Of("toys")]
+DataMember = Annotated[Member, _Of("data")]
+DiagnosticMember = Annotated[Member, _Of("diagnostics")]
+FigureMember = Annotated[Figure, _Of("figures", _FigureKeys, Figure)]

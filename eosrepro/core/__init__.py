@@ -1,0 +1,1 @@
+"""The numerics: torch and numpy alone."""

@@ -1,0 +1,176 @@
+"""The loss along straight lines: from θ in a given direction, and from θ against the gradient of every minibatch.
+
+Both need f and its derivative along the line at many points. In general a point costs one loss and gradient. Where a
+network begins with a linear layer (`objective.LinearFirst`), the layer's outputs Z are affine along the line: they are
+computed once, and a point costs the layers after it alone, a sixth of a gradient for the network of Ahn et al. 2022.
+A minibatch of m examples, moreover, changes that layer by a matrix of rank m, which acts on the inputs X through the
+inner products X X_Bᵀ with its own: along its gradient Z needs m columns of X Xᵀ instead of a product with X.
+
+The derivative is taken backwards, as ⟨∇f, d⟩ with the gradient with respect to Z and the later layers. Forward mode
+needs as many matrix products, and PyTorch's forward derivatives of activations are slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eosrepro.core.objective import LinearFirst, Objective, Part, is_lost
+
+
+class LinePoint(NamedTuple):
+    """f at one point of a line."""
+
+    loss: float  # f(θ + t·d)
+    slope: float  # d/dt f(θ + t·d) = ⟨∇f(θ + t·d), d⟩
+
+
+class MinibatchStep(NamedTuple):
+    """The step θ − ηg that one minibatch with gradient g would take, seen by the loss over all examples."""
+
+    weight: float  # its share of the examples of all minibatches
+    grad_sq_norm: float  # ‖g‖²
+    grad_dot_full: float  # ⟨g, ∇f(θ)⟩
+    next_loss: float  # f(θ − ηg)
+    grad_dot_next_full: float  # ⟨g, ∇f(θ − ηg)⟩
+
+
+def along(objective: Objective, theta: Tensor, direction: Tensor, times: Sequence[float]) -> list[LinePoint]:
+    """f and its derivative at the points θ + t·d of a line.
+
+    Args:
+        theta: (P,).
+        direction: d, (P,).
+        times: the values of t.
+    """
+    losses, slopes = [0.0] * len(times), [0.0] * len(times)
+    for part in objective.parts:
+        # The chunk is the outer loop, so that only one is in memory with its Z.
+        at = _after_layer(part, theta, direction) if isinstance(part, LinearFirst) else _whole(part, theta, direction)
+        for index, time in enumerate(times):
+            loss, slope = at(time)
+            losses[index] += loss
+            slopes[index] += slope
+    return [LinePoint(*point) for point in zip(losses, slopes, strict=True)]
+
+
+def minibatch_steps(
+    objective: Objective, theta: Tensor, grad: Tensor, batches: Iterable[Tensor], *, step_size: float
+) -> Iterator[MinibatchStep]:
+    """The step of gradient descent on each minibatch from the same θ, with f and ∇f over all examples at its end.
+
+    Args:
+        theta: (P,).
+        grad: ∇f(θ) over all examples, (P,).
+        batches: indices of the examples of each minibatch, (m,).
+        step_size: η.
+
+    Raises:
+        ConfigError: the objective is a toy, which has no examples.
+    """
+    parts = [part for part in objective.parts if isinstance(part, LinearFirst)]
+    if len(parts) < len(objective.parts):
+        for indices in batches:
+            yield _whole_step(objective, theta, grad, indices, step_size)
+        return
+    starts = [(part.first(theta), part.others(theta)) for part in parts]
+    for indices in batches:
+        yield _low_rank_step(objective, parts, starts, theta, grad, indices, step_size)
+
+
+def _whole(part: Part, theta: Tensor, direction: Tensor) -> Callable[[float], LinePoint]:
+    def at(time: float) -> LinePoint:
+        point = (theta + time * direction).requires_grad_()
+        value, _ = part(point)
+        return LinePoint(value.item(), dot(torch.autograd.grad(value, point)[0], direction))
+
+    return at
+
+
+def _after_layer(part: LinearFirst, theta: Tensor, direction: Tensor) -> Callable[[float], LinePoint]:
+    start, ahead = ((part.first(vector), part.others(vector)) for vector in (theta, direction))
+    return lambda time: _after_first(part, start, ahead, time)
+
+
+def _after_first(
+    part: LinearFirst, start: tuple[Tensor, Tensor], ahead: tuple[Tensor, Tensor], time: float
+) -> LinePoint:
+    """`start` and `ahead`: Z and the later parameters at t = 0, and their derivatives along the line."""
+    first, others = (origin + time * change for origin, change in zip(start, ahead, strict=True))
+    loss, *grads = _rest(part, first, others)
+    return LinePoint(loss, sum(dot(grad, change) for grad, change in zip(grads, ahead, strict=True)))
+
+
+def _whole_step(objective: Objective, theta: Tensor, full: Tensor, indices: Tensor, step_size: float) -> MinibatchStep:
+    grad = objective.batch(indices).value_and_grad(theta).grad
+    following = objective.value_and_grad(theta - step_size * grad)
+    return MinibatchStep(
+        weight=len(indices) / objective.n_examples,
+        grad_sq_norm=dot(grad, grad),
+        grad_dot_full=dot(grad, full),
+        next_loss=following.loss,
+        grad_dot_next_full=dot(grad, following.grad),
+    )
+
+
+def _low_rank_step(
+    objective: Objective,
+    parts: Sequence[LinearFirst],
+    starts: Sequence[tuple[Tensor, Tensor]],
+    theta: Tensor,
+    full: Tensor,
+    indices: Tensor,
+    step_size: float,
+) -> MinibatchStep:
+    batch = [part for part in objective.batch(indices).parts if isinstance(part, LinearFirst)]
+    inputs = torch.cat([part.inputs for part in batch])  # X_B: (m, n_inputs)
+    # The gradient of the first layer's weights is deltaᵀ X_B and that of its biases the sum of delta, (m, width).
+    _, deltas, others = zip(*(_rest(part, part.first(theta), part.others(theta)) for part in batch), strict=True)
+    delta, later = torch.cat(deltas), torch.stack(others).sum(0)
+    bias = delta.sum(0)
+    full_first = torch.cat([part.first(full) for part in batch])
+    loss, slope = 0.0, 0.0
+    for part, start in zip(parts, starts, strict=True):
+        change = _inner_products(part, inputs, indices, whole=len(parts) == 1) @ delta + bias
+        point = _after_first(part, start, (-change, -later), step_size)
+        loss, slope = loss + point.loss, slope + point.slope
+    return MinibatchStep(
+        weight=len(indices) / objective.n_examples,
+        grad_sq_norm=dot(inputs @ inputs.T, delta @ delta.T) + dot(bias, bias) + dot(later, later),
+        grad_dot_full=dot(full_first, delta) + dot(parts[0].others(full), later),
+        next_loss=loss,
+        grad_dot_next_full=-slope,
+    )
+
+
+def _rest(part: LinearFirst, first: Tensor, others: Tensor) -> tuple[float, Tensor, Tensor]:
+    """The part's share of f, and its gradients with respect to Z and the later parameters."""
+    leaves = first.detach().requires_grad_(), others.detach().requires_grad_()
+    value, _ = part.rest(*leaves)
+    grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return value.item(), grads[0], grads[1]
+
+
+def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole: bool) -> Tensor:
+    """X X_Bᵀ, (n, m): cut from X Xᵀ where the part holds all examples and that is not much larger than X itself."""
+    if whole and part.inputs.shape[0] <= 2 * part.inputs.shape[1]:
+        return part.inner_products[indices.to(inputs.device)].T
+    return part.inputs @ inputs.T
+
+
+def step_is_lost(theta: Tensor, update: Tensor) -> bool:
+    """As `is_lost`, of a step u from θ, both (P,)."""
+    return is_lost(dot(update, update), dot(theta - (theta - update), update))
+
+
+def dot(left: Tensor, right: Tensor) -> float:
+    """The inner product of two vectors, or of two matrices, summed in float64.
+
+    L is a difference that nearly cancels. Of matrices, the sums of rows alone are widened: to copy the outputs of a
+    layer takes as long as the layers after it.
+    """
+    products = (left * right).sum(-1) if left.ndim > 1 else left.double() * right.double()
+    return products.sum(dtype=torch.float64).item()

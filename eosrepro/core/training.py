@@ -1,0 +1,127 @@
+"""The one loop that every optimiser and every objective runs through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import isfinite, nan, sqrt
+
+import torch
+from torch import Tensor
+
+from eosrepro.core.objective import Objective, is_lost
+from eosrepro.core.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
+from eosrepro.errors import ConfigError, DataError
+
+
+def minimise(
+    objective: Objective,
+    start: Tensor | Position,
+    optimizer: Optimizer,
+    *,
+    stop: Stop,
+    on_iterate: Callable[[Position], None] = lambda _position: None,
+) -> Iterator[Row]:
+    """Iterate from `start` until `stop`, and yield one row an iteration.
+
+    `on_iterate` sees every recorded iterate, after the rows of all before it: snapshots and checkpoints are made there.
+    A run that diverges ends at its last iterate with a finite loss and gradient; `outcome` tells from the last row how
+    a run ended.
+
+    Args:
+        start: θ₀, or where an interrupted run stood: it yields the rows that are missing, bit for bit.
+
+    Raises:
+        DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
+        ConfigError: the loss at the start counts as divergence already.
+    """
+    step, theta, state = start if isinstance(start, Position) else Position(0, start, optimizer.init(start))
+    here = objective.value_and_grad(theta)
+    # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
+    # vectors are allocated once, since room for a new one takes longer to find than to fill.
+    grad, next_grad, wide_update = (torch.empty_like(theta, dtype=torch.float64) for _ in range(3))
+    grad.copy_(here.grad)
+    grad_norm = sqrt(grad.dot(grad).item())
+    if not _finite(here, grad_norm):
+        raise DataError(
+            f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
+            "look for NaN or huge values in the training data"
+        )
+    if step == 0 and _exceeded(here.loss, stop):
+        raise ConfigError(
+            f"the loss at initialisation is {here.loss:g}, above stop.loss_above = {stop.loss_above:g}: no run could "
+            "begin. Set loss_above well above it"
+        )
+    on_iterate(Position(step, theta, state))
+    while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
+        update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
+        next_theta = theta - update
+        wide_update.copy_(update)
+        # Of a step much smaller than θ, rounding takes a part, or all. (`next_grad` holds nothing yet.)
+        taken = next_grad.copy_(theta).sub_(next_theta).dot(wide_update).item()
+        following = objective.value_and_grad(next_theta)
+        next_grad.copy_(following.grad)
+        next_grad_norm = sqrt(next_grad.dot(next_grad).item())
+        if not _finite(following, next_grad_norm):
+            break
+        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken)
+        theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
+        grad, next_grad = next_grad, grad
+        on_iterate(Position(step, theta, state))
+    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan)
+
+
+def outcome(last: Row, stop: Stop) -> Outcome:
+    """How the run that ended with the row `last` ended."""
+    if _reached(last.accuracy, stop):
+        reason = "accuracy"
+    elif last.step < stop.max_steps or _exceeded(last.loss, stop):
+        reason = "diverged"
+    else:
+        reason = "max_steps"
+    return Outcome(reason, last.step, last.loss, last.accuracy)
+
+
+def _row(
+    objective: Objective,
+    step: int,
+    here: Evaluation,
+    following: Evaluation,
+    grad_norm: float,
+    grad: Tensor,
+    next_grad: Tensor,
+    update: Tensor,
+    taken: float,
+) -> Row:
+    update_dot_grad = update.dot(grad).item()
+    update_dot_next_grad = update.dot(next_grad).item()
+    update_sq_norm = update.dot(update).item()
+    lost = is_lost(update_sq_norm, taken)
+    progress = objective.relative_progress(here, following.loss, update_dot_grad)
+    return Row(
+        step=step,
+        loss=here.loss,
+        accuracy=here.accuracy,
+        grad_norm=grad_norm,
+        update_dot_grad=update_dot_grad,
+        update_dot_next_grad=update_dot_next_grad,
+        update_sq_norm=update_sq_norm,
+        relative_progress=nan if lost else progress,
+        directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
+    )
+
+
+def _reached(accuracy: float, stop: Stop) -> bool:
+    return stop.accuracy is not None and accuracy >= stop.accuracy
+
+
+def _exceeded(loss: float, stop: Stop) -> bool:
+    return stop.loss_above is not None and loss > stop.loss_above
+
+
+def _finite(evaluation: Evaluation, grad_norm: float) -> bool:
+    # A finite norm shows it without another pass over the gradient; the norm alone may overflow.
+    return isfinite(evaluation.loss) and (isfinite(grad_norm) or bool(torch.isfinite(evaluation.grad).all()))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else nan

@@ -1,0 +1,104 @@
+"""What the settings of params.yaml stand for: data, objectives and optimizers, ready to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eosrepro import catalog
+from eosrepro.config.members import Member
+from eosrepro.config.params import Config
+from eosrepro.config.sections import Experiment, Profile, Toy
+from eosrepro.core.networks import trained
+from eosrepro.core.objective import Objective, network_problem, toy_problem
+from eosrepro.core.types import DTYPES, Dataset, Optimizer
+from eosrepro.data._preprocessing import preprocess
+from eosrepro.errors import SMALLER, ConfigError, EosreproError
+from eosrepro.stages.processes import free_memory
+
+
+def dataset(profile: Profile) -> Dataset:
+    """The data of a profile, made afresh from its source."""
+    return preprocess(member("data", profile.data)(), **profile.preprocessing.model_dump())
+
+
+def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
+    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data.
+
+    Raises:
+        ConfigError: the device is not there.
+        EosreproError: the model cannot be trained in the memory that is free.
+    """
+    run, compute = config.run(name), config.compute
+    torch.set_num_threads(compute.threads)
+    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if isinstance(run, Toy):
+        return toy_problem(member("toys", run.toy)(), run.start)
+    assert data is not None
+    _check_memory(name, n_parameters(run, data), DTYPES[compute.dtype], device(compute.device))
+    return network_problem(
+        member("models", run.model),
+        member("losses", run.loss)(),
+        data,
+        seed=run.seed,
+        dtype=DTYPES[compute.dtype],
+        device=device(compute.device),
+        chunk_size=compute.chunk_size,
+    )
+
+
+def device(setting: str) -> str:
+    """`cpu` or `cuda`; `auto` means the GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` is asked for and there is none. Nothing else is taken in its place.
+    """
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("compute.device is cuda, and PyTorch finds no GPU here: set it to cpu or auto")
+    return setting
+
+
+def optimizer(run: Experiment | Toy) -> Optimizer:
+    """The optimizer of a run, with its step size."""
+    made: Optimizer = member("optimizers", run.optimizer)(step_size=float(run.step_size))
+    return made
+
+
+def member(kind: str, chosen: Member) -> Callable[..., Any]:
+    """The function that a member stands for, with its options."""
+    return partial(catalog.find(kind, chosen.name), **chosen.options)
+
+
+def n_parameters(run: Experiment, data: Dataset) -> int:
+    """Number of parameters P of the network of a run on these data; nothing is computed.
+
+    Raises:
+        EosreproError: it has more numbers than PyTorch can count.
+    """
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            module = member("models", run.model)(tuple(data.inputs.shape[1:]), data.n_classes)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise EosreproError(
+            f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {SMALLER}"
+        ) from None
+    return sum(parameter.numel() for parameter in trained(module).values())
+
+
+def _check_memory(name: str, parameters: int, dtype: torch.dtype, on: str) -> None:
+    # The module, two iterates, their gradients and the update; three of these in float64 for inner products.
+    needed = parameters * (6 * dtype.itemsize + 3 * 8)
+    if needed > (free := torch.cuda.mem_get_info()[0] if on == "cuda" else free_memory()):
+        raise EosreproError(
+            f"{name} has {parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
+            f"{free / 1e9:.1f} GB are free. {SMALLER}"
+        )

@@ -1,0 +1,92 @@
+"""What a run takes at most, known before it starts: numbers of iterations and snapshots, disk, time.
+
+All are upper bounds, since a run that reaches its accuracy, or diverges, ends early.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from eosrepro.config.params import Config
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import DTYPES, Dataset, Iterate, Optimizer
+from eosrepro.stages.build import n_parameters, optimizer
+from eosrepro.stages.progress import duration
+
+TIMING_SECONDS = 0.2  # of iterations that are timed
+MORE_ROOM = "free some space, or raise snapshot_every of the profile in params.yaml"
+_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A training of at most `steps` iterations that keeps every `every`-th iterate."""
+
+    n_parameters: int
+    steps: int
+    every: int
+    itemsize: int  # bytes a parameter
+
+    @property
+    def snapshots(self) -> int:
+        """How many are kept, the start included."""
+        return self.steps // self.every + 1
+
+    @property
+    def bytes(self) -> int:
+        """All snapshots on disk."""
+        return self.snapshots * self.n_parameters * self.itemsize
+
+
+def of_experiment(config: Config, name: str, data: Dataset) -> Size:
+    """The size of an experiment on these data; nothing is computed."""
+    run = config.experiments[name]
+    itemsize = DTYPES[config.compute.dtype].itemsize
+    return Size(n_parameters(run, data), config.stop(name).max_steps, config.snapshot_every(name), itemsize)
+
+
+def announce(config: Config, name: str, objective: Objective, theta: Tensor, *, done: int, folder: Path) -> None:
+    """Say on stderr what the training of an experiment takes at most, before hours are spent.
+
+    Args:
+        objective: of the experiment; one iteration of it is timed.
+        theta: its start, (P,).
+        done: iterations that an earlier attempt has made.
+        folder: on the disk that takes the snapshots.
+    """
+    stop = config.stop(name)
+    left = Size(len(theta), stop.max_steps - done, config.snapshot_every(name), theta.element_size())
+    seconds = left.steps * _seconds_an_iteration(objective, theta, optimizer(config.run(name)))
+    print(
+        f"train {name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; at most {left.steps:,} "
+        f"iterations (about {duration(seconds)}) and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
+        file=sys.stderr,
+        flush=True,
+    )
+    free = shutil.disk_usage(folder).free
+    if left.bytes > free:
+        found = f"the snapshots of {name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
+        print(f"Warning: {found}. They fit if the run ends early; else {MORE_ROOM}", file=sys.stderr)
+
+
+def in_words(size: int) -> str:
+    """A number of bytes: `1.7 GB`."""
+    unit, power = next(((unit, power) for unit, power in _UNITS if size >= power), ("kB", 1000))
+    return f"{size / power:,.3g} {unit}"
+
+
+def _seconds_an_iteration(objective: Objective, theta: Tensor, by: Optimizer) -> float:
+    here = Iterate(theta, objective.value_and_grad(theta).grad, objective)
+    taken: list[float] = []
+    while len(taken) < 2 or sum(taken) < TIMING_SECONDS:
+        started = time.perf_counter()
+        by.update(here, by.init(theta))
+        objective.value_and_grad(theta)
+        taken.append(time.perf_counter() - started)
+    return min(taken)  # the first takes up to three times as long, and so does one beside other work

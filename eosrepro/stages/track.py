@@ -1,0 +1,122 @@
+"""Stage `track`, and what the stages before it show in MLflow of their own accord, where they take long."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from eosrepro.config.params import Config
+from eosrepro.core.types import Dataset, Row
+from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records.places import FIGURES, diagnostics_folder, train_folder
+from eosrepro.records.runs import Record
+from eosrepro.stages import outdated
+from eosrepro.stages.recorded import is_trained, provenance_of, recorded, recorded_runs
+from eosrepro.stages.verify import verdicts_on
+from eosrepro.verdicts import characteristics
+from eosrepro.views.mlflow import description
+from eosrepro.views.mlflow.live import LiveRun
+from eosrepro.views.mlflow.sync import About, describe, sync_run
+
+SHORT = 10.0  # seconds
+
+
+def sync(config: Config, name: str | None = None) -> bool:
+    """Stage `track`: bring MLflow up to date from the recorded files of one run, or of all with figures and verdicts.
+
+    Returns:
+        Whether MLflow now has everything.
+    """
+    names = [name] if name else [run for run in config.runs if is_trained(config, run)]
+    data = load_dataset(DATA) if config.experiments.keys() & names else None
+    figures = [figure for figure, entry in config.figures.items() if set(entry.runs) <= set(names)]
+    if name is None:
+        verdicts = verdicts_on(config, recorded_runs(config, config.runs), config.runs)
+        if not describe(config.mlflow.experiment, description.experiment(config.mlflow.paper, verdicts)):
+            return False  # MLflow is away: each run would wait for it again
+    done = [
+        _sync(config, run, data if run in config.experiments else None, figures=figures)
+        for run in reversed(names)  # MLflow lists the newest first
+    ]
+    return all(done)
+
+
+def mlflow_view(config: Config) -> dict[str, Any]:
+    return {"experiment": config.mlflow.experiment, "window": config.mlflow.window, "profile": config.profile}
+
+
+def reproduction_tag(config: Config, name: str) -> dict[str, str]:
+    """The tag `reproduction` of a run: the paper, and what in it the claims about this run are about."""
+    sources = {claim.source for claim in config.claims.values() if claim.run == name}
+    return {"reproduction": description.reproduction(config.mlflow.paper, sources)}
+
+
+def _colour(config: Config, name: str) -> str | None:
+    """The colour that a run has in the first figure that draws it; None where none does."""
+    from matplotlib.colors import to_hex
+
+    from eosrepro.figures._style import colours
+
+    for figure in config.figures.values():
+        if name in figure.runs:
+            return to_hex(colours(figure.runs)[name])
+    return None
+
+
+def _about(config: Config, name: str, record: Record, figures: Collection[str]) -> About:
+    verdicts = verdicts_on(config, {name: record}, [name])
+    run = config.run(name)
+    trained, measured = train_folder(run.folder, name), diagnostics_folder(run.folder, name)
+    drawn = [FIGURES / figure for figure in figures if name in config.figures[figure].runs]
+    tables = [trained / "trajectory.csv", *(measured / f"{diagnostic}.csv" for diagnostic in record.measured)]
+    summary = characteristics.summary(record)
+    of = reproduction_tag(config, name)
+    return About(
+        tags={**of, **description.counts(verdicts)},
+        description=description.run(record.origin.settings, of["reproduction"], record, summary, verdicts),
+        colour=_colour(config, name) if drawn else None,
+        summary=summary,
+        artifacts={
+            "tables": tables,
+            **{f"figures/{folder.name}": sorted(folder.iterdir()) for folder in drawn if folder.exists()},
+        },
+    )
+
+
+def _is_worth_mlflow(started: float) -> bool:
+    # To load MLflow takes seconds. Where DVC runs the pipeline, short stages leave it to the last one, `track`.
+    return "DVC_STAGE" not in os.environ or time.monotonic() - started > SHORT
+
+
+def live_log(open_run: Callable[[], LiveRun], started: float) -> Callable[[Row], None]:
+    """Take the rows of a training, and hand them to its MLflow run as soon as that is worth opening."""
+    waiting: list[Row] = []
+    opened: list[LiveRun] = []
+
+    def observe(row: Row) -> None:
+        waiting.append(row)
+        if not opened and _is_worth_mlflow(started):
+            opened.append(open_run())
+        if opened:
+            for each in waiting:
+                opened[0].observe(each)
+            waiting.clear()
+
+    return observe
+
+
+def sync_unless_short(config: Config, name: str, data: Dataset | None, started: float) -> None:
+    if _is_worth_mlflow(started):
+        _sync(config, name, data)
+
+
+def _sync(config: Config, name: str, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
+    record = recorded(config, name)
+    if other := outdated.outdated(config, record):
+        print(f"Warning: {name} was {other}: run `dvc repro`", file=sys.stderr)
+        return False
+    about = _about(config, name, record, figures)
+    return sync_run(name, record.origin.settings, provenance_of(data), record, about=about, **mlflow_view(config))

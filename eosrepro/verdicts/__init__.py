@@ -1,0 +1,1 @@
+"""From recorded runs to numbers, and from numbers to verdicts."""

@@ -1,0 +1,151 @@
+"""From recorded runs to a verdict on each published claim."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from eosrepro.errors import ConfigError, StoreError
+from eosrepro.records.runs import Record
+from eosrepro.verdicts.statistics import MeasureLike, UndefinedError, measured
+
+Judgement = Literal["holds", "fails", "not applicable"]
+LEGEND = (
+    "A claim holds if what was measured lies within the bound that params.yaml declares for it. It is not applicable "
+    "where the run does not define the number, or where only the paper's own data and run lengths could tell"
+)
+JUDGEMENTS: tuple[Judgement, ...] = ("holds", "fails", "not applicable")
+
+
+class BoundLike(Protocol):
+    """The values that bear a claim out, both ends included; None: unbounded on that side."""
+
+    @property
+    def min(self) -> float | None: ...
+
+    @property
+    def max(self) -> float | None: ...
+
+
+class ClaimLike(MeasureLike, Protocol):
+    """A claim as params.yaml declares it."""
+
+    @property
+    def claim(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def bound(self) -> BoundLike: ...
+
+    @property
+    def published(self) -> float | None: ...
+
+    @property
+    def needs(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one run says about one claim."""
+
+    id: str
+    claim: str
+    source: str  # figure, experiment or theorem of the paper
+    run: str
+    published: float | None  # the paper's number
+    measured: float | None  # None where the run does not define it
+    difference: float | None  # (measured - published) / |published|
+    low: float | None  # the bound
+    high: float | None
+    verdict: Judgement
+    reason: str  # what the number was taken from, or why there is none
+
+
+def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale: bool) -> Verdict:
+    """Judge one claim by the run it is about.
+
+    A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
+    the window or before its accuracy) is "not applicable" where the run is smaller than the paper's; else it fails.
+    One that was not measured yet is "not applicable", with the command that measures it.
+
+    Args:
+        name: key of the claim in params.yaml.
+        claim: what is claimed.
+        record: the run `claim.run`; None if it has not been run.
+        at_paper_scale: the run has the paper's problem and length: a toy, or a network in a profile with
+            `published: true`.
+
+    Raises:
+        ConfigError: no such quantity or statistic.
+    """
+
+    def verdict(judgement: Judgement, reason: str, value: float | None = None) -> Verdict:
+        return Verdict(
+            id=name,
+            claim=claim.claim,
+            source=claim.source,
+            run=claim.run,
+            published=claim.published,
+            measured=value,
+            difference=_difference(value, claim.published),
+            low=claim.bound.min,
+            high=claim.bound.max,
+            verdict=judgement,
+            reason=reason,
+        )
+
+    if claim.needs == "published" and not at_paper_scale:
+        return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
+    if record is None:
+        return verdict("not applicable", f"{claim.run} has not been run: `dvc repro` runs it")
+    try:
+        value, basis = measured(record, claim)
+    except StoreError as missing:
+        return verdict("not applicable", str(missing))
+    except UndefinedError as missing:
+        return verdict("fails" if at_paper_scale else "not applicable", str(missing))
+    except ConfigError as error:
+        raise ConfigError(f"claims.{name}: {error}") from None
+    if claim.statistic == "diverged" and not value and record.summary["reason"] == "max_steps" and not at_paper_scale:
+        return verdict("not applicable", f"{basis}, cut off before it could tell")
+    return verdict("holds" if _within(value, claim.bound) else "fails", basis, value)
+
+
+def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Every verdict, by the key of its claim."""
+    return {verdict.id: dataclasses.asdict(verdict) for verdict in verdicts}
+
+
+def from_json(written: Mapping[str, Any], path: Path) -> list[Verdict]:
+    """The verdicts that `as_json` wrote to a file.
+
+    Raises:
+        StoreError: they are of another version of this package.
+    """
+    try:
+        return [Verdict(**verdict) for verdict in written.values()]
+    except TypeError:
+        raise StoreError(f"{path} does not hold verdicts as this version writes them: run `eosrepro verify`") from None
+
+
+def _within(value: float, bound: BoundLike) -> bool:
+    return (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
+
+
+def _difference(measured: float | None, published: float | None) -> float | None:
+    return (measured - published) / abs(published) if measured is not None and published else None
+
+
+def counts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
+    """The number of verdicts of each kind."""
+    found = Counter(verdict.verdict for verdict in verdicts)
+    return {kind: found[kind] for kind in JUDGEMENTS}

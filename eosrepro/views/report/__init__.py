@@ -1,0 +1,1 @@
+"""All that is recorded as one HTML page."""

@@ -1,0 +1,240 @@
+"""The recorded series of a figure as a chart to zoom into."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+
+from eosrepro.figures import _style
+from eosrepro.records.runs import Record
+from eosrepro.records.series import series
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Chart
+
+
+DRAWN = ("run", "panel", "step", "value", "source")  # columns of a table that is a series of each run
+_AXES: Mapping[str, str] = {  # the quantities that every run has, from top to bottom
+    "loss": "training loss",
+    "relative_progress": "relative progress",
+    "directional_smoothness": "directional smoothness",
+    "sharpness": "sharpness",
+}
+
+_COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
+_EXPECTED = ("expected_relative_progress", "predicted_expected_progress")
+_ALONG_THE_STEP = tuple(f"directional_smoothness_{name}" for name in ("mean", "low", "high"))
+_PROGRESS = ("relative_progress", *_EXPECTED)  # 0 means: the loss does not fall
+_PUBLISHED = "published"
+_THRESHOLD = "2/η"
+_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_DASHES = ("solid", "2px,2px", "7px,2px", "7px,2px,2px,2px", "4px,3px", "4px,2px,1px,2px")
+_OUTLYING = 5  # times the height of the usual values
+_FEW = 200  # points that can be told apart: each gets a marker
+_PANEL_HEIGHT = 210  # pixels
+_NOTHING = pd.DataFrame({"step": [], "value": []}, dtype=float)
+_MARGINS = {"t": 60, "b": 45, "l": 70, "r": 15}  # pixels
+
+
+@dataclass(frozen=True)
+class Part:
+    """A figure of params.yaml and what is recorded about it."""
+
+    name: str
+    title: str
+    runs: Mapping[str, str]  # run → its label
+    limits: Mapping[str, Sequence[float]]  # quantity → (lowest, highest) value that the figure shows
+    pictures: Sequence[Path]  # of one and the same; empty where it has not been drawn
+    drawn: pd.DataFrame | None  # the table of the figure; of use where it has `DRAWN`
+    records: Mapping[str, Record]  # those of its runs that are recorded
+    published: Mapping[str, Record]  # the published curves of its runs
+    settings: Mapping[str, Mapping[str, Any]]  # run → all settings that determine it
+    step: str  # what an iteration is: `iteration` or `epoch`
+    notes: Sequence[str]  # what is missing or outdated, and what makes it
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one of the charts shows, one below the other."""
+
+    label: str
+    quantities: Sequence[str]
+
+
+def chart(part: Part) -> Chart:
+    """The recorded series of the runs of a figure, at full resolution, over their published curves."""
+    from plotly.subplots import make_subplots
+
+    panels = _panels(part)
+    drawn = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels))
+    named: set[str] = set()
+    for row, panel in enumerate(panels, start=1):
+        _put_panel(drawn, part, panel, row, named)
+    drawn.update_xaxes(title_text=part.step, title_font_size=13, row=len(panels), col=1)
+    drawn.update_xaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside")
+    drawn.update_yaxes(zeroline=False, showline=True, linecolor="#444", ticks="outside", automargin=True)
+    drawn.update_yaxes(exponentformat="power", gridcolor="#e6e6e6")
+    drawn.update_layout(
+        template="none",
+        height=_PANEL_HEIGHT * len(panels) + _MARGINS["t"] + _MARGINS["b"],
+        margin=_MARGINS,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#222"},
+        legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0, "groupclick": "togglegroup"},
+        hovermode="closest",
+        dragmode="zoom",
+    )
+    return drawn
+
+
+def _put_panel(drawn: Chart, part: Part, panel: Panel, row: int, named: set[str]) -> None:
+    """One panel with its axes; `named` holds what the legend has, and gets what it has then."""
+    for trace in _traces(part, panel):
+        group = trace["legendgroup"]
+        if group not in part.runs and group not in named:  # of several runs: named once, in the colour of none
+            grey = _style.lighter(_style.GREY) if group == _PUBLISHED else _style.GREY
+            line = {**trace["line"], "color": to_hex(grey)}
+            drawn.add_scatter(x=[None], y=[None], mode="lines", name=group, legendgroup=group, line=line)
+        drawn.add_scatter(**trace, showlegend=group in part.runs and group not in named, row=row, col=1)
+        named.add(group)
+    title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
+    drawn.update_yaxes(title=title, range=_range(part, panel), row=row, col=1)
+    if set(panel.quantities) & set(_PROGRESS):
+        drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=row, col=1)
+
+
+def _panels(part: Part) -> list[Panel]:
+    """One for each quantity that every run has, with its relatives among what the figure draws; one for each other."""
+    drawn = [name for name in _drawn(part)["panel"].unique() if name not in _AXES]
+    grouped: dict[str, list[str]] = {quantity: [quantity] for quantity in _AXES}
+    for quantity in drawn:
+        grouped.setdefault(_relative_of(quantity), []).append(quantity)
+    recorded = {
+        head: [name for name in names if any(not _series(part, run, name).empty for run in part.records)]
+        for head, names in grouped.items()
+    }
+    return [Panel(_AXES.get(head, _words(head)), names) for head, names in recorded.items() if names]
+
+
+def _relative_of(quantity: str) -> str:
+    """The quantity that this one is to be compared with; itself if there is none."""
+    if quantity in _EXPECTED:
+        return _EXPECTED[0]
+    if quantity == "predicted_relative_progress":
+        return "relative_progress"
+    return "directional_smoothness" if quantity.startswith(_ALONG_THE_STEP) else quantity
+
+
+def _series(part: Part, run: str, quantity: str) -> pd.DataFrame:
+    """Columns step and value; no rows where it was not measured."""
+    if quantity in _AXES:
+        return _recorded(part.records[run], quantity)
+    table = _drawn(part).query("source == 'ours' and run == @run and panel == @quantity")
+    return table[["step", "value"]].dropna()
+
+
+def _drawn(part: Part) -> pd.DataFrame:
+    known = part.drawn is not None and set(DRAWN) <= set(part.drawn.columns)
+    return part.drawn if part.drawn is not None and known else pd.DataFrame(columns=list(DRAWN))
+
+
+def _published_series(part: Part, run: str, quantity: str) -> pd.DataFrame:
+    return _recorded(part.published[run], quantity) if run in part.published else _NOTHING
+
+
+def _recorded(record: Record, quantity: str) -> pd.DataFrame:
+    known = quantity in record.trajectory or any(quantity in each.table for each in record.measured.values())
+    return series(record, quantity) if known else _NOTHING
+
+
+def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
+    """Published curves, ours over them, and 2/η over both."""
+    colours = _style.colours(part.runs)
+    labels = {run: html.escape(label, quote=False) for run, label in part.runs.items()}
+    for run in part.records:
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _published_series(part, run, quantity)
+            if not points.empty:
+                line = {"color": to_hex(_style.lighter(colours[run])), "width": 2, "dash": dash}
+                about = f"{labels[run]}, {_words(quantity)}, published"
+                yield _trace(points, _PUBLISHED, _PUBLISHED, line, about) | {"mode": "lines"}
+    for run in part.records:
+        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _series(part, run, quantity)
+            if not points.empty:
+                group = run if quantity == panel.quantities[0] else _words(quantity)
+                line = {"color": to_hex(colours[run]), "width": 1.2, "dash": dash}
+                yield _trace(points, labels[run], group, line, f"{labels[run]}, {_words(quantity)}")
+    for run, record in part.records.items():
+        if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
+            edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
+            line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
+            yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
+
+
+def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any], about: str) -> dict[str, Any]:
+    return _at(points["step"].to_numpy()) | {
+        "y": _compact(points["value"].to_numpy(dtype=float)),
+        "name": name,
+        "legendgroup": group,
+        "mode": "lines+markers" if 2 < len(points) <= _FEW else "lines",
+        "marker": {"size": 4},
+        "line": line,
+        "hovertemplate": f"{about}<br>%{{y:.6g}} at %{{x}}<extra></extra>",
+    }
+
+
+def _at(steps: np.ndarray) -> dict[str, Any]:
+    """Abscissae; of a series that has every iteration they need not be listed, a third of the page in long runs."""
+    return {"x0": int(steps[0]), "dx": 1} if np.all(np.diff(steps) == 1) else {"x": steps}
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """Seven digits in half the size, unless they would leave its range."""
+    sizes = np.abs(values[(values != 0) & np.isfinite(values)])
+    limits = np.finfo(np.float32)
+    fits = not len(sizes) or (limits.tiny <= sizes.min() and sizes.max() <= limits.max)
+    return values.astype(np.float32) if fits else values
+
+
+def _range(part: Part, panel: Panel) -> list[float] | None:
+    """What is shown at first: as in the figure where it has limits; else all values, but for a few that would flatten
+    the others, and for those of a run that diverged, which has no top.
+    """
+    for quantity in panel.quantities:
+        if quantity in part.limits:
+            return list(map(float, part.limits[quantity]))
+    usual, all_values = _span(part, panel, outer=0.02), _span(part, panel, outer=0.0)
+    height = usual[1] - usual[0]
+    if not height or all_values[1] - all_values[0] <= _OUTLYING * height:
+        return None
+    return [usual[0] - 0.05 * height, usual[1] + 0.05 * height]
+
+
+def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
+    """The least and the greatest value, without this share of the values at either end, and what is to be seen too."""
+    shown: list[float] = []
+    for run, record in part.records.items():
+        calm = [0.1, 0.6] if record.summary["reason"] == "diverged" and outer else [outer, 1 - outer]
+        for quantity in panel.quantities:
+            shown += _series(part, run, quantity)["value"].quantile(calm).to_list()
+            shown += _published_series(part, run, quantity)["value"].quantile([outer, 1 - outer]).to_list()
+        shown += [record.threshold] * bool(set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD))
+    finite = [value for value in shown if math.isfinite(value)]
+    return min(finite, default=0.0), max(finite, default=0.0)
+
+
+def _words(quantity: str) -> str:
+    """How a quantity is called: `theta_1` is θ₁."""
+    if coordinate := re.fullmatch(r"theta_(\d+)", quantity):
+        return "θ" + coordinate[1].translate(_LOWERED)
+    return html.escape(quantity.replace("_", " "), quote=False)
