@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -25,11 +25,10 @@ from eosrepro import catalog
 from eosrepro.config.load import load, read_params, schema, validate
 from eosrepro.config.members import _keys_of, _MemberKeys
 from eosrepro.config.params import Config
-from eosrepro.config.sections import Experiment, Preprocessing, Sharpness, Toy
+from eosrepro.config.sections import Experiment, Sharpness, Toy
 from eosrepro.config.statements import Claim
 from eosrepro.config.values import step_size_text
 from eosrepro.core.types import Stop
-from eosrepro.data._preprocessing import preprocess
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
 from eosrepro.verdicts.statistics import STATISTICS
@@ -607,17 +606,6 @@ def test_config_is_frozen(committed: Config) -> None:
 def test_eigenvalues_can_be_claimed_about_when_they_are_measured(project: Callable[[str], Path]) -> None:
     text = with_claim(quantity="eigenvalue_2").replace("{k: 1,", "{k: 2,")
     assert load(project(text)).claims["extra"].quantity == "eigenvalue_2"
-
-
-def test_preprocessing_settings_are_those_that_exist() -> None:
-    def choices(annotation: Any) -> list[str]:
-        """All strings of the Literals in an annotation, e.g. `Literal["a", "b"] | X`."""
-        parts = get_args(annotation)
-        return [part for part in parts if isinstance(part, str)] or [text for part in parts for text in choices(part)]
-
-    hints = get_type_hints(preprocess)
-    for setting, field in Preprocessing.model_fields.items():
-        assert choices(field.annotation) == choices(hints[setting]) != []
 
 
 def test_pixels_may_be_scaled_by_two_values_of_ones_own(project: Callable[[str], Path]) -> None:

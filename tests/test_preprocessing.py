@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eosrepro.core.types import Dataset, RawImages
-from eosrepro.data._preprocessing import BATCH, Scale, Standardise, Statistics, moments, preprocess
+from eosrepro.data._preprocessing import BATCH, NamedScale, Standardise, Statistics, moments, preprocess
 
 
 def noise(n_examples: int = 40, n_population: int = 100, *, seed: int = 0) -> RawImages:
@@ -27,12 +27,14 @@ def noise(n_examples: int = 40, n_population: int = 100, *, seed: int = 0) -> Ra
     return RawImages(population[:n_examples], population, targets, 7, "noise", {"name": "noise"})
 
 
-def processed(raw: RawImages, scale: Scale, standardise: Standardise, statistics: Statistics = "subset") -> Dataset:
+def processed(
+    raw: RawImages, scale: NamedScale, standardise: Standardise, statistics: Statistics = "subset"
+) -> Dataset:
     return preprocess(raw, scale=scale, standardise=standardise, statistics=statistics)
 
 
 @pytest.mark.parametrize(("scale", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1), ("none", 0, 255)])
-def test_scales_map_the_pixel_range_linearly(scale: Scale, low: float, high: float) -> None:
+def test_scales_map_the_pixel_range_linearly(scale: NamedScale, low: float, high: float) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     dataset = processed(RawImages(ramp, ramp, np.zeros(256, dtype=np.int64), 1, "ramp"), scale, "none")
     expected = torch.linspace(low, high, 256, dtype=torch.float64).float().reshape(256, 1, 1, 1)
@@ -51,10 +53,10 @@ def test_the_data_set_is_float32_of_the_same_shape_with_the_same_targets() -> No
     assert (dataset.n_classes, dataset.label) == (7, "noise")
 
 
-@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("scale", get_args(NamedScale))
 @pytest.mark.parametrize(("standardise", "over"), [("per_channel", (0, 2, 3)), ("per_feature", (0,))])
 def test_standardised_examples_have_mean_0_and_deviation_1(
-    scale: Scale, standardise: Standardise, over: tuple[int, ...]
+    scale: NamedScale, standardise: Standardise, over: tuple[int, ...]
 ) -> None:
     inputs = processed(noise(), scale, standardise).inputs.double()
 
@@ -62,9 +64,11 @@ def test_standardised_examples_have_mean_0_and_deviation_1(
     assert (inputs.std(over, correction=0) - 1).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("scale", get_args(NamedScale))
 @pytest.mark.parametrize(("standardise", "over"), [("centre_per_channel", (0, 2, 3)), ("centre_per_feature", (0,))])
-def test_centring_shifts_and_keeps_the_scale(scale: Scale, standardise: Standardise, over: tuple[int, ...]) -> None:
+def test_centring_shifts_and_keeps_the_scale(
+    scale: NamedScale, standardise: Standardise, over: tuple[int, ...]
+) -> None:
     plain, centred = (processed(noise(), scale, rule).inputs.double() for rule in ("none", standardise))
     unit = (plain.max() - plain.min()).item()
 
@@ -74,7 +78,7 @@ def test_centring_shifts_and_keeps_the_scale(scale: Scale, standardise: Standard
 
 @pytest.mark.parametrize("standardise", ["per_channel", "per_feature"])
 def test_standardisation_makes_the_scale_immaterial(standardise: Standardise) -> None:
-    one, *others = (processed(noise(), scale, standardise).inputs for scale in get_args(Scale))
+    one, *others = (processed(noise(), scale, standardise).inputs for scale in get_args(NamedScale))
 
     assert all(torch.equal(one, other) for other in others)
 
@@ -91,9 +95,9 @@ def test_statistics_of_the_source_are_those_of_the_population() -> None:
 
 @pytest.mark.parametrize("statistics", get_args(Statistics))
 @pytest.mark.parametrize("standardise", get_args(Standardise))
-@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("scale", get_args(NamedScale))
 def test_what_never_varies_becomes_0_and_never_nan(
-    scale: Scale, standardise: Standardise, statistics: Statistics
+    scale: NamedScale, standardise: Standardise, statistics: Statistics
 ) -> None:
     raw = noise()
     raw.population[:, 1] = 77  # a whole channel

@@ -14,7 +14,7 @@ from eosrepro.catalog import did_you_mean
 from eosrepro.config.members import Figure, annotation_of
 from eosrepro.config.params import Config, counts_epochs
 from eosrepro.config.sections import Experiment, Toy
-from eosrepro.config.statements import BY_NEXT_GRADIENT, GRADIENT_STEPS, Measure
+from eosrepro.config.statements import BY_NEXT_GRADIENT, GRADIENT_STEPS, Statistic
 from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
@@ -79,7 +79,7 @@ def _refused(toy: Toy) -> str | None:
     return None if value.ndim == 0 else f"{toy.toy.name} has {value.numel()} values there, and a toy has one"
 
 
-def supposes_another_optimizer(run: Experiment | Toy, measure: Measure) -> str | None:
+def supposes_another_optimizer(run: Experiment | Toy, measure: Statistic) -> str | None:
     """What a statistic takes for granted and the optimizer of the run does not give it, if anything."""
     optimizer = run.optimizer.name
     if measure.relative_to == "threshold" and optimizer not in GRADIENT_STEPS:

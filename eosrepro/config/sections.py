@@ -10,6 +10,7 @@ from eosrepro.config.members import DataMember, DiagnosticMember, LossMember, Mo
 from eosrepro.config.values import Folder, Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
+from eosrepro.data._preprocessing import NamedScale, Standardise, Statistics
 
 
 class PixelRange(Section):
@@ -26,7 +27,7 @@ class PixelRange(Section):
 
 
 Scale = Annotated[
-    Annotated[Literal["unit", "symmetric", "none"], Tag("[name]")] | Annotated[PixelRange, Tag("[range]")],
+    Annotated[NamedScale, Tag("[name]")] | Annotated[PixelRange, Tag("[range]")],
     Discriminator(lambda raw: "[range]" if isinstance(raw, (dict, PixelRange)) else "[name]"),
 ]
 
@@ -36,8 +37,8 @@ class Preprocessing(Section):
 
     scale: Scale
     """To [0, 1], to [−1, 1], left at 0..255, or by two pixel values of your own."""
-    standardise: Literal["none", "per_channel", "per_feature", "centre_per_channel", "centre_per_feature"]
-    statistics: Literal["subset", "source"]
+    standardise: Standardise
+    statistics: Statistics
     """Means and deviations of the images trained on, or of all of the source."""
 
 

@@ -49,7 +49,7 @@ BY_NEXT_GRADIENT = "relative_progress_by_next_gradient"
 FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged")  # whatever quantity and window
 
 
-class Measure(Section):
+class Statistic(Section):
     """One statistic of one quantity of a run: see `statistics.py`."""
 
     quantity: str
@@ -83,7 +83,7 @@ class Measure(Section):
     """None: the whole run."""
 
     @model_validator(mode="after")
-    def _has_what_the_statistic_takes(self) -> Measure:
+    def _has_what_the_statistic_takes(self) -> Statistic:
         if self.level is not None and self.statistic not in ("first_above", "first_outside", "ratio"):
             found = f"holds a level, which is for first_above, first_outside and ratio, not for {self.statistic}"
             raise complaint(found)
@@ -101,7 +101,7 @@ class Measure(Section):
         return self
 
 
-class Claim(Measure):
+class Claim(Statistic):
     """A published statement as a statistic of one run and the bound that decides it."""
 
     claim: Text

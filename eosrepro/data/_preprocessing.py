@@ -11,18 +11,22 @@ import torch
 
 from eosrepro.core.types import Dataset, RawImages
 
-Scale = Literal["unit", "symmetric", "none"]
+NamedScale = Literal["unit", "symmetric", "none"]
 Standardise = Literal["none", "per_channel", "per_feature", "centre_per_channel", "centre_per_feature"]
 Statistics = Literal["subset", "source"]
 
 # The pixel value that becomes 0, and the distance of pixel values that becomes 1.
-SCALES: Mapping[Scale, tuple[float, float]] = {"unit": (0.0, 255.0), "symmetric": (127.5, 127.5), "none": (0.0, 1.0)}
+SCALES: Mapping[NamedScale, tuple[float, float]] = {
+    "unit": (0.0, 255.0),
+    "symmetric": (127.5, 127.5),
+    "none": (0.0, 1.0),
+}
 
 BATCH = 1000  # images in float64 at a time
 
 
 def preprocess(
-    raw: RawImages, *, scale: Scale | Mapping[str, float], standardise: Standardise, statistics: Statistics
+    raw: RawImages, *, scale: NamedScale | Mapping[str, float], standardise: Standardise, statistics: Statistics
 ) -> Dataset:
     """Images as float32 inputs of the same shape.
 

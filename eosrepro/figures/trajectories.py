@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import MinLen
 
+from eosrepro.core.quantities import compared_with_threshold, quantity
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 Panel = Literal["loss", "relative_progress", "directional_smoothness", "sharpness", "accuracy"]
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
 
-_LABELS: Mapping[str, str] = {
-    "loss": "training loss",
-    "relative_progress": "relative progress",
-    "directional_smoothness": "directional smoothness",
-    "sharpness": "sharpness",
-    "accuracy": "training accuracy",
-}
-_COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
 _PANEL_HEIGHT = 1.6  # inches
 
 
@@ -79,7 +72,7 @@ def trajectories(
             for axis, names in zip(row, groups.values(), strict=True):
                 shown = table[(table["panel"] == panel) & table["run"].isin(names)]
                 _draw(axis, panel, shown, [by_name[name] for name in names], colours, (limits or {}).get(panel))
-            row[0].set_ylabel(_LABELS[panel])
+            row[0].set_ylabel(quantity(panel).label)
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
         for axis in axes[-1]:
@@ -113,13 +106,13 @@ def _draw(
         ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
-        if panel in _COMPARED_WITH_THRESHOLD:
+        if compared_with_threshold(panel):
             own = thresholds[record.threshold] == 1
             axis.axhline(record.threshold, color=colour if own else _style.GREY, linestyle=_style.DASHES, zorder=4)
         if _diverged(record) and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
-    if panel == "relative_progress":
+    if quantity(panel).compared_with == "zero":
         axis.axhline(0, color="black", linestyle=_style.DASHES, zorder=4)
 
 
@@ -130,7 +123,7 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record]) -> tuple
         part = [0.1, 0.6] if _diverged(record) else [0, 1]
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
-        shown += [record.threshold] * (panel in _COMPARED_WITH_THRESHOLD)
+        shown += [record.threshold] * compared_with_threshold(panel)
     if np.isnan(shown).all():  # a run that took no step has no RP
         return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
@@ -157,7 +150,7 @@ def _legend(
     }
     if (table["source"] == "published").any():
         entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
-    if table["panel"].isin(_COMPARED_WITH_THRESHOLD).any():
+    if any(map(compared_with_threshold, table["panel"].unique())):
         entries["2/η"] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)

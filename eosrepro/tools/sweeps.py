@@ -28,7 +28,7 @@ from eosrepro.config.checks import supposes_another_optimizer
 from eosrepro.config.load import parse, read_params, validate
 from eosrepro.config.params import Config
 from eosrepro.config.sections import Measurement, Profile
-from eosrepro.config.statements import Measure
+from eosrepro.config.statements import Statistic
 from eosrepro.config.values import Section, keys_of
 from eosrepro.config.yaml import read
 from eosrepro.core.types import Dataset
@@ -70,7 +70,7 @@ class Sweep(Section):
     set: dict[str, Any] = Field(default_factory=dict)  # key path in params.yaml → value, for all variants
     vary: Annotated[dict[str, Axis], Field(min_length=1)]
     pooled: list[str]  # axes whose variants are summarised in one row, e.g. seeds
-    measures: Annotated[dict[str, Measure], Field(min_length=1)]
+    measures: Annotated[dict[str, Statistic], Field(min_length=1)]
     published: list[Published] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from eosrepro.config.statements import Measure
+from eosrepro.config.statements import Statistic
 from eosrepro.records.runs import Record
 from eosrepro.verdicts.statistics import value
 
@@ -39,8 +39,8 @@ _DECLARED: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # heading → name w
     ),
     "final loss": ("final_loss", {"quantity": "loss", "statistic": "final"}),
 }
-MEASURES: Mapping[str, Measure] = {
-    heading: Measure.model_validate(declared) for heading, (_, declared) in _DECLARED.items()
+MEASURES: Mapping[str, Statistic] = {
+    heading: Statistic.model_validate(declared) for heading, (_, declared) in _DECLARED.items()
 }
 HEAD = ["run", "source", "ended", *MEASURES]
 

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from eosrepro.config.statements import Bound, Claim
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.runs import Record
-from eosrepro.verdicts.statistics import MeasureLike, UndefinedError, measured
+from eosrepro.verdicts.statistics import UndefinedError, measured
 
 Judgement = Literal["holds", "fails", "not applicable"]
 LEGEND = (
@@ -19,38 +20,6 @@ LEGEND = (
     "where the run does not define the number, or where only the paper's own data and run lengths could tell"
 )
 JUDGEMENTS: tuple[Judgement, ...] = ("holds", "fails", "not applicable")
-
-
-class BoundLike(Protocol):
-    """The values that bear a claim out, both ends included; None: unbounded on that side."""
-
-    @property
-    def min(self) -> float | None: ...
-
-    @property
-    def max(self) -> float | None: ...
-
-
-class ClaimLike(MeasureLike, Protocol):
-    """A claim as params.yaml declares it."""
-
-    @property
-    def claim(self) -> str: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def run(self) -> str: ...
-
-    @property
-    def bound(self) -> BoundLike: ...
-
-    @property
-    def published(self) -> float | None: ...
-
-    @property
-    def needs(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +39,7 @@ class Verdict:
     reason: str  # what the number was taken from, or why there is none
 
 
-def check(name: str, claim: ClaimLike, record: Record | None, *, at_paper_scale: bool) -> Verdict:
+def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: bool) -> Verdict:
     """Judge one claim by the run it is about.
 
     A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
@@ -137,7 +106,7 @@ def from_json(written: Mapping[str, Any], path: Path) -> list[Verdict]:
         raise StoreError(f"{path} does not hold verdicts as this version writes them: run `eosrepro verify`") from None
 
 
-def _within(value: float, bound: BoundLike) -> bool:
+def _within(value: float, bound: Bound) -> bool:
     return (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
 
 

@@ -7,12 +7,13 @@ such iteration) is not replaced by another: `UndefinedError` is raised, with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from eosrepro.catalog import did_you_mean
+from eosrepro.config.statements import Statistic, Window
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
@@ -24,42 +25,7 @@ class UndefinedError(Exception):
     """The run does not define the number that is asked for; the message says why."""
 
 
-class WindowLike(Protocol):
-    """The iterations that a statistic is taken over, both ends included; None: no restriction at that end."""
-
-    @property
-    def from_(self) -> int | str | None: ...  # a step, "onset" or "end"
-
-    @property
-    def to(self) -> int | str | None: ...  # a step, "onset" or "end"
-
-    @property
-    def last(self) -> float | None: ...  # the last share of the series instead, in 0..1
-
-
-class MeasureLike(Protocol):
-    """One statistic of one quantity, as `measure` takes it."""
-
-    @property
-    def quantity(self) -> str: ...
-
-    @property
-    def statistic(self) -> str: ...
-
-    @property
-    def window(self) -> WindowLike | None: ...
-
-    @property
-    def relative_to(self) -> str | None: ...
-
-    @property
-    def level(self) -> float | None: ...
-
-    @property
-    def against(self) -> str | None: ...
-
-
-class Measurement(NamedTuple):
+class Found(NamedTuple):
     """A number and what it was taken from, in words."""
 
     value: float
@@ -75,7 +41,7 @@ def onset(trajectory: pd.DataFrame, level: float = -0.5) -> int | None:
     return None if steps.empty else int(steps.iloc[0])
 
 
-def select(table: pd.DataFrame, record: Record, window: WindowLike | None) -> pd.DataFrame:
+def select(table: pd.DataFrame, record: Record, window: Window | None) -> pd.DataFrame:
     """The rows of a `series` in a window.
 
     Raises:
@@ -99,11 +65,11 @@ def measure(
     quantity: str,
     statistic: str,
     *,
-    window: WindowLike | None = None,
+    window: Window | None = None,
     relative_to: str | None = None,
     level: float | None = None,
     against: str | None = None,
-) -> Measurement:
+) -> Found:
     """One statistic of one quantity of a run.
 
     With `relative_to="threshold"` the quantity is divided by 2/η before anything else. `statistic` is one of
@@ -127,7 +93,7 @@ def measure(
         if not {"relative_progress", "directional_smoothness"} <= {*record.trajectory}:  # published curves
             raise UndefinedError(f"RP and L are not both known of {record.name}")
         rows = select(record.trajectory.dropna(subset=["relative_progress", "directional_smoothness"]), record, window)
-        return Measurement(_finite(relation_error(rows, float(record.step_size))), _span(rows))
+        return Found(_finite(relation_error(rows, float(record.step_size))), _span(rows))
     if statistic not in STATISTICS:
         raise ConfigError(f"no statistic {statistic!r}{did_you_mean(statistic, [*STATISTICS])}")
     rows = select(series(record, quantity), record, window)
@@ -137,12 +103,12 @@ def measure(
         if against is None:
             raise ConfigError(f"{statistic} of {quantity} needs `against`, another quantity")
         both = rows.merge(series(record, against), on="step", suffixes=("", "_against"))
-        return Measurement(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
+        return Found(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
     values = rows["value"].to_numpy(float)
     if relative_to == "threshold":
         values, level = values / record.threshold, 1.0 if level is None else level
     if statistic in _OF_VALUES:
-        return Measurement(_finite(_OF_VALUES[statistic](values)), _span(rows))
+        return Found(_finite(_OF_VALUES[statistic](values)), _span(rows))
     if level is None:
         raise ConfigError(f"{statistic} of {quantity} needs a `level`, or `relative_to: threshold`")
     beyond = rows["step"][(np.abs(values) if statistic == "first_outside" else values) > level]
@@ -150,17 +116,17 @@ def measure(
         raise UndefinedError(
             f"{quantity} does not pass {level:g}{' times 2/η' if relative_to else ''} at {_span(rows)}"
         )
-    return Measurement(float(beyond.iloc[0]), _span(rows))
+    return Found(float(beyond.iloc[0]), _span(rows))
 
 
-def measured(record: Record, of: MeasureLike) -> Measurement:
-    """As `measure`, of what is declared."""
+def measured(record: Record, of: Statistic) -> Found:
+    """`measure` with the arguments of a declared statistic."""
     settings = {"window": of.window, "relative_to": of.relative_to, "level": of.level, "against": of.against}
     return measure(record, of.quantity, of.statistic, **settings)  # type: ignore[arg-type]  # a mapping has one type
 
 
-def value(record: Record, of: MeasureLike) -> float:
-    """As `measured`, but NaN where the run does not define the number or has no such quantity: not all is published."""
+def value(record: Record, of: Statistic) -> float:
+    """Like `measured`, but NaN where the number is undefined or the quantity was not recorded."""
     try:
         return measured(record, of).value
     except (UndefinedError, ConfigError, StoreError):
@@ -196,7 +162,7 @@ def relation_error(trajectory: pd.DataFrame, step_size: float) -> float:
         return float(np.sqrt((missed**2).sum() / (right**2).sum()))
 
 
-def _onset(record: Record) -> Measurement:
+def _onset(record: Record) -> Found:
     if "relative_progress" not in record.trajectory:  # published curves
         raise UndefinedError(f"no relative progress is known of {record.name}")
     step = onset(record.trajectory)
@@ -206,24 +172,24 @@ def _onset(record: Record) -> Measurement:
         )
     if step is None:
         raise UndefinedError(f"no onset: relative progress stays at or below -0.5 up to step {_last_step(record)}")
-    return Measurement(float(step), "first step with RP > -0.5")
+    return Found(float(step), "first step with RP > -0.5")
 
 
-def _run_length(record: Record) -> Measurement:
+def _run_length(record: Record) -> Found:
     reason = record.summary["reason"]
     if reason != "accuracy":
         raise UndefinedError(f"the run ended at step {_last_step(record)} ({reason}) before it reached its accuracy")
-    return Measurement(float(record.summary["steps"]), "steps to the accuracy that ends the run")
+    return Found(float(record.summary["steps"]), "steps to the accuracy that ends the run")
 
 
-def _run_length_times_step_size(record: Record) -> Measurement:
-    return Measurement(
+def _run_length_times_step_size(record: Record) -> Found:
+    return Found(
         _run_length(record).value * float(record.step_size), "steps to the accuracy that ends the run, times η"
     )
 
 
-def _diverged(record: Record) -> Measurement:
-    return Measurement(float(record.summary["reason"] == "diverged"), f"the run ended at step {_last_step(record)}")
+def _diverged(record: Record) -> Found:
+    return Found(float(record.summary["reason"] == "diverged"), f"the run ended at step {_last_step(record)}")
 
 
 def _increases(values: Values) -> float:
@@ -240,7 +206,7 @@ _OF_VALUES: Mapping[str, Callable[[Values], float]] = {
     "increases": _increases,
 }
 
-_OF_RUN: Mapping[str, Callable[[Record], Measurement]] = {
+_OF_RUN: Mapping[str, Callable[[Record], Found]] = {
     "onset": _onset,
     "run_length": _run_length,
     "run_length_times_step_size": _run_length_times_step_size,

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
+from eosrepro.core.quantities import quantity
 from eosrepro.core.types import Row
 from eosrepro.records.runs import Record
 from eosrepro.views.mlflow.tags import mlflow_name
 
 PER_STEP = ("loss", "accuracy", "grad_norm", "relative_progress", "directional_smoothness")
-WINDOWED = ("loss", "relative_progress", "directional_smoothness")
+WINDOWED = tuple(name for name in PER_STEP if quantity(name).oscillates)
 
 
 class Point(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
+from eosrepro.core.quantities import compared_with_threshold, quantity
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
@@ -24,20 +24,9 @@ if TYPE_CHECKING:
 
 
 DRAWN = ("run", "panel", "step", "value", "source")  # columns of a table that is a series of each run
-_AXES: Mapping[str, str] = {  # the quantities that every run has, from top to bottom
-    "loss": "training loss",
-    "relative_progress": "relative progress",
-    "directional_smoothness": "directional smoothness",
-    "sharpness": "sharpness",
-}
-
-_COMPARED_WITH_THRESHOLD = ("directional_smoothness", "sharpness")
-_EXPECTED = ("expected_relative_progress", "predicted_expected_progress")
-_ALONG_THE_STEP = tuple(f"directional_smoothness_{name}" for name in ("mean", "low", "high"))
-_PROGRESS = ("relative_progress", *_EXPECTED)  # 0 means: the loss does not fall
+_OF_EVERY_RUN = ("loss", "relative_progress", "directional_smoothness", "sharpness")  # from top to bottom
 _PUBLISHED = "published"
 _THRESHOLD = "2/η"
-_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _DASHES = ("solid", "2px,2px", "7px,2px", "7px,2px,2px,2px", "4px,3px", "4px,2px,1px,2px")
 _OUTLYING = 5  # times the height of the usual values
 _FEW = 200  # points that can be told apart: each gets a marker
@@ -108,37 +97,28 @@ def _put_panel(drawn: Chart, part: Part, panel: Panel, row: int, named: set[str]
         named.add(group)
     title = {"text": panel.label.replace(" ", "<br>", 1), "standoff": 8, "font": {"size": 13}}
     drawn.update_yaxes(title=title, range=_range(part, panel), row=row, col=1)
-    if set(panel.quantities) & set(_PROGRESS):
+    if any(quantity(name).compared_with == "zero" for name in panel.quantities):
         drawn.add_hline(0, line={"color": "black", "width": 1, "dash": "dash"}, row=row, col=1)
 
 
 def _panels(part: Part) -> list[Panel]:
     """One for each quantity that every run has, with its relatives among what the figure draws; one for each other."""
-    drawn = [name for name in _drawn(part)["panel"].unique() if name not in _AXES]
-    grouped: dict[str, list[str]] = {quantity: [quantity] for quantity in _AXES}
-    for quantity in drawn:
-        grouped.setdefault(_relative_of(quantity), []).append(quantity)
+    drawn = [name for name in _drawn(part)["panel"].unique() if name not in _OF_EVERY_RUN]
+    grouped: dict[str, list[str]] = {name: [name] for name in _OF_EVERY_RUN}
+    for name in drawn:
+        grouped.setdefault(quantity(name).shown_with or name, []).append(name)
     recorded = {
         head: [name for name in names if any(not _series(part, run, name).empty for run in part.records)]
         for head, names in grouped.items()
     }
-    return [Panel(_AXES.get(head, _words(head)), names) for head, names in recorded.items() if names]
+    return [Panel(_label(head), names) for head, names in recorded.items() if names]
 
 
-def _relative_of(quantity: str) -> str:
-    """The quantity that this one is to be compared with; itself if there is none."""
-    if quantity in _EXPECTED:
-        return _EXPECTED[0]
-    if quantity == "predicted_relative_progress":
-        return "relative_progress"
-    return "directional_smoothness" if quantity.startswith(_ALONG_THE_STEP) else quantity
-
-
-def _series(part: Part, run: str, quantity: str) -> pd.DataFrame:
+def _series(part: Part, run: str, name: str) -> pd.DataFrame:
     """Columns step and value; no rows where it was not measured."""
-    if quantity in _AXES:
-        return _recorded(part.records[run], quantity)
-    table = _drawn(part).query("source == 'ours' and run == @run and panel == @quantity")
+    if name in _OF_EVERY_RUN:
+        return _recorded(part.records[run], name)
+    table = _drawn(part).query("source == 'ours' and run == @run and panel == @name")
     return table[["step", "value"]].dropna()
 
 
@@ -147,13 +127,13 @@ def _drawn(part: Part) -> pd.DataFrame:
     return part.drawn if part.drawn is not None and known else pd.DataFrame(columns=list(DRAWN))
 
 
-def _published_series(part: Part, run: str, quantity: str) -> pd.DataFrame:
-    return _recorded(part.published[run], quantity) if run in part.published else _NOTHING
+def _published_series(part: Part, run: str, name: str) -> pd.DataFrame:
+    return _recorded(part.published[run], name) if run in part.published else _NOTHING
 
 
-def _recorded(record: Record, quantity: str) -> pd.DataFrame:
-    known = quantity in record.trajectory or any(quantity in each.table for each in record.measured.values())
-    return series(record, quantity) if known else _NOTHING
+def _recorded(record: Record, name: str) -> pd.DataFrame:
+    known = name in record.trajectory or any(name in each.table for each in record.measured.values())
+    return series(record, name) if known else _NOTHING
 
 
 def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
@@ -161,21 +141,21 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
     colours = _style.colours(part.runs)
     labels = {run: html.escape(label, quote=False) for run, label in part.runs.items()}
     for run in part.records:
-        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
-            points = _published_series(part, run, quantity)
+        for name, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _published_series(part, run, name)
             if not points.empty:
                 line = {"color": to_hex(_style.lighter(colours[run])), "width": 2, "dash": dash}
-                about = f"{labels[run]}, {_words(quantity)}, published"
+                about = f"{labels[run]}, {_label(name)}, published"
                 yield _trace(points, _PUBLISHED, _PUBLISHED, line, about) | {"mode": "lines"}
     for run in part.records:
-        for quantity, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
-            points = _series(part, run, quantity)
+        for name, dash in zip(panel.quantities, cycle(_DASHES), strict=False):
+            points = _series(part, run, name)
             if not points.empty:
-                group = run if quantity == panel.quantities[0] else _words(quantity)
+                group = run if name == panel.quantities[0] else _label(name)
                 line = {"color": to_hex(colours[run]), "width": 1.2, "dash": dash}
-                yield _trace(points, labels[run], group, line, f"{labels[run]}, {_words(quantity)}")
+                yield _trace(points, labels[run], group, line, f"{labels[run]}, {_label(name)}")
     for run, record in part.records.items():
-        if set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD):
+        if any(map(compared_with_threshold, panel.quantities)):
             edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
             line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
             yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
@@ -210,9 +190,9 @@ def _range(part: Part, panel: Panel) -> list[float] | None:
     """What is shown at first: as in the figure where it has limits; else all values, but for a few that would flatten
     the others, and for those of a run that diverged, which has no top.
     """
-    for quantity in panel.quantities:
-        if quantity in part.limits:
-            return list(map(float, part.limits[quantity]))
+    for name in panel.quantities:
+        if name in part.limits:
+            return list(map(float, part.limits[name]))
     usual, all_values = _span(part, panel, outer=0.02), _span(part, panel, outer=0.0)
     height = usual[1] - usual[0]
     if not height or all_values[1] - all_values[0] <= _OUTLYING * height:
@@ -225,16 +205,13 @@ def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
     shown: list[float] = []
     for run, record in part.records.items():
         calm = [0.1, 0.6] if record.summary["reason"] == "diverged" and outer else [outer, 1 - outer]
-        for quantity in panel.quantities:
-            shown += _series(part, run, quantity)["value"].quantile(calm).to_list()
-            shown += _published_series(part, run, quantity)["value"].quantile([outer, 1 - outer]).to_list()
-        shown += [record.threshold] * bool(set(panel.quantities) & set(_COMPARED_WITH_THRESHOLD))
+        for name in panel.quantities:
+            shown += _series(part, run, name)["value"].quantile(calm).to_list()
+            shown += _published_series(part, run, name)["value"].quantile([outer, 1 - outer]).to_list()
+        shown += [record.threshold] * any(map(compared_with_threshold, panel.quantities))
     finite = [value for value in shown if math.isfinite(value)]
     return min(finite, default=0.0), max(finite, default=0.0)
 
 
-def _words(quantity: str) -> str:
-    """How a quantity is called: `theta_1` is θ₁."""
-    if coordinate := re.fullmatch(r"theta_(\d+)", quantity):
-        return "θ" + coordinate[1].translate(_LOWERED)
-    return html.escape(quantity.replace("_", " "), quote=False)
+def _label(name: str) -> str:
+    return html.escape(quantity(name).label, quote=False)

@@ -1,0 +1,60 @@
+"""The named series of a run: what each is called on an axis, and what it is compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A named series."""
+
+    name: str
+    label: str  # on an axis
+    compared_with: Literal["threshold", "zero", "nothing"] = "nothing"
+    oscillates: bool = False  # past the edge, from one iteration to the next
+    shown_with: str = ""  # the quantity whose axes it shares, where it is a prediction or a statistic of that one
+
+
+_TABLE = (
+    Quantity("loss", "training loss", oscillates=True),
+    Quantity("accuracy", "training accuracy"),
+    Quantity("grad_norm", "gradient norm"),
+    Quantity("relative_progress", "relative progress", "zero", oscillates=True),
+    Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),
+    Quantity("directional_smoothness", "directional smoothness", "threshold", oscillates=True),
+    *(
+        Quantity(
+            f"directional_smoothness_{statistic}",
+            f"directional smoothness {statistic.replace('_', ' ')}",
+            "threshold",
+            shown_with="directional_smoothness",
+        )
+        for statistic in ("mean", "low_1", "high_1", "low_2", "high_2")
+    ),
+    Quantity("sharpness", "sharpness", "threshold"),
+    Quantity("expected_relative_progress", "expected relative progress", "zero"),
+    Quantity(
+        "predicted_expected_progress", "predicted expected progress", "zero", shown_with="expected_relative_progress"
+    ),
+)
+QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _TABLE}
+
+
+def quantity(name: str) -> Quantity:
+    """What is known of the series of that name; `theta_1` is θ₁, and any other is called as it is spelt."""
+    if name in QUANTITIES:
+        return QUANTITIES[name]
+    coordinate = re.fullmatch(r"theta_(\d+)", name)
+    label = "θ" + coordinate[1].translate(_SUBSCRIPTS) if coordinate else name.replace("_", " ")
+    return Quantity(name, label)
+
+
+def compared_with_threshold(name: str) -> bool:
+    """Whether the stability threshold is drawn beside it."""
+    return quantity(name).compared_with == "threshold"
