@@ -56,7 +56,9 @@ def record(
 
 def origin(**settings: Any) -> Origin:
     """Of a run on 40 examples of noise."""
-    return Origin(settings, data="noise, N = 40", data_sha256="1", counts="iterations", fingerprint="0")
+    return Origin(
+        settings, data="noise, N = 40", data_sha256="1", counts="iterations", fingerprint="0", threshold="2/η"
+    )
 
 
 def published_record(name: str, threshold: int, **curves: str) -> Record:

@@ -62,7 +62,7 @@ def test_runs_are_drawn_in_units_of_their_own_threshold() -> None:
             ("sharpness", each.measured["sharpness"].table),
         ):
             drawn = table[(table["run"] == each.name) & (table["panel"] == quantity)]["value"]
-            np.testing.assert_allclose(drawn, recorded[quantity].dropna() / each.threshold)
+            np.testing.assert_allclose(drawn, recorded[quantity].dropna() / each.thresholds.iloc[0])
         loss = table[(table["run"] == each.name) & (table["panel"] == "loss")]["value"]
         np.testing.assert_array_equal(loss, each.trajectory["loss"].dropna())
     labels = [axis.get_ylabel() for axis in figure.axes]

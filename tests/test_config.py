@@ -336,7 +336,7 @@ def test_every_error_has_a_line_of_its_own(project: Callable[[str], Path]) -> No
 
 
 HEAVY_BALL = """
-def heavy_ball(*, step_size: float): return Optimizer(lambda theta: theta, lambda at, state: (at.grad, state))
+def heavy_ball(*, step_size: float): return Optimizer(lambda theta: theta, lambda at, m: (at.grad, m), None, "(2+2β)/η")
 """
 
 
@@ -372,7 +372,6 @@ def test_what_supposes_steps_along_the_gradient_is_refused_for_another_optimizer
     assert str(caught.value).splitlines() == [
         "params.yaml: measurements.tau.diagnostic: tau_scan is about steps along −η∇f, and heavy_ball of exp3_2over60 takes others",
         "params.yaml: measurements.segment.diagnostic: segment_sharpness is about steps along −η∇f, and heavy_ball of exp3_2over60 takes others",
-        "params.yaml: claims.threshold: relative_to: heavy_ball has another threshold than 2/η: leave it out, with level and bound in loss/θ²",
         "params.yaml: claims.relation: relation_error is about iterations θ − η∇f, and those of heavy_ball are others",
     ]
 

@@ -159,7 +159,7 @@ def test_what_hangs_on_a_stage_that_is_to_run_is_behind(project: Path) -> None:
 def keep_a_training(place: Path, steps: int) -> None:
     so_far = resuming.Training(place, 5)
     for step in range(steps):
-        so_far.rows.append(Row(step, *[0.0] * 8))
+        so_far.rows.append(Row(step, *[0.0] * 9))
         so_far.keep(Position(step + 1, torch.zeros(3), None))
     so_far.checkpoint()
 

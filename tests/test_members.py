@@ -92,10 +92,11 @@ def test_a_slip_in_a_new_member_is_named(
 
 
 HALF = """
-from eosrepro.core.types import Optimizer
+from eosrepro.core.types import Geometry, Optimizer
 
 def half(*, step_size: float) -> Optimizer:
-    return Optimizer(lambda theta: None, lambda at, state: (step_size * at.grad / 2, state))
+    geometry = lambda state, grad: Geometry(4 / step_size)
+    return Optimizer(lambda theta: None, lambda at, state: (step_size * at.grad / 2, state), geometry, "4/η")
 """
 
 

@@ -121,6 +121,7 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
         "data_sha256": provenance["sha256"],
         "counts": "iterations",
         "fingerprint": fingerprint(load().resolved(GD), provenance),
+        "threshold": "2/η",
         "table_sha256": sha256(folder_of(GD) / "trajectory.csv"),
     }
     assert load_origin(folder_of(SGD)).counts == "epochs"
@@ -137,7 +138,7 @@ def test_a_record_is_loaded_from_its_folder_alone(
     if not inside:
         monkeypatch.chdir(tmp_path)
     record = load_record(folder_of(TOY) if inside else project / folder_of(TOY))
-    assert (record.name, record.threshold, record.summary["steps"]) == (TOY, 40, 100)
+    assert (record.name, set(record.thresholds), record.summary["steps"]) == (TOY, {40}, 100)
     assert record.sharpness is not None
     assert record.sharpness["sharpness"].iloc[-1] == pytest.approx(40, rel=1e-2)
 
@@ -206,7 +207,7 @@ def test_report_and_compare_show_the_settings_of_the_recorded_run(project: Path)
     assert run("report").exit_code == 0
     page = REPORT.read_text("utf-8")
     in_chart = page.replace("\\u002f", "/").replace("\\u03b7", "η")
-    assert "2/η = 40, η = 2/40" in in_chart
+    assert "2/η, η = 2/40" in in_chart
     assert in_chart.count("2/20") == 1  # in the note
     assert "<dt>step_size</dt><dd>2/40</dd>" in page
     assert f"{TOY}, {OTHER}. Anew" in page

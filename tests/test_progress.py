@@ -107,18 +107,18 @@ def test_nothing_reported_is_nothing_shown(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_is_not_a_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("diagnose exp3", 10, threshold=30) as report:
+    with progress("diagnose exp3", 10) as report:
         report(0, products=3, sharpness=float("nan"))
-    assert lines_of(capsys) == ["diagnose exp3 (2/η = 30): step 0/10  products 3"]
+    assert lines_of(capsys) == ["diagnose exp3: step 0/10  products 3"]
 
 
 def test_terminal_shows_a_bar_with_values_and_ends_with_the_last(terminal: Callable[[], Terminal]) -> None:
     screen = terminal()
-    with progress("train [exp3]", 300, threshold=60) as report:
+    with progress("train [exp3]", 300) as report:
         for step in range(121):
             report(step, loss=2.0 - step / 1000, accuracy=0.5)
     shown = screen.getvalue()
-    assert "train [exp3] (2/η = 60)" in shown  # square brackets are no markup
+    assert "train [exp3]" in shown  # square brackets are no markup
     assert "━" in shown
     last = shown[shown.rindex("train [exp3]") :]
     assert "120/300" in last

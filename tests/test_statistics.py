@@ -361,3 +361,11 @@ def test_every_statistic_of_the_configuration_exists() -> None:
 
     assert set(get_args(Claim.model_fields["statistic"].annotation)) == set(STATISTICS)
     assert set(STATISTICS_OF_TWO) == set(_OF_TWO)
+
+
+def test_units_of_the_threshold_are_those_of_its_own_iteration() -> None:
+    changing = [40.0, 40.0, 80.0, 80.0]
+    table = {"loss": [1.0] * 4, "directional_smoothness": [40.0, 20.0, 80.0, 160.0], "stability_threshold": changing}
+    run = record(table, step_size="2/30", sharpness={"step": [0, 2], "sharpness": [20.0, 60.0]})
+    assert measure(run, "directional_smoothness", "mean", relative_to="threshold").value == (1 + 0.5 + 1 + 2) / 4
+    assert measure(run, "sharpness", "max", relative_to="threshold").value == 0.75

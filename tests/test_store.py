@@ -143,7 +143,7 @@ def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Pa
 
 
 SETTINGS = {"name": "run", "toy": {"name": "product"}, "optimizer": {"name": "gd"}, "step_size": "2/40"}
-ROW = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5)
+ROW = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5, 60.0)
 
 
 def trained(folder: Path, last: float, **settings: Any) -> None:
@@ -151,7 +151,9 @@ def trained(folder: Path, last: float, **settings: Any) -> None:
     shutil.rmtree(folder.with_name("made"), ignore_errors=True)
     for step, value in enumerate((0.0, last)):
         save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
-    origin = Origin(SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f")
+    origin = Origin(
+        SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f", threshold="2/η"
+    )
     ended = Outcome("max_steps", 0, 1.0, nan)
     save_run(folder, [ROW], ended, origin, snapshots=folder.with_name("made"))
 
@@ -183,7 +185,7 @@ def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: P
 def test_published_curves_have_the_step_size_and_the_end_of_the_published_run() -> None:
     curves = {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over60", "relative_progress": "exp3_rp_2over60"}
     record = load_published("mine", curves, REFERENCE)
-    assert record.threshold == 60
+    assert set(record.threshold_at([0, 1])) == {60}
     assert record.summary == {"reason": "accuracy", "steps": 1313}
     assert list(record.trajectory) == ["step", "loss", "relative_progress"]
     assert record.sharpness is not None

@@ -112,6 +112,7 @@ def row(step: int, **changes: float) -> Row:
         "update_sq_norm": 2.0,
         "relative_progress": sign * 0.25,
         "directional_smoothness": 60.0 + sign,
+        "stability_threshold": 60.0,
     }
     return Row(step=step, **(values | changes))
 
@@ -130,7 +131,7 @@ def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = N
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
     place = train_folder("tanh", NAME)
     save_snapshot(Path("snapshots"), 0, torch.zeros(1))
-    origin = Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training")
+    origin = Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training", "2/η")
     save_run(place, trajectory, outcome, origin, snapshots=Path("snapshots"))
     record = load_record(place)
     if not sharpness:
@@ -233,7 +234,6 @@ def test_parameters_and_tags() -> None:
     params, tags = run.data.params, run.data.tags
     assert (params["model.width"], params["model.activation"], params["step_size"]) == ("200", "tanh", "2/60")
     assert float(params["step_size_float"]) == pytest.approx(1 / 30)
-    assert float(params["stability_threshold"]) == 60
     assert params["dataset.sha256"] == PROVENANCE["sha256"]
     assert len(params["dataset.indices"]) == PARAM_LENGTH
     assert not any(key.startswith(("dataset.source", "dataset.preprocessing")) for key in params)
@@ -242,6 +242,8 @@ def test_parameters_and_tags() -> None:
     assert tags["mlflow.source.name"] == "eosrepro train exp3_2over60"
     assert tags["machine.threads"] == "1"
     assert {"machine.device", "machine.torch", "code_version"} <= tags.keys()
+    assert sync(recorded([row(0)]))
+    assert float(the_run().data.params["stability_threshold"]) == 60
     assert run.inputs is not None
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("photo-patches", "01234567")

@@ -82,8 +82,6 @@ def _refused(toy: Toy) -> str | None:
 def supposes_another_optimizer(run: Experiment | Toy, measure: Statistic) -> str | None:
     """What a statistic takes for granted and the optimizer of the run does not give it, if anything."""
     optimizer = run.optimizer.name
-    if measure.relative_to == "threshold" and optimizer not in GRADIENT_STEPS:
-        return f"relative_to: {optimizer} has another threshold than 2/η: leave it out, with level and bound in loss/θ²"
     of_gd = {measure.quantity, measure.against, measure.statistic} & {"relation_error", BY_NEXT_GRADIENT}
     if of_gd and optimizer != "gd":
         return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"

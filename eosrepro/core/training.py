@@ -53,6 +53,7 @@ def minimise(
         )
     on_iterate(Position(step, theta, state))
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
+        threshold = optimizer.geometry(state, here.grad).threshold
         update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
         next_theta = theta - update
         wide_update.copy_(update)
@@ -63,11 +64,12 @@ def minimise(
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken)
+        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
-    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan)
+    threshold = optimizer.geometry(state, here.grad).threshold
+    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold)
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -91,6 +93,7 @@ def _row(
     next_grad: Tensor,
     update: Tensor,
     taken: float,
+    threshold: float,
 ) -> Row:
     update_dot_grad = update.dot(grad).item()
     update_dot_next_grad = update.dot(next_grad).item()
@@ -107,6 +110,7 @@ def _row(
         update_sq_norm=update_sq_norm,
         relative_progress=nan if lost else progress,
         directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
+        stability_threshold=threshold,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -182,11 +181,20 @@ class Iterate(NamedTuple):
     examples: Examples
 
 
+class Geometry(NamedTuple):
+    """Where a method stands against its edge: on a quadratic it is stable while λ_max(P^-½ ∇²f P^-½) < threshold."""
+
+    threshold: float
+    preconditioner: Tensor | float = 1.0  # P: its diagonal, (P,), or one number
+
+
 class Optimizer(NamedTuple):
     """A first-order method as pure functions. From one recorded iterate to the next it takes a step, or an epoch."""
 
     init: Callable[[Tensor], Any]  # θ_0 → state, see `Position`
     update: Callable[[Iterate, Any], tuple[Tensor, Any]]  # (θ_t, state) → (u_t = θ_t − θ_{t+1}, state)
+    geometry: Callable[[Any, Tensor], Geometry]  # (state, ∇f(θ_t)) → that of the step which `update` would take
+    threshold: str  # its formula, on figures: 2/η
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
 
@@ -224,6 +232,7 @@ class Row:
     update_sq_norm: float  # ‖u_t‖²
     relative_progress: float  # [f(θ_{t+1}) − f(θ_t)] / ⟨u_t, ∇f(θ_t)⟩; for GD Definition 1 of Ahn et al. 2022
     directional_smoothness: float  # ⟨u_t, ∇f(θ_t) − ∇f(θ_{t+1})⟩ / ‖u_t‖²; Definition 2 with v = u_t
+    stability_threshold: float  # of the method at θ_t: 2/η for GD
 
 
 @dataclass(frozen=True)
@@ -234,11 +243,6 @@ class Outcome:
     steps: int  # gradient steps taken up to the last recorded iteration
     loss: float
     accuracy: float
-
-
-def stability_threshold(step_size: Fraction | float) -> float:
-    """2/η, the sharpness above which gradient descent on a quadratic diverges."""
-    return float(2 / step_size)
 
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}

@@ -17,6 +17,7 @@ from eosrepro.records.series import series
 
 if TYPE_CHECKING:  # validating params.yaml looks at the figures, and need not load matplotlib
     from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMN = 3.3  # inches, one column of a two-column paper
@@ -95,6 +96,15 @@ def put_title(figure: Figure, title: str, data_label: str = "") -> None:
 def heading(text: str, record: Record) -> str:
     """The heading of the axes of one run; it says where a run diverged."""
     return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
+
+
+def put_threshold(axis: Axes, record: Record, colour: Any, zorder: float) -> Artist:
+    """The stability threshold of a run: a line across, or a curve where it changes from one iteration to the next."""
+    known = record.thresholds
+    if known.nunique() == 1:
+        return axis.axhline(known.iloc[0], color=colour, linestyle=DASHES, zorder=zorder)
+    (curve,) = axis.plot(known.index, known, color=colour, linestyle=DASHES, zorder=zorder)
+    return curve
 
 
 def put_legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> None:

@@ -68,7 +68,7 @@ def smoothness_band(
         axes = figure.subplots(2, len(runs), sharex="col", squeeze=False, height_ratios=[2.6, 1])
         marks: dict[str, Artist] = {}
         for (bands, spread), (name, heading) in zip(axes.T, runs.items(), strict=True):
-            marks |= _draw_bands(bands, ours[name], theirs[name], by_name[name].threshold)
+            marks |= _draw_bands(bands, ours[name], theirs[name], by_name[name])
             _draw_spread(spread, ours[name], theirs[name])
             bands.set_title(_style.heading(heading, by_name[name]))
             spread.set(title=_mean_spread(ours[name], theirs[name]), xlabel="iteration")
@@ -92,7 +92,7 @@ def _ours(record: Record) -> pd.DataFrame:
     curves = {_MEAN: mean}
     for k in _SHADES:
         curves |= {_LOW.format(k): mean - k * std, _HIGH.format(k): mean + k * std}
-    return pd.DataFrame({**curves, _SPREAD: std / record.threshold})
+    return pd.DataFrame({**curves, _SPREAD: std / record.threshold_at(mean.index)})
 
 
 def _theirs(record: Record, published: Published) -> pd.DataFrame:
@@ -103,10 +103,12 @@ def _theirs(record: Record, published: Published) -> pd.DataFrame:
         for name, curve in found.items()
     }
     table = pd.DataFrame(curves, columns=list(get_args(Curve)), dtype=float).rename_axis("step")
-    return table.assign(**{_SPREAD: (table[_HIGH.format(1)] - table[_LOW.format(1)]) / (2 * record.threshold)})
+    return table.assign(
+        **{_SPREAD: (table[_HIGH.format(1)] - table[_LOW.format(1)]) / (2 * record.threshold_at(table.index))}
+    )
 
 
-def _draw_bands(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, threshold: float) -> dict[str, Artist]:
+def _draw_bands(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, record: Record) -> dict[str, Artist]:
     marks: dict[str, Artist] = {}
     (marks["mean over τ"],) = axis.plot(ours.index, ours[_MEAN], color=_COLOUR, zorder=3)
     for k, share in sorted(_SHADES.items()):
@@ -118,13 +120,14 @@ def _draw_bands(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, threshold:
             linewidth=0,
             zorder=3 - k,
         )
-    marks["2/η"] = axis.axhline(threshold, color="black", linestyle=_style.DASHES, zorder=6)
+    marks[record.origin.threshold] = _style.put_threshold(axis, record, "black", zorder=6)
     if theirs[_MEAN].notna().any():
         (marks["published mean"],) = axis.plot(theirs.index, theirs[_MEAN], zorder=5, **_THIN)
     for edge in (_LOW, _HIGH):
         if theirs[edge.format(2)].notna().any():
             (marks["published ± 2 std"],) = axis.plot(theirs.index, theirs[edge.format(2)], zorder=4, **_FAINT)
     edges = [curves[edge.format(2)] for curves in (ours, theirs) for edge in (_LOW, _HIGH)]
+    threshold = float(record.thresholds.max())
     shown = np.append(pd.concat(edges).clip(-threshold, 3 * threshold), threshold)
     margin = 0.05 * (np.nanmax(shown) - np.nanmin(shown))
     axis.set_ylim(np.nanmin(shown) - margin, np.nanmax(shown) + margin)

@@ -100,15 +100,15 @@ def _draw(
 ) -> None:
     low, high = limits or _limits(panel, table, records)
     axis.set_ylim(low, high)
-    thresholds = Counter(record.threshold for record in records)
+    thresholds = Counter(tuple(record.thresholds.unique()) for record in records)
     for record in records:
         colour = colours[record.name]
         ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
         if compared_with_threshold(panel):
-            own = thresholds[record.threshold] == 1
-            axis.axhline(record.threshold, color=colour if own else _style.GREY, linestyle=_style.DASHES, zorder=4)
+            own = thresholds[tuple(record.thresholds.unique())] == 1
+            _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4)
         if _diverged(record) and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
@@ -123,7 +123,7 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record]) -> tuple
         part = [0.1, 0.6] if _diverged(record) else [0, 1]
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
-        shown += [record.threshold] * compared_with_threshold(panel)
+        shown += [*record.thresholds.quantile(part)] * compared_with_threshold(panel)
     if np.isnan(shown).all():  # a run that took no step has no RP
         return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
@@ -151,7 +151,8 @@ def _legend(
     if (table["source"] == "published").any():
         entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
     if any(map(compared_with_threshold, table["panel"].unique())):
-        entries["2/η"] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
+        formula = ", ".join(dict.fromkeys(records[name].origin.threshold for name in runs))
+        entries[formula] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries

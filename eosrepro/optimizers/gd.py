@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.core.types import Iterate, Optimizer
+from eosrepro.core.types import Geometry, Iterate, Optimizer
 
 
 def gd(*, step_size: float) -> Optimizer:
@@ -16,4 +16,7 @@ def gd(*, step_size: float) -> Optimizer:
     def update(at: Iterate, state: None) -> tuple[Tensor, None]:
         return step_size * at.grad, state
 
-    return Optimizer(init, update)
+    def geometry(_state: None, _grad: Tensor) -> Geometry:
+        return Geometry(2 / step_size)
+
+    return Optimizer(init, update, geometry, threshold="2/η")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.core.types import AtLeast, Iterate, Optimizer, Seed
+from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed
 
 
 def sgd(
@@ -41,6 +41,9 @@ def sgd(
             theta = theta - step_size * at.examples.batch(indices).value_and_grad(theta).grad
         return at.theta - theta, epoch + 1
 
+    def geometry(_epoch: int, _grad: Tensor) -> Geometry:
+        return Geometry(2 / step_size)
+
     def minibatches(n_examples: int, epoch: int) -> Sequence[Tensor]:
         generator = np.random.default_rng([seed, 0 if order == "fixed" else epoch])
         if order == "replacement":
@@ -48,4 +51,4 @@ def sgd(
             return list(torch.from_numpy(generator.integers(n_examples, size=size)))
         return torch.split(torch.from_numpy(generator.permutation(n_examples)), batch_size)
 
-    return Optimizer(init, update, minibatches)
+    return Optimizer(init, update, geometry, threshold="2/η", minibatches=minibatches)

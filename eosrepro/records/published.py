@@ -64,4 +64,6 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
     for curve in series.values():
         trajectory = trajectory.merge(curve, on="step", how="outer")
-    return Record(name, step_sizes.pop(), trajectory, measured, summary, Origin({}, "", None, "iterations", ""), Path())
+    return Record(
+        name, step_sizes.pop(), trajectory, measured, summary, Origin({}, "", None, "iterations", "", "2/η"), Path()
+    )

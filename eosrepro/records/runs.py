@@ -9,9 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from eosrepro.core.types import Outcome, Row, stability_threshold
+from eosrepro.core.types import Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
 from eosrepro.records.places import STAGES
@@ -27,6 +28,7 @@ class Origin:
     data_sha256: str | None  # as in their provenance
     counts: str  # "iterations" or "epochs": what its steps are
     fingerprint: str  # of all that made the run
+    threshold: str  # the formula of the optimizer's stability threshold: 2/η
 
     @property
     def step_size(self) -> Fraction:
@@ -65,9 +67,16 @@ class Record:
         return f"{self.summary['reason']} at {self.summary['steps']:,}"
 
     @property
-    def threshold(self) -> float:
-        """2/η."""
-        return stability_threshold(self.step_size)
+    def thresholds(self) -> pd.Series:
+        """The stability threshold by iteration; of published curves, which are of GD, 2/η at their ends."""
+        if "stability_threshold" in self.trajectory:
+            return self.trajectory.set_index("step")["stability_threshold"]
+        return pd.Series(float(2 / self.step_size), index=[0, int(self.summary["steps"])])
+
+    def threshold_at(self, steps: Iterable[int]) -> np.ndarray:
+        """The stability threshold at these iterations, (n,)."""
+        known = self.thresholds
+        return known.to_numpy(float)[known.index.searchsorted(list(steps), side="right") - 1]
 
     @property
     def sharpness(self) -> pd.DataFrame | None:

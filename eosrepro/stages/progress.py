@@ -23,20 +23,18 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: int, *, threshold: float | None = None) -> Iterator[Report]:
+def progress(description: str, total: int) -> Iterator[Report]:
     """Report the steps of a computation that takes at most `total` of them.
 
     Args:
         description: what runs.
         total: the step at which it ends at the latest.
-        threshold: 2/η, shown beside them where it is given.
 
     Yields:
         The function to call at every step. It costs about a microsecond where it shows nothing.
     """
-    label = description if threshold is None else f"{description} (2/η = {threshold:g})"
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    display = (_Bar if on_terminal else _Lines)(label, total)
+    display = (_Bar if on_terminal else _Lines)(description, total)
     try:
         yield display.report
     finally:

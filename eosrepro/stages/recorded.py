@@ -15,6 +15,7 @@ from eosrepro.records.dataset import DATA, load_dataset
 from eosrepro.records.places import train_folder
 from eosrepro.records.published import load_published, published_run
 from eosrepro.records.runs import Origin, Record, load_record
+from eosrepro.stages.build import optimizer
 
 
 def recorded(config: Config, name: str) -> Record:
@@ -38,6 +39,7 @@ def origin_now(config: Config, name: str, data: Dataset | None, fingerprint: str
         data_sha256=(provenance_of(data) or {}).get("sha256"),
         counts="epochs" if counts_epochs(config.run(name)) else "iterations",
         fingerprint=fingerprint,
+        threshold=optimizer(config.run(name)).threshold,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eosrepro.config.params import Config
 from eosrepro.core.training import minimise, outcome
-from eosrepro.core.types import Dataset, Outcome, Row, stability_threshold
+from eosrepro.core.types import Dataset, Outcome, Row
 from eosrepro.records import identity, resuming
 from eosrepro.records.files import remove_leftovers
 from eosrepro.records.places import train_folder
@@ -62,13 +62,14 @@ def train_into(
         remove_leftovers(folder)
         for row in so_far.rows:
             observe(row)
-        start = so_far.position(theta)
-        with progress(f"train {name}", stop.max_steps, threshold=stability_threshold(run.step_size)) as report:
-            for row in minimise(objective, start, optimizer(run), stop=stop, on_iterate=so_far.keep):
+        start, method = so_far.position(theta), optimizer(run)
+        with progress(f"train {name}", stop.max_steps) as report:
+            for row in minimise(objective, start, method, stop=stop, on_iterate=so_far.keep):
                 so_far.rows.append(row)
                 observe(row)
                 shown = {"loss": row.loss, "accuracy": row.accuracy}
-                report(row.step, **shown, RP=row.relative_progress, L=row.directional_smoothness)
+                shown |= {"RP": row.relative_progress, "L": row.directional_smoothness}
+                report(row.step, **shown, **{method.threshold: row.stability_threshold})
         ended = outcome(so_far.rows[-1], stop)
         origin = origin_now(config, name, data, fingerprint)
         save_run(folder, so_far.rows, ended, origin, snapshots=place / "snapshots")

@@ -21,7 +21,7 @@ from torch import multiprocessing
 
 from eosrepro.config.members import Member
 from eosrepro.config.params import Config
-from eosrepro.core.types import Dataset, stability_threshold
+from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.records import resuming
 from eosrepro.records.files import save_checkpoint, sha256
@@ -56,9 +56,8 @@ def measure(
         place: folder of blocks that are done, see `resuming.unfinished`; they are not measured again.
     """
     blocks = [snapshots[start : start + BLOCK] for start in range(0, len(snapshots), BLOCK)]
-    threshold = stability_threshold(config.run(name).step_size)
     rows = []
-    with progress(f"{diagnostic.name} of {name}", int(snapshots[-1].stem), threshold=threshold) as report:
+    with progress(f"{diagnostic.name} of {name}", int(snapshots[-1].stem)) as report:
         for row in _rows(config, name, diagnostic, blocks, data, jobs, place):
             rows.append(row)
             step, *quantities = row

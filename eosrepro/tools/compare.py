@@ -9,7 +9,6 @@ import dataclasses
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +117,15 @@ def tables(compared: Compared) -> Iterator[tuple[str, list[str], list[list[str]]
 
 
 def _in_units_of_threshold(record: Record) -> Record:
-    """The same run as if it had 2/η = 1; where the sharpness was not measured, it has none."""
+    """The same run as if its threshold were 1; where the sharpness was not measured, it has none."""
 
     def scaled(table: pd.DataFrame, column: str) -> pd.DataFrame:
-        return table.assign(**{column: table[column] / record.threshold})
+        return table.assign(**{column: table[column] / record.threshold_at(table["step"])})
 
     sharpness = record.sharpness if record.sharpness is not None else pd.DataFrame({"step": [], "sharpness": []})
     return dataclasses.replace(
         record,
-        step_size=Fraction(2),
-        trajectory=scaled(record.trajectory, "directional_smoothness"),
+        trajectory=scaled(record.trajectory, "directional_smoothness").assign(stability_threshold=1.0),
         measured={"sharpness": Measured(scaled(sharpness, "sharpness"), {})},
     )
 

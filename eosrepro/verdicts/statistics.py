@@ -72,7 +72,8 @@ def measure(
 ) -> Found:
     """One statistic of one quantity of a run.
 
-    With `relative_to="threshold"` the quantity is divided by 2/η before anything else. `statistic` is one of
+    With `relative_to="threshold"` the quantity is first divided by the stability threshold that was recorded with it.
+    `statistic` is one of
 
     * mean, median, min, max, final, fraction_positive, increases (number of rises from one value to the next);
     * first_above: the first step at which the quantity exceeds `level` (1 where it is relative to the threshold);
@@ -106,16 +107,15 @@ def measure(
         return Found(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
     values = rows["value"].to_numpy(float)
     if relative_to == "threshold":
-        values, level = values / record.threshold, 1.0 if level is None else level
+        values, level = values / record.threshold_at(rows["step"]), 1.0 if level is None else level
     if statistic in _OF_VALUES:
         return Found(_finite(_OF_VALUES[statistic](values)), _span(rows))
     if level is None:
         raise ConfigError(f"{statistic} of {quantity} needs a `level`, or `relative_to: threshold`")
     beyond = rows["step"][(np.abs(values) if statistic == "first_outside" else values) > level]
     if beyond.empty:
-        raise UndefinedError(
-            f"{quantity} does not pass {level:g}{' times 2/η' if relative_to else ''} at {_span(rows)}"
-        )
+        unit = f" times {record.origin.threshold}" if relative_to else ""
+        raise UndefinedError(f"{quantity} does not pass {level:g}{unit} at {_span(rows)}")
     return Found(float(beyond.iloc[0]), _span(rows))
 
 

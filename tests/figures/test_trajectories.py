@@ -150,3 +150,14 @@ def test_a_run_that_took_no_step_has_an_empty_panel() -> None:
     axis = draw(record({"relative_progress": [float("nan")], "loss": [2.0]}), panels=["relative_progress"]).axes[0]
     assert curves(axis) == []
     assert list(levels(axis)) == [0]
+
+
+def test_a_threshold_that_changes_is_a_dashed_curve() -> None:
+    """What a step-size drop, or Adam, has: the recorded threshold of each iteration, not 2/η of the run."""
+    changing = [40.0, 40.0, 80.0, 80.0]
+    table = {"loss": LOSS, "directional_smoothness": [1.0, 2.0, 3.0, 4.0], "stability_threshold": changing}
+    run = record(table, step_size="2/30")
+    figure = draw(run, panels=["directional_smoothness"])
+    (dashed,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    np.testing.assert_array_equal(dashed.get_ydata(), changing)
+    assert figure.axes[0].get_ylim()[1] > 80

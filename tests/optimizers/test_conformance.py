@@ -92,3 +92,17 @@ def test_a_small_step_size_minimises_a_quadratic(make: Any) -> None:
 def test_gradient_descent_takes_eta_times_the_gradient() -> None:
     path = descend(gd(step_size=0.5), start(), 3)
     assert torch.allclose(path[3], start() * (1 - 0.5 * CURVATURES) ** 3, rtol=1e-14)
+
+
+def test_the_threshold_is_where_the_method_loses_its_stability_on_a_quadratic(make: Any) -> None:
+    """0.1 % below it the iterates shrink, 0.1 % above they grow (with P constant in the state of a quadratic)."""
+    for factor, shrinks in ((0.999, True), (1.001, False)):
+        step_size = 0.1
+        optimizer = make(step_size)
+        here = start()
+        geometry = optimizer.geometry(optimizer.init(here), at(here).grad)
+        # The largest curvature is 1: this step size puts the threshold of the method there, times the factor.
+        scaled = make(step_size * geometry.threshold * factor)
+        path = descend(scaled, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), 4000)
+        assert (path[-1].norm() < path[0].norm()) == shrinks
+        assert scaled.threshold

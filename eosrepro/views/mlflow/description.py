@@ -71,9 +71,10 @@ def run(
     crossing = _at(summary["sharpness_crossing"]) if "sharpness" in record.measured else "not measured"
     settings = [(key, _member(resolved[key])) for key in _MEMBERS if key in resolved]
     settings += [(key, str(resolved[key])) for key in ("seed", "start") if key in resolved]
+    formula, threshold = record.origin.threshold, markdown.number(record.thresholds.iloc[0])
     rows = [
         ("reproduces", reproduces),
-        ("step size η", f"{resolved['step_size']}, so that 2/η = {markdown.number(record.threshold)}"),
+        ("step size η", f"{resolved['step_size']}, so that {formula} = {threshold}"),
         ("data", record.origin.data),
         *settings,
     ]
@@ -81,7 +82,8 @@ def run(
     return "\n\n".join(
         [
             f"**{_count(verdicts)}** of the claims about this run",
-            f"It {_end(record)}. Onset (first RP > -0.5): {_at(summary['onset'])}. Sharpness above 2/η: {crossing}.",
+            f"It {_end(record)}. Onset (first RP > -0.5): {_at(summary['onset'])}. "
+            f"Sharpness above {formula}: {crossing}.",
             _claims(verdicts),
             markdown.table(["setting", "value"], [row for row in rows if row[1]]) + "\n",
         ]

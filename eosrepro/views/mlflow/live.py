@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from eosrepro.core.types import Row, stability_threshold
+from eosrepro.core.types import Row
 from eosrepro.views.mlflow.connection import Store, WarnAndContinue, lock_store, open_store
 from eosrepro.views.mlflow.points import Point, PointSeries
-from eosrepro.views.mlflow.tags import machine_tags, run_params, run_tags, step_size_of
+from eosrepro.views.mlflow.tags import machine_tags, run_params, run_tags
 from eosrepro.views.mlflow.writing import create_run, find_run, log_data, log_params, log_points, set_tags
 
 FLUSH_SECONDS = 10.0
@@ -95,7 +95,7 @@ def open_run(
     Returns:
         A run that takes rows; it does nothing with them where MLflow is away.
     """
-    series = PointSeries(stability_threshold(step_size_of(resolved)), window)
+    series = PointSeries(window)
     with WarnAndContinue():
         store = open_store(experiment)
         tags = {**run_tags(name, resolved, data_provenance, profile), **machine_tags(resolved), **tags}

@@ -35,15 +35,14 @@ class Point(NamedTuple):
 class PointSeries:
     """From rows to points, one row at a time: the same points live and from the record."""
 
-    def __init__(self, threshold: float, window: int) -> None:
-        self._threshold = threshold
+    def __init__(self, window: int) -> None:
         self._length = window
         self._window: list[Row] = []
 
     def add(self, row: Row) -> list[Point]:
         """The points of one iteration, and of the window that ends with it."""
         points = [Point(f"train/{name}", row.step, getattr(row, name)) for name in PER_STEP]
-        relative = row.directional_smoothness / self._threshold
+        relative = row.directional_smoothness / row.stability_threshold
         points.append(Point("train/directional_smoothness_over_threshold", row.step, relative))
         self._window.append(row)
         if (row.step + 1) % self._length == 0:
@@ -71,7 +70,7 @@ def _extent(name: str, step: int, values: Sequence[float]) -> Iterator[Point]:
 
 
 def trajectory_points(record: Record, window: int) -> Iterator[Point]:
-    series = PointSeries(record.threshold, window)
+    series = PointSeries(window)
     for row in record.trajectory.astype({"step": int}).itertuples(index=False):
         yield from series.add(row)  # type: ignore[arg-type]  # a named tuple with the fields of a Row
     yield from series.rest()
@@ -87,15 +86,16 @@ def measured_points(record: Record) -> Iterator[Point]:
         if diagnostic == "sharpness":
             columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
             prefix = "curvature/"
-        for step, *values in table[["step", *columns]].itertuples(index=False):
+        thresholds = record.threshold_at(table["step"])
+        rows = table[["step", *columns]].itertuples(index=False)
+        for (step, *values), threshold in zip(rows, thresholds, strict=True):
             points = [
                 Point(prefix + mlflow_name(name), int(step), float(at))
                 for name, at in zip(columns, values, strict=True)
             ]
             if diagnostic == "sharpness":
-                points.append(
-                    Point("curvature/sharpness_over_threshold", int(step), points[0].value / record.threshold)
-                )
+                relative = points[0].value / float(threshold)
+                points.append(Point("curvature/sharpness_over_threshold", int(step), relative))
             yield from _finite(points)
 
 

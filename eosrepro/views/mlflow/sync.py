@@ -88,7 +88,7 @@ def sync_run(
     """
     with WarnAndContinue():
         store = open_store(experiment)
-        params = run_params(resolved, data_provenance, window, record.measured)
+        params = run_params(resolved, data_provenance, window, record.measured) | _threshold(record)
         points = [*trajectory_points(record, window), *measured_points(record), *summary_points(about.summary)]
         shown = {**about.tags, DESCRIPTION: about.description, **({COLOUR: about.colour} if about.colour else {})}
         tags = run_tags(name, resolved, data_provenance, profile) | outcome_tags(record.summary) | shown
@@ -117,6 +117,12 @@ def sync_run(
         set_tags(store, run, tags | synced)
         return True
     return False
+
+
+def _threshold(record: Record) -> dict[str, str]:
+    """The stability threshold as a parameter, where it is one number."""
+    known = record.thresholds.unique()
+    return {"stability_threshold": str(known[0])} if len(known) == 1 else {}
 
 
 def describe(experiment: str, description: str) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from eosrepro.core.types import stability_threshold
 from eosrepro.records.flat import flattened
 from eosrepro.records.identity import code_version, fingerprint
 from eosrepro.records.runs import Measured
@@ -40,7 +39,7 @@ def run_params(
     measured: Mapping[str, Measured],
 ) -> dict[str, str]:
     step_size = step_size_of(resolved)
-    numbers = {"step_size_float": float(step_size), "stability_threshold": stability_threshold(step_size)}
+    numbers = {"step_size_float": float(step_size)}
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
     data = {key: value for key, value in (data_provenance or {}).items() if key not in TOLD_ELSEWHERE}
     facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}

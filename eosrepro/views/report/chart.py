@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 DRAWN = ("run", "panel", "step", "value", "source")  # columns of a table that is a series of each run
 _OF_EVERY_RUN = ("loss", "relative_progress", "directional_smoothness", "sharpness")  # from top to bottom
 _PUBLISHED = "published"
-_THRESHOLD = "2/η"
 _DASHES = ("solid", "2px,2px", "7px,2px", "7px,2px,2px,2px", "4px,3px", "4px,2px,1px,2px")
 _OUTLYING = 5  # times the height of the usual values
 _FEW = 200  # points that can be told apart: each gets a marker
@@ -156,9 +155,16 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
                 yield _trace(points, labels[run], group, line, f"{labels[run]}, {_label(name)}")
     for run, record in part.records.items():
         if any(map(compared_with_threshold, panel.quantities)):
-            edges = pd.DataFrame({"step": [0, record.summary["steps"]], "value": [record.threshold] * 2})
+            points, formula = _threshold(record), record.origin.threshold
             line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
-            yield _trace(edges, _THRESHOLD, _THRESHOLD, line, f"2/η = {record.threshold:g}, {labels[run]}")
+            yield _trace(points, formula, formula, line, f"{formula}, {labels[run]}") | {"mode": "lines"}
+
+
+def _threshold(record: Record) -> pd.DataFrame:
+    """The stability threshold as a series: its ends where it is one number."""
+    known = record.thresholds
+    points = known.iloc[[0, -1]] if known.nunique() == 1 else known
+    return points.rename("value").rename_axis("step").reset_index()
 
 
 def _trace(points: pd.DataFrame, name: str, group: str, line: Mapping[str, Any], about: str) -> dict[str, Any]:
@@ -208,7 +214,7 @@ def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
         for name in panel.quantities:
             shown += _series(part, run, name)["value"].quantile(calm).to_list()
             shown += _published_series(part, run, name)["value"].quantile([outer, 1 - outer]).to_list()
-        shown += [record.threshold] * any(map(compared_with_threshold, panel.quantities))
+        shown += [*record.thresholds.quantile(calm)] * any(map(compared_with_threshold, panel.quantities))
     finite = [value for value in shown if math.isfinite(value)]
     return min(finite, default=0.0), max(finite, default=0.0)
 
