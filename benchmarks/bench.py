@@ -22,7 +22,7 @@ from benchmarks import baselines
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective, network_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Dataset, Position, Stop, stability_threshold
+from eosrepro.core.types import Dataset, Position, Stop
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.diagnostics.expected_progress import expected_progress
 from eosrepro.diagnostics.sharpness import sharpness
@@ -155,7 +155,7 @@ def _sharpness(
     measurements = sharpness(objective, path, **SETTINGS)
     for _ in path:
         times.append(_timed(lambda: rows.append(next(measurements)), device))
-    edge = next((i for i, row in enumerate(rows) if row["sharpness"] > stability_threshold(STEP_SIZE)), len(rows))
+    edge = next((i for i, row in enumerate(rows) if row["sharpness"] > 2 / STEP_SIZE), len(rows))
     path, rows, times = path[edge:], rows[edge:], times[edge:]
     found = [Result("measurements of the sharpness past the edge", len(rows), f"every {EVERY} iterations")]
     if not rows:

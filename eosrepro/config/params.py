@@ -107,7 +107,7 @@ class Config(Section):
         return facts | self.active.made_with | {"compute": self.compute.model_dump(mode="json")}
 
     def quantities(self, name: str) -> list[str]:
-        """What a claim about that run may be about: see `statistics.series`."""
+        """What a claim about that run may be about: see `records.series`."""
         run = self.run(name)
         columns = [column.name for column in fields(Row) if not (isinstance(run, Toy) and column.name == "accuracy")]
         columns += [BY_NEXT_GRADIENT, "sharpness"]

@@ -50,7 +50,7 @@ FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged
 
 
 class Statistic(Section):
-    """One statistic of one quantity of a run: see `statistics.py`."""
+    """One statistic of one quantity of a run: see `verdicts.statistics`."""
 
     quantity: str
     """See `quantities`."""

@@ -165,7 +165,7 @@ def training(folder: Path, snapshot_every: int) -> Iterator[Training]:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """What `store.save_checkpoint` wrote; None where there is none, or where it is damaged, which is said."""
+    """What `save_checkpoint` wrote; None where there is none, or where it is damaged, which is said."""
     try:
         return files.load_checkpoint(path)
     except StoreError as error:

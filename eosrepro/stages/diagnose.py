@@ -49,7 +49,7 @@ def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
 def diagnose_into(
     folder: Path, trained: Path, config: Config, name: str, data: Dataset | None, *, jobs: int = 1
 ) -> pd.DataFrame:
-    """Measure the sharpness of the run in `trained` and write what `store.save_sharpness` says to `folder`."""
+    """Measure the sharpness of the run in `trained` and write what `save_sharpness` says to `folder`."""
     settings = config.sharpness.model_dump()
     diagnostic = Member("sharpness", settings)
     with _measured(folder, trained, config, name, diagnostic, data, jobs) as table:
@@ -60,7 +60,7 @@ def diagnose_into(
 def measure_into(
     folder: Path, trained: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
 ) -> pd.DataFrame:
-    """Take a declared measurement of the run in `trained` and write what `store.save_measured` says to `folder`."""
+    """Take a declared measurement of the run in `trained` and write what `save_measured` says to `folder`."""
     diagnostic, every = measurement.diagnostic, measurement.every
     settings = {**diagnostic.options, "every": every}
     with _measured(folder, trained, config, measurement.run, diagnostic, data, jobs, every=every) as table:

@@ -49,7 +49,7 @@ def train_into(
     fingerprint: str,
     observe: Callable[[Row], None] = lambda _row: None,
 ) -> Outcome:
-    """Train a run and write what `store.save_run` says to `folder`; `observe` sees every row."""
+    """Train a run and write what `save_run` says to `folder`; `observe` sees every row."""
     run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
     objective, theta = problem(config, name, data)
     determined_by = [config.resolved(name), fingerprint, stop, snapshot_every, config.compute, theta.device]
