@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ def trajectories(
     panels: Annotated[list[Panel], MinLen(1)],
     columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
     limits: dict[Panel, tuple[float, float]] | None = None,
+    units: Literal["absolute", "threshold"] = "absolute",
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
 
@@ -52,6 +54,7 @@ def trajectories(
         panels: the quantities, from top to bottom.
         columns: heading → runs, for axes side by side; None: all runs in one column.
         limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
+        units: of sharpness and L; `threshold`: of the stability threshold of each run.
 
     Returns:
         The figure, and all that is drawn as rows (run, panel, step, value, source), source being `ours` or `published`.
@@ -62,17 +65,20 @@ def trajectories(
     """
     groups = _groups(columns, runs)
     by_name = {record.name: record for record in records}
+    relative = units == "threshold"
     colours = _style.colours(runs)
     tables = [_style.compared(by_name[name], panel, published) for panel in panels for name in runs]
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(map(partial(_in_units, by_name), tables) if relative else tables, ignore_index=True)
     with _style.styled():
         figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
         axes = figure.subplots(len(panels), len(groups), sharex="col", squeeze=False)
         for panel, row in zip(panels, axes, strict=True):
             for axis, names in zip(row, groups.values(), strict=True):
                 shown = table[(table["panel"] == panel) & table["run"].isin(names)]
-                _draw(axis, panel, shown, [by_name[name] for name in names], colours, (limits or {}).get(panel))
-            row[0].set_ylabel(quantity(panel).label)
+                chosen = [by_name[name] for name in names]
+                _draw(axis, panel, shown, chosen, colours, (limits or {}).get(panel), relative=relative)
+            unit = f"\nin units of {_formula(by_name, runs)}" if relative and compared_with_threshold(panel) else ""
+            row[0].set_ylabel(f"{quantity(panel).label}{unit}")
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
         for axis in axes[-1]:
@@ -80,6 +86,18 @@ def trajectories(
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, _legend(table, by_name, runs, colours), columns=7)
     return figure, table
+
+
+def _in_units(records: Mapping[str, Record], table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one quantity of one run, in units of its stability threshold where it is compared with that."""
+    if table.empty or not compared_with_threshold(table["panel"].iloc[0]):
+        return table
+    return table.assign(value=table["value"] / records[table["run"].iloc[0]].threshold_at(table["step"]))
+
+
+def _formula(records: Mapping[str, Record], runs: Iterable[str]) -> str:
+    """The stability threshold of the runs as text: 2/η."""
+    return ", ".join(dict.fromkeys(records[name].origin.threshold for name in runs))
 
 
 def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
@@ -97,8 +115,10 @@ def _draw(
     records: Sequence[Record],
     colours: Mapping[str, _style.Colour],
     limits: tuple[float, float] | None,
+    *,
+    relative: bool,
 ) -> None:
-    low, high = limits or _limits(panel, table, records)
+    low, high = limits or _limits(panel, table, records, relative=relative)
     axis.set_ylim(low, high)
     thresholds = Counter(tuple(record.thresholds.unique()) for record in records)
     for record in records:
@@ -106,24 +126,26 @@ def _draw(
         ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
-        if compared_with_threshold(panel):
+        if compared_with_threshold(panel) and not relative:
             own = thresholds[tuple(record.thresholds.unique())] == 1
             _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4)
         if _diverged(record) and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
-    if quantity(panel).compared_with == "zero":
-        axis.axhline(0, color="black", linestyle=_style.DASHES, zorder=4)
+    level = {"zero": 0, "threshold": 1 if relative else None, "nothing": None}[quantity(panel).compared_with]
+    if level is not None:
+        axis.axhline(level, color="black", linestyle=_style.DASHES, zorder=4)
 
 
-def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record]) -> tuple[float, float]:
+def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relative: bool) -> tuple[float, float]:
     """The range of the values of all runs, but only the calm part of one that diverged, which has no top."""
     shown: list[float] = []
     for record in records:
         part = [0.1, 0.6] if _diverged(record) else [0, 1]
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
-        shown += [*record.thresholds.quantile(part)] * compared_with_threshold(panel)
+        thresholds = [1.0] if relative else record.thresholds.quantile(part).to_list()
+        shown += thresholds * compared_with_threshold(panel)
     if np.isnan(shown).all():  # a run that took no step has no RP
         return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
@@ -151,8 +173,7 @@ def _legend(
     if (table["source"] == "published").any():
         entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
     if any(map(compared_with_threshold, table["panel"].unique())):
-        formula = ", ".join(dict.fromkeys(records[name].origin.threshold for name in runs))
-        entries[formula] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
+        entries[_formula(records, runs)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries

@@ -5,7 +5,6 @@ The picture lies below stages/compare, which no stage of dvc.yaml reads: to comp
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ import pandas as pd
 from eosrepro.config.params import Config
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
-from eosrepro.figures.trajectories import trajectories
+from eosrepro.figures.trajectories import Panel, trajectories
 from eosrepro.records.files import save_table
 from eosrepro.records.flat import differences
 from eosrepro.records.places import STAGES
-from eosrepro.records.runs import Measured, Record
+from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
 from eosrepro.stages.recorded import recorded
 from eosrepro.verdicts import characteristics
@@ -74,28 +73,29 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
 
 
 def draw(records: Sequence[Record], settings: Collection[str]) -> tuple[Figure, pd.DataFrame]:
-    """Loss, RP, and L and sharpness in units of each run's own 2/η, and the table of what is drawn.
+    """Loss, RP, and L and sharpness in units of the threshold of each run, and the table of what is drawn.
 
     `settings` are those that differ, for the title.
     """
     data = sorted({record.origin.data for record in records} - {""})
     progress = pd.concat([record.trajectory["relative_progress"] for record in records])
     is_cut = bool((progress.abs() > FARTHEST_RP).any())
-    figure, table = trajectories(
-        [_in_units_of_threshold(record) for record in records],
+    panels: list[Panel] = ["loss", "relative_progress", "directional_smoothness"]
+    if all(record.sharpness is not None for record in records):
+        panels.append("sharpness")
+    cut: dict[Panel, tuple[float, float]] | None = (
+        {"relative_progress": (-FARTHEST_RP, FARTHEST_RP)} if is_cut else None
+    )
+    return trajectories(
+        records,
         "; ".join(data),
         {},
-        title=_title(settings),
+        title=_title(settings) + (f"; relative progress cut at ±{FARTHEST_RP:g}" if is_cut else ""),
         runs={record.name: record.name for record in records},
-        panels=["loss", "relative_progress", "directional_smoothness", "sharpness"],
-        limits={"relative_progress": (-FARTHEST_RP, FARTHEST_RP)} if is_cut else None,
+        panels=panels,
+        limits=cut,
+        units="threshold",
     )
-    _, progress_axis, smoothness_axis, sharpness_axis = figure.axes
-    if is_cut:
-        progress_axis.set_ylabel(f"relative progress\n(cut at ±{FARTHEST_RP:g})")
-    smoothness_axis.set_ylabel("directional smoothness\nin units of 2/η")
-    sharpness_axis.set_ylabel("sharpness\nin units of 2/η")
-    return figure, table
 
 
 def _title(settings: Collection[str]) -> str:
@@ -114,20 +114,6 @@ def tables(compared: Compared) -> Iterator[tuple[str, list[str], list[list[str]]
     )
     measures = [[name, *map(markdown.number, by_run.values())] for name, by_run in compared.measures.items()]
     yield "Measures", ["measure", *compared.runs], [["ended by", *compared.ended.values()], *measures]
-
-
-def _in_units_of_threshold(record: Record) -> Record:
-    """The same run as if its threshold were 1; where the sharpness was not measured, it has none."""
-
-    def scaled(table: pd.DataFrame, column: str) -> pd.DataFrame:
-        return table.assign(**{column: table[column] / record.threshold_at(table["step"])})
-
-    sharpness = record.sharpness if record.sharpness is not None else pd.DataFrame({"step": [], "sharpness": []})
-    return dataclasses.replace(
-        record,
-        trajectory=scaled(record.trajectory, "directional_smoothness").assign(stability_threshold=1.0),
-        measured={"sharpness": Measured(scaled(sharpness, "sharpness"), {})},
-    )
 
 
 def _warn_of_unmeasured(records: Sequence[Record]) -> None:
