@@ -76,7 +76,7 @@ def missing(source: str, options: Mapping[str, Any]) -> str | None:
 def quantities(diagnostic: str) -> list[str]:
     """What a diagnostic measures: the fields of the rows that it yields, without the step.
 
-    None are known of one that yields mappings, whose keys depend on its options.
+    Empty for a diagnostic that yields mappings: its columns depend on its options.
     """
     (row,) = get_args(get_type_hints(find("diagnostics", diagnostic))["return"])
     return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []

@@ -15,7 +15,7 @@ import click
 
 from eosrepro import __version__
 from eosrepro.catalog import did_you_mean
-from eosrepro.errors import SMALLER, EosreproError, is_out_of_memory
+from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory
 from eosrepro.tools.completion import names
 from eosrepro.views import terminal
 
@@ -52,7 +52,7 @@ class _Group(click.Group):
         except (MemoryError, RuntimeError, ValueError) as error:
             if not is_out_of_memory(error):
                 raise
-            click.echo(f"Error: out of memory ({error}). {SMALLER}", err=True)
+            click.echo(f"Error: out of memory ({error}). {REDUCE_MEMORY}", err=True)
             ctx.exit(1)
 
     def resolve_command(

@@ -24,7 +24,7 @@ class StoreError(EosreproError):
 
 
 # What to do where memory is short.
-SMALLER = "Make the model, data.n_examples or compute.chunk_size smaller, or take a larger machine"
+REDUCE_MEMORY = "Make the model, data.n_examples or compute.chunk_size smaller, or take a larger machine"
 
 
 # What PyTorch, and NumPy of arrays beyond all addresses, say then.

@@ -76,7 +76,7 @@ class Statistic(Section):
     relative_to: Literal["threshold"] | None = None
     """In units of 2/η."""
     level: float | None = None
-    """Of first_above and first_outside; of ratio, above which `against` counts."""
+    """Threshold for first_above and first_outside; for ratio, only steps where `against` exceeds it count."""
     against: str | None = None
     """Another quantity, of correlation, largest_difference and ratio."""
     window: Window | None = None

@@ -179,7 +179,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def cannot_write(path: Path, error: OSError | SafetensorError) -> StoreError:
+def write_error(path: Path, error: OSError | SafetensorError) -> StoreError:
     """The message that a file cannot be written, with what to do about it."""
     reason = getattr(error, "strerror", None) or str(error)
     code = getattr(error, "errno", None)
@@ -200,7 +200,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        raise cannot_write(path, error) from None
+        raise write_error(path, error) from None
     finally:
         with suppress(OSError):  # where the folder could not be made, this would hide why
             temporary.unlink(missing_ok=True)

@@ -15,10 +15,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of nested settings by run, those that are not the same in all: key in dots → run → value, None where it has none.
-
-    The name of a run is no setting.
-    """
+    """Settings that differ between runs, as {dotted key: {run: value or None}}. `name` is ignored."""
     flat = {run: flattened(each) for run, each in settings.items()}
     keys = dict.fromkeys(key for each in flat.values() for key in each if key != "name")
     by_key = {key: {run: each.get(key) for run, each in flat.items()} for key in keys}

@@ -35,7 +35,7 @@ from eosrepro.catalog import PACKAGE
 from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
 from eosrepro.records import files
-from eosrepro.records.files import cannot_write, remove_leftovers, save_checkpoint
+from eosrepro.records.files import remove_leftovers, save_checkpoint, write_error
 from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot, save_snapshot, snapshot_name
 
@@ -103,9 +103,10 @@ class Training:
         self._latest: Position | None = None
         self._kept_at, self._took = time.monotonic(), 0.0
         saved = load_checkpoint(folder / "checkpoint")
-        if saved is None or not self._has_snapshots_up_to(saved["step"]):
+        if saved is None or not self._snapshots_are_complete(saved["step"]):
             shutil.rmtree(folder / "snapshots", ignore_errors=True)
             return
+        self._discard_snapshots_after(saved["step"])
         self.rows = [Row(int(step), *values) for step, *values in saved["rows"].tolist()]
         self._latest = Position(saved["step"], saved["theta"], saved["state"])
         print(f"Going on from iteration {saved['step']}, where an earlier attempt stood", file=sys.stderr)
@@ -136,14 +137,17 @@ class Training:
             self._kept_at = time.monotonic()
             self._took = self._kept_at - started
 
-    def _has_snapshots_up_to(self, step: int) -> bool:
-        """Whether all that were due are there and can be read; those after it are removed."""
-        needed = [self._folder / "snapshots" / snapshot_name(due) for due in range(0, step + 1, self._every)]
-        due_paths = set(needed)
+    def _due_until(self, step: int) -> list[Path]:
+        return [self._folder / "snapshots" / snapshot_name(due) for due in range(0, step + 1, self._every)]
+
+    def _discard_snapshots_after(self, step: int) -> None:
+        due = set(self._due_until(step))
         for path in (self._folder / "snapshots").glob("*.safetensors"):
-            if path not in due_paths:
+            if path not in due:
                 path.unlink()
-        for path in needed:
+
+    def _snapshots_are_complete(self, step: int) -> bool:
+        for path in self._due_until(step):
             try:
                 load_snapshot(path)
             except StoreError:
@@ -230,7 +234,7 @@ def _opened(place: Path) -> IO[str]:
         place.mkdir(parents=True, exist_ok=True)
         return (place / "lock").open("w")
     except OSError as error:
-        raise cannot_write(place, error) from None
+        raise write_error(place, error) from None
 
 
 def _machine() -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from eosrepro.errors import StoreError
-from eosrepro.records.files import cannot_write, link_or_copy, load_tensors, save_tensors, sha256
+from eosrepro.records.files import link_or_copy, load_tensors, save_tensors, sha256, write_error
 
 
 class Snapshot(NamedTuple):
@@ -62,7 +62,7 @@ def snapshot_paths(folder: Path) -> list[Path]:
 
 
 def last_snapshot(folder: Path) -> str | None:
-    """SHA-256 of the last snapshot, by which a training is known again; None where there are no snapshots."""
+    """Identifies a training: SHA-256 of its last snapshot, None if there is none."""
     paths = sorted(folder.glob("*.safetensors"))
     return sha256(paths[-1]) if paths else None
 
@@ -75,4 +75,4 @@ def place_snapshots(source: Path, target: Path) -> None:
         for path in snapshot_paths(source):
             link_or_copy(path, target / path.name)
     except OSError as error:
-        raise cannot_write(target, error) from None
+        raise write_error(target, error) from None

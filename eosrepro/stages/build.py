@@ -17,7 +17,7 @@ from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective, network_problem, toy_problem
 from eosrepro.core.types import DTYPES, Dataset, Optimizer
 from eosrepro.data._preprocessing import preprocess
-from eosrepro.errors import SMALLER, ConfigError, EosreproError
+from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError
 from eosrepro.stages.processes import free_memory
 
 
@@ -89,7 +89,7 @@ def n_parameters(run: Experiment, data: Dataset) -> int:
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise EosreproError(
-            f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {SMALLER}"
+            f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {REDUCE_MEMORY}"
         ) from None
     return sum(parameter.numel() for parameter in trained(module).values())
 
@@ -100,5 +100,5 @@ def _check_memory(name: str, parameters: int, dtype: torch.dtype, on: str) -> No
     if needed > (free := torch.cuda.mem_get_info()[0] if on == "cuda" else free_memory()):
         raise EosreproError(
             f"{name} has {parameters:,} parameters, and to train it takes at least {needed / 1e9:.1f} GB of memory; "
-            f"{free / 1e9:.1f} GB are free. {SMALLER}"
+            f"{free / 1e9:.1f} GB are free. {REDUCE_MEMORY}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def die_with_parent() -> None:
-    """Have this process end when the one that started it ends, however that comes about; on Linux.
+    """On Linux, ask the kernel to send SIGTERM to this process when its parent dies.
 
     A stage of a killed `dvc repro` would else go on beside the next one.
     """

@@ -121,7 +121,7 @@ def _checksums(block: Sequence[Path]) -> list[str]:
 
 
 def _prepared(config: Config, name: str, diagnostic: Member, data: Dataset | None, place: Path) -> MeasureBlock:
-    """Of a block of snapshot files what the diagnostic yields on them, which is written to `place` at its end."""
+    """Return a function that runs the diagnostic on one block of snapshots and saves the finished block to `place`."""
     objective, start = problem(config, name, data)
     run = config.run(name)
     facts = {"step_size": float(run.step_size), "minibatches": optimizer(run).minibatches}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dvc.stage import Stage
 
 # Its output says the same whatever params.yaml holds: nothing runs anew because of it.
-SAYS_ALWAYS_THE_SAME = "check"
+CHECK_STAGE = "check"
 VALID = "stages/valid"  # its output; DVC deletes it while params.yaml is not valid
 
 Kind = Literal["experiment", "toy", "measurement", "figure", "other"]
@@ -188,7 +188,7 @@ def _changes(stage: Stage, content: Mapping[str, Any]) -> Iterator[str]:
         yield "its command"
     for entry in (*stage.deps, *stage.outs):
         if entry in stage.deps and entry.def_path == VALID:
-            continue  # says the same whenever it is there: see SAYS_ALWAYS_THE_SAME
+            continue  # says the same whenever it is there: see CHECK_STAGE
         if isinstance(entry, ParamsDependency):
             recorded = entry.hash_info.value or {}
             yield from (key for key in entry.params if _at(content, key) != recorded.get(key))
@@ -212,5 +212,5 @@ def _after_others(stage: str, own: Mapping[str, State], needs: Iterable[str]) ->
     """A stage whose own files are as they were is still behind where one that it hangs on is to run again."""
     if own[stage].word != "up to date":
         return own[stage]
-    open_ = [each for each in needs if own[each].word != "up to date" and each != SAYS_ALWAYS_THE_SAME]
+    open_ = [each for each in needs if own[each].word != "up to date" and each != CHECK_STAGE]
     return State("behind", f"after {open_[-1]}") if open_ else own[stage]

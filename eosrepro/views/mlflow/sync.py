@@ -155,7 +155,7 @@ def _is_recorded(name: str, measured: Mapping[str, Measured]) -> bool:
 def _missing(
     store: Store, run: Run, params: Mapping[str, str], points: Sequence[Point], measured: Mapping[str, Measured]
 ) -> list[Point] | None:
-    """The points that the run lacks; None where what it has is not a part of what is recorded."""
+    """Points still to log; None if MLflow holds anything that the record does not."""
     names = {point.name for point in points}
     for name in run.data.metrics:
         if _is_recorded(name, measured) and name not in names:

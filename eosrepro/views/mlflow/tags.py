@@ -22,7 +22,7 @@ PARAM_LENGTH = 500
 NAME_LENGTH = 200  # of 250, with room for the group of a metric
 
 # Of the provenance of the data: the first is among the settings, the second is shown with the data set.
-TOLD_ELSEWHERE = ("preprocessing", "source")
+NOT_PARAMETERS = ("preprocessing", "source")
 
 # Names under which the MLflow UI shows what they hold.
 GIT_COMMIT = "mlflow.source.git.commit"
@@ -41,7 +41,7 @@ def run_params(
     step_size = step_size_of(resolved)
     numbers = {"step_size_float": float(step_size)}
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
-    data = {key: value for key, value in (data_provenance or {}).items() if key not in TOLD_ELSEWHERE}
+    data = {key: value for key, value in (data_provenance or {}).items() if key not in NOT_PARAMETERS}
     facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}
     return shortened_facts(facts)
 

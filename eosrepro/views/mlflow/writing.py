@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 from eosrepro.records.dataset import DATA
 from eosrepro.views.mlflow.connection import Store
 from eosrepro.views.mlflow.points import Point
-from eosrepro.views.mlflow.tags import TOLD_ELSEWHERE, USE_OF_DATA, shortened, shortened_facts
+from eosrepro.views.mlflow.tags import NOT_PARAMETERS, USE_OF_DATA, shortened, shortened_facts
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -59,7 +59,7 @@ def log_data(store: Store, run: Run, data_provenance: Mapping[str, Any] | None) 
         return
     checksum = data_provenance["sha256"]
     origin = {"uri": str(DATA / "dataset.safetensors"), "sha256": checksum}
-    source = _data_source(origin | {key: data_provenance[key] for key in TOLD_ELSEWHERE if key in data_provenance})
+    source = _data_source(origin | {key: data_provenance[key] for key in NOT_PARAMETERS if key in data_provenance})
     size = json.dumps({"num_rows": data_provenance["n_examples"], "num_classes": data_provenance["n_classes"]})
     label = shortened(data_provenance["label"], DATA_NAME_LENGTH)
     data = Dataset(label, checksum[:8], "local", source, profile=size)
