@@ -234,7 +234,10 @@ def test_kills_at_random_moments_leave_the_same_files() -> None:
 
 
 def test_a_stage_ends_with_the_process_that_started_it() -> None:
-    child = "from eosrepro.stages.processes import die_with_parent as d; d(); print('up', flush=True); import time; time.sleep(60)"
+    child = (
+        "from eosrepro.stages.processes import die_with_parent; die_with_parent(); print('up', flush=True); "
+        "import time; time.sleep(60)"
+    )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
