@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eosrepro.core.objective import Objective, network_problem, toy_problem
 from eosrepro.core.training import minimise, outcome
-from eosrepro.core.types import Dataset, Row, Stop, Toy
+from eosrepro.core.types import Dataset, Geometry, Row, Stop, Toy
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.digits import digits
 from eosrepro.errors import ConfigError, DataError
@@ -313,3 +313,11 @@ def test_the_same_run_twice_is_bitwise_the_same() -> None:
     second, _ = descend(objective, theta, 0.5, Stop(50))
 
     assert first[:-1] == second[:-1]
+
+
+@pytest.mark.parametrize("threshold", [nan, 0.0, -2.0])
+def test_a_threshold_that_nothing_can_be_divided_by_is_refused(threshold: float) -> None:
+    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    wrong = gd(step_size=0.01)._replace(geometry=lambda _state, _grad: Geometry(threshold))
+    with pytest.raises(ConfigError, match="stability threshold is"):
+        list(minimise(objective, theta, wrong, stop=Stop(3)))

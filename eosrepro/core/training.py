@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import isfinite, nan, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def minimise(
         )
     on_iterate(Position(step, theta, state))
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
-        threshold = optimizer.geometry(state, here.grad).threshold
+        threshold = _threshold(optimizer, state, here)
         update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
         next_theta = theta - update
         wide_update.copy_(update)
@@ -68,7 +69,7 @@ def minimise(
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
-    threshold = optimizer.geometry(state, here.grad).threshold
+    threshold = _threshold(optimizer, state, here)
     yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold)
 
 
@@ -112,6 +113,14 @@ def _row(
         directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
         stability_threshold=threshold,
     )
+
+
+def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
+    """The stability threshold at an iterate; L and sharpness are divided by it."""
+    threshold = optimizer.geometry(state, here.grad).threshold
+    if not threshold > 0:
+        raise ConfigError(f"the optimizer says that its stability threshold is {threshold}: it should be positive")
+    return threshold
 
 
 def _reached(accuracy: float, stop: Stop) -> bool:

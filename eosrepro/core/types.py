@@ -182,10 +182,9 @@ class Iterate(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a method stands against its edge: on a quadratic it is stable while λ_max(P^-½ ∇²f P^-½) < threshold."""
+    """Where a method stands against its edge: on a quadratic it is stable while λ_max(∇²f) < threshold."""
 
     threshold: float
-    preconditioner: Tensor | float = 1.0  # P: its diagonal, (P,), or one number
 
 
 class Optimizer(NamedTuple):

@@ -95,7 +95,7 @@ def test_gradient_descent_takes_eta_times_the_gradient() -> None:
 
 
 def test_the_threshold_is_where_the_method_loses_its_stability_on_a_quadratic(make: Any) -> None:
-    """0.1 % below it the iterates shrink, 0.1 % above they grow (with P constant in the state of a quadratic)."""
+    """0.1 % below it the iterates shrink, 0.1 % above they grow."""
     for factor, shrinks in ((0.999, True), (1.001, False)):
         step_size = 0.1
         optimizer = make(step_size)
