@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eosrepro import __version__
-from eosrepro.catalog import did_you_mean
-from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory
+from eosrepro.errors import EosreproError
 from eosrepro.tools.completion import names
+from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
@@ -25,46 +25,7 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
 
 
-INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
-GOING_ON = ("train", "diagnose", "measure", "sweep")  # from where they were interrupted
-
-
-class _Group(click.Group):
-    """Ends known failures in one message and their exit code; names the nearest command for a mistyped one."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        terminal.show_what_can_be_shown()
-        return super().main(*args, **options)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EosreproError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo(INTERRUPTED if ctx.invoked_subcommand in GOING_ON else "Interrupted", err=True)
-            ctx.exit(1)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}", err=True)
-            ctx.exit(1)
-        except (MemoryError, RuntimeError, ValueError) as error:
-            if not is_out_of_memory(error):
-                raise
-            click.echo(f"Error: out of memory ({error}). {REDUCE_MEMORY}", err=True)
-            ctx.exit(1)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], known)} (there are: {', '.join(known)})")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Group)
+@click.group(cls=Group)
 @click.version_option(__version__, prog_name="eosrepro")
 def main() -> None:
     """Reproduce, trust and vary edge-of-stability experiments.
@@ -313,7 +274,7 @@ def _catch_up() -> None:
         click.echo(f"Warning: {error}", err=True)
 
 
-@main.group(cls=_Group)
+@main.group(cls=Group)
 def config() -> None:
     """Look at params.yaml as the program reads it."""
 
