@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import partial
-from math import atanh, cosh, isnan, nan, sqrt
+from math import atanh, cosh, inf, isnan, nan, sqrt
 
 import numpy as np
 import pytest
@@ -315,7 +315,7 @@ def test_the_same_run_twice_is_bitwise_the_same() -> None:
     assert first[:-1] == second[:-1]
 
 
-@pytest.mark.parametrize("threshold", [nan, 0.0, -2.0])
+@pytest.mark.parametrize("threshold", [nan, 0.0, -2.0, inf])
 def test_a_threshold_that_nothing_can_be_divided_by_is_refused(threshold: float) -> None:
     objective, theta = toy_problem(quadratic(), [0.1, 0.1])
     wrong = gd(step_size=0.01)._replace(geometry=lambda _state, _grad: Geometry(threshold))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from typing import Any
 
 import torch
@@ -118,8 +118,8 @@ def _row(
 def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
     """The stability threshold at an iterate; L and sharpness are divided by it."""
     threshold = optimizer.geometry(state, here.grad).threshold
-    if not threshold > 0:
-        raise ConfigError(f"the optimizer says that its stability threshold is {threshold}: it should be positive")
+    if not 0 < threshold < inf:
+        raise ConfigError(f"the optimizer says that its stability threshold is {threshold}: it should be positive and finite")
     return threshold
 
 
