@@ -119,7 +119,7 @@ def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
     """The stability threshold at an iterate; L and sharpness are divided by it."""
     threshold = optimizer.geometry(state, here.grad).threshold
     if not 0 < threshold < inf:
-        raise ConfigError(f"the optimizer says that its stability threshold is {threshold}: it should be positive and finite")
+        raise ConfigError(f"the stability threshold is {threshold} by the optimizer: it should be positive and finite")
     return threshold
 
 
