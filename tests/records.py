@@ -57,7 +57,7 @@ def record(
 def origin(**settings: Any) -> Origin:
     """Of a run on 40 examples of noise."""
     return Origin(
-        settings, data="noise, N = 40", data_sha256="1", counts="iterations", fingerprint="0", threshold="2/η"
+        settings, data="noise, N = 40", data_sha256="1", counts="iterations", fingerprint="0", threshold_formula="2/η"
     )
 
 

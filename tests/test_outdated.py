@@ -121,7 +121,7 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
         "data_sha256": provenance["sha256"],
         "counts": "iterations",
         "fingerprint": fingerprint(load().resolved(GD), provenance),
-        "threshold": "2/η",
+        "threshold_formula": "2/η",
         "table_sha256": sha256(folder_of(GD) / "trajectory.csv"),
     }
     assert load_origin(folder_of(SGD)).counts == "epochs"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 HOSTILE = """<img src=x onerror="hacked=1"></script><script>hacked=1</script>'&"""
 PROFILE = {"name": "quick", "published": False, "data": {"name": "photo-patches"}}
 ORIGIN = Origin(
-    {}, data="CIFAR-10, N = 500", data_sha256="1", counts="iterations", fingerprint="0" * 64, threshold="2/η"
+    {}, data="CIFAR-10, N = 500", data_sha256="1", counts="iterations", fingerprint="0" * 64, threshold_formula="2/η"
 )
 
 

@@ -152,7 +152,7 @@ def trained(folder: Path, last: float, **settings: Any) -> None:
     for step, value in enumerate((0.0, last)):
         save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
     origin = Origin(
-        SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f", threshold="2/η"
+        SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f", threshold_formula="2/η"
     )
     ended = Outcome("max_steps", 0, 1.0, nan)
     save_run(folder, [ROW], ended, origin, snapshots=folder.with_name("made"))

@@ -193,7 +193,7 @@ class Optimizer(NamedTuple):
     init: Callable[[Tensor], Any]  # θ_0 → state, see `Position`
     update: Callable[[Iterate, Any], tuple[Tensor, Any]]  # (θ_t, state) → (u_t = θ_t − θ_{t+1}, state)
     geometry: Callable[[Any, Tensor], Geometry]  # (state, ∇f(θ_t)) → that of the step which `update` would take
-    threshold: str  # its formula, on figures: 2/η
+    threshold_formula: str  # of the threshold, on figures: 2/η
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
 

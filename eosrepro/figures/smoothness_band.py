@@ -120,7 +120,7 @@ def _draw_bands(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, record: Re
             linewidth=0,
             zorder=3 - k,
         )
-    marks[record.origin.threshold] = _style.put_threshold(axis, record, "black", zorder=6)
+    marks[record.origin.threshold_formula] = _style.put_threshold(axis, record, "black", zorder=6)
     if theirs[_MEAN].notna().any():
         (marks["published mean"],) = axis.plot(theirs.index, theirs[_MEAN], zorder=5, **_THIN)
     for edge in (_LOW, _HIGH):

@@ -97,7 +97,7 @@ def _in_units(records: Mapping[str, Record], table: pd.DataFrame) -> pd.DataFram
 
 def _formula(records: Mapping[str, Record], runs: Iterable[str]) -> str:
     """The stability threshold of the runs as text: 2/η."""
-    return ", ".join(dict.fromkeys(records[name].origin.threshold for name in runs))
+    return ", ".join(dict.fromkeys(records[name].origin.threshold_formula for name in runs))
 
 
 def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]) -> Mapping[str, Sequence[str]]:

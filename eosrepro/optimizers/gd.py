@@ -19,4 +19,4 @@ def gd(*, step_size: float) -> Optimizer:
     def geometry(_state: None, _grad: Tensor) -> Geometry:
         return Geometry(2 / step_size)
 
-    return Optimizer(init, update, geometry, threshold="2/η")
+    return Optimizer(init, update, geometry, threshold_formula="2/η")

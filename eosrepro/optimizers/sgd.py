@@ -51,4 +51,4 @@ def sgd(
             return list(torch.from_numpy(generator.integers(n_examples, size=size)))
         return torch.split(torch.from_numpy(generator.permutation(n_examples)), batch_size)
 
-    return Optimizer(init, update, geometry, threshold="2/η", minibatches=minibatches)
+    return Optimizer(init, update, geometry, threshold_formula="2/η", minibatches=minibatches)

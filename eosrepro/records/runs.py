@@ -28,7 +28,7 @@ class Origin:
     data_sha256: str | None  # as in their provenance
     counts: str  # "iterations" or "epochs": what its steps are
     fingerprint: str  # of all that made the run
-    threshold: str  # the formula of the optimizer's stability threshold: 2/η
+    threshold_formula: str  # of the optimizer's stability threshold: 2/η
 
     @property
     def step_size(self) -> Fraction:

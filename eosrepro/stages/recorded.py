@@ -39,7 +39,7 @@ def origin_now(config: Config, name: str, data: Dataset | None, fingerprint: str
         data_sha256=(provenance_of(data) or {}).get("sha256"),
         counts="epochs" if counts_epochs(config.run(name)) else "iterations",
         fingerprint=fingerprint,
-        threshold=optimizer(config.run(name)).threshold,
+        threshold_formula=optimizer(config.run(name)).threshold_formula,
     )
 
 

@@ -69,7 +69,7 @@ def train_into(
                 observe(row)
                 shown = {"loss": row.loss, "accuracy": row.accuracy}
                 shown |= {"RP": row.relative_progress, "L": row.directional_smoothness}
-                report(row.step, **shown, **{method.threshold: row.stability_threshold})
+                report(row.step, **shown, **{method.threshold_formula: row.stability_threshold})
         ended = outcome(so_far.rows[-1], stop)
         origin = origin_now(config, name, data, fingerprint)
         save_run(folder, so_far.rows, ended, origin, snapshots=place / "snapshots")

@@ -114,7 +114,7 @@ def measure(
         raise ConfigError(f"{statistic} of {quantity} needs a `level`, or `relative_to: threshold`")
     beyond = rows["step"][(np.abs(values) if statistic == "first_outside" else values) > level]
     if beyond.empty:
-        unit = f" times {record.origin.threshold}" if relative_to else ""
+        unit = f" times {record.origin.threshold_formula}" if relative_to else ""
         raise UndefinedError(f"{quantity} does not pass {level:g}{unit} at {_span(rows)}")
     return Found(float(beyond.iloc[0]), _span(rows))
 

@@ -105,4 +105,4 @@ def test_the_threshold_is_where_the_method_loses_its_stability_on_a_quadratic(ma
         scaled = make(step_size * geometry.threshold * factor)
         path = descend(scaled, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), 4000)
         assert (path[-1].norm() < path[0].norm()) == shrinks
-        assert scaled.threshold
+        assert scaled.threshold_formula

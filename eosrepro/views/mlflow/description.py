@@ -71,7 +71,7 @@ def run(
     crossing = _at(summary["sharpness_crossing"]) if "sharpness" in record.measured else "not measured"
     settings = [(key, _member(resolved[key])) for key in _MEMBERS if key in resolved]
     settings += [(key, str(resolved[key])) for key in ("seed", "start") if key in resolved]
-    formula, threshold = record.origin.threshold, markdown.number(record.thresholds.iloc[0])
+    formula, threshold = record.origin.threshold_formula, markdown.number(record.thresholds.iloc[0])
     rows = [
         ("reproduces", reproduces),
         ("step size η", f"{resolved['step_size']}, so that {formula} = {threshold}"),

@@ -38,16 +38,12 @@ def run_params(
     window: int,
     measured: Mapping[str, Measured],
 ) -> dict[str, str]:
-    step_size = step_size_of(resolved)
+    step_size = Fraction(str(resolved["step_size"]))
     numbers = {"step_size_float": float(step_size)}
     settings = {diagnostic: found.settings for diagnostic, found in measured.items()}
     data = {key: value for key, value in (data_provenance or {}).items() if key not in NOT_PARAMETERS}
     facts = {**resolved, **numbers, "window": window, "dataset": data, **settings}
     return shortened_facts(facts)
-
-
-def step_size_of(resolved: Mapping[str, Any]) -> Fraction:
-    return Fraction(str(resolved["step_size"]))
 
 
 def shortened_facts(facts: Mapping[str, Any]) -> dict[str, str]:

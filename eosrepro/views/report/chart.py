@@ -155,7 +155,7 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
                 yield _trace(points, labels[run], group, line, f"{labels[run]}, {_label(name)}")
     for run, record in part.records.items():
         if any(map(compared_with_threshold, panel.quantities)):
-            points, formula = _threshold(record), record.origin.threshold
+            points, formula = _threshold(record), record.origin.threshold_formula
             line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
             yield _trace(points, formula, formula, line, f"{formula}, {labels[run]}") | {"mode": "lines"}
 
