@@ -637,7 +637,7 @@ def test_a_process_in_such_a_locale_says_its_step_size(locale: dict[str, str]) -
         capture_output=True, text=True, check=False, env=environment() | {"MLFLOW_TRACKING_URI": CLOSED_PORT} | locale,
     )  # fmt: skip
     assert (done.returncode, done.stdout.startswith("example1_2over39: ended by max_steps")) == (0, True), done.stderr
-    assert r"(2/\u03b7 = 39)" in done.stderr
+    assert r"2/\u03b7 39" in done.stderr
 
 
 # --- little is declared -----------------------------------------------------------------------------------------------
