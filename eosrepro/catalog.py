@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast, get_args, get_type_hints
 
 from eosrepro.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
-KINDS = ("models", "losses", "data", "optimizers", "toys", "diagnostics", "figures")
+KINDS = ("models", "losses", "data", "optimizers", "problems", "diagnostics", "figures")
 
 
 def names(kind: str) -> list[str]:
@@ -73,12 +74,15 @@ def missing(source: str, options: Mapping[str, Any]) -> str | None:
     return look(**options)
 
 
-def quantities(diagnostic: str) -> list[str]:
-    """What a diagnostic measures: the fields of the rows that it yields, without the step.
+def quantities(diagnostic: str, options: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """What a diagnostic finds: the fields of the rows that it yields, without the step.
 
-    Empty for a diagnostic that yields mappings: its columns depend on its options.
+    Where its columns depend on its options, the function `columns` in its file says which they are.
     """
-    (row,) = get_args(get_type_hints(find("diagnostics", diagnostic))["return"])
+    member = find("diagnostics", diagnostic)
+    if columns := getattr(importlib.import_module(member.__module__), "columns", None):
+        return [*columns(**options)]
+    (row,) = get_args(get_type_hints(member)["return"])
     return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []
 
 

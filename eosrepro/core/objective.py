@@ -1,7 +1,7 @@
 """One training loss as functions of a flat parameter vector: f(θ), ∇f(θ) and v ↦ ∇²f(θ) v.
 
 A loss is a sum of parts, one a chunk of examples, so that memory is bounded by the chunk and not by the number of
-examples; a toy function is a loss with a single part. Optimisers, eigensolvers and diagnostics see nothing else.
+examples; a function of few numbers is a loss with a single part. Optimisers, eigensolvers and diagnostics see nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from eosrepro.core.networks import as_function, flattened, leading_layer, near, near_by, refuse_unless_function, trained
-from eosrepro.core.types import Dataset, Evaluation, HessianProduct, Loss, Toy
+from eosrepro.core.types import Dataset, Evaluation, Function, HessianProduct, Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
 
 # θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
@@ -60,17 +60,17 @@ class Objective:
     n_params: int
     parts: Sequence[Part]
     n_examples: int
-    of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None for a toy
+    of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None: it has none
     quantum: float = 0.0  # how far f is rounded, however small it is
 
     def batch(self, indices: Tensor) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
 
         Raises:
-            ConfigError: this is a toy, which has no examples.
+            ConfigError: it has no examples, as a function of few numbers.
         """
         if self.of_examples is None:
-            raise ConfigError("a toy has no examples to draw minibatches from: use another optimizer")
+            raise ConfigError("a problem has no examples to draw minibatches from: use another optimizer")
         return self.of_examples(indices)
 
     def loss(self, theta: Tensor) -> float:
@@ -269,14 +269,14 @@ def network_problem(
     return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), flattened(module)
 
 
-def toy_problem(toy: Toy, start: Sequence[float]) -> tuple[Objective, Tensor]:
-    """The objective of a toy function, which has no accuracy, and its start θ₀; in float64.
+def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Tensor]:
+    """The objective of a function of few numbers, which has no accuracy, and its start θ₀; in float64.
 
     Raises:
         ConfigError: it has no second derivatives.
     """
     theta = torch.tensor(start, dtype=torch.float64)
-    objective = Objective(len(start), [lambda theta: (toy(theta).double(), theta.new_tensor(nan))], 1)
+    objective = Objective(len(start), [lambda theta: (f(theta).double(), theta.new_tensor(nan))], 1)
     _refuse_without_derivatives(objective, theta)
     _refuse_wrong_products(objective, near_by(theta))
     return objective, theta

@@ -16,7 +16,7 @@ from eosrepro.errors import DataError
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A function f(θ) of a vector of few numbers: (P,) → ().
-Toy = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,12 @@ def sharpness(
             yield row | audit
 
 
+def columns(*, k: int = 1, **_options: object) -> list[str]:
+    """What is found beside the step."""
+    solved = ["sharpness", *(f"eigenvalue_{i}" for i in range(2, k + 1)), "residual", "products"]
+    return [*solved, "audit_sharpness", "audit_residual", "audit_products"]
+
+
 def _sketch(objective: Objective, generator: torch.Generator) -> Objective | None:
     n_sketched = int(SKETCH_SHARE * objective.n_examples)
     if n_sketched < FEWEST_SKETCHED:  # a toy among them

@@ -13,15 +13,15 @@ from eosrepro.catalog import PACKAGE
 # What a training depends on, as the stage `train` in dvc.yaml declares it.
 TRAINING_SOURCES = ("core/training.py", "core/objective.py", "core/networks.py")
 MEASURING_SOURCES = ("stages/workers.py", "diagnostics/sharpness.py", "core/lanczos.py")
-MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
+MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "problem": "problems"}
 
 
 def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None) -> str:
     """SHA-256 of all that determines a training: its settings, the checksum of its data, the sources that run it.
 
     Args:
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy, or where the settings stand for the data.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem, or where the settings stand for the data.
     """
     if data_provenance is None:
         return digest([resolved, code_version(resolved)])

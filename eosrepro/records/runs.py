@@ -23,8 +23,8 @@ from eosrepro.records.snapshots import last_snapshot, place_snapshots
 class Origin:
     """What a run was made with: run.json beside its trajectory."""
 
-    settings: Mapping[str, Any]  # as `Config.resolved`
-    data: str  # names the training data; "" for a toy
+    settings: Mapping[str, Any]  # as `Run.settings`
+    data: str  # names the training data; "" for a problem
     data_sha256: str | None  # as in their provenance
     counts: str  # "iterations" or "epochs": what its steps are
     fingerprint: str  # of all that made the run
@@ -38,7 +38,7 @@ class Origin:
     @property
     def problem_and_step(self) -> dict[str, Any]:
         """What a diagnostic looks at beside snapshots and data."""
-        named = ("model", "loss", "toy", "optimizer", "step_size")
+        named = ("model", "loss", "problem", "optimizer", "step_size")
         return {key: self.settings[key] for key in named if key in self.settings}
 
 
@@ -85,7 +85,7 @@ class Record:
 
 
 def load_record(trained: Path) -> Record:
-    """All that is recorded of the run in a folder of `train_folder`, or in one of a sweep.
+    """All that is recorded of the run in a folder of `train_folder`, or in one of a study.
 
     Raises:
         StoreError: there is none, it is of an earlier version, or it cannot be read.
@@ -123,18 +123,18 @@ def load_origin(trained: Path) -> Origin:
 
 
 def _measured_on(trained: Path) -> Path:
-    """Where `diagnostics_folder` has what was measured on a run; with the run itself in a sweep."""
+    """Where `diagnostics_folder` has what was measured on a run; with the run itself in a study."""
     for folder in reversed(trained.parents):
         if folder.parts[-2:] == (STAGES.name, "train"):
             return folder.with_name("diagnostics") / trained.relative_to(folder)
-    return trained / "measured"
+    return trained / "diagnostics"
 
 
 def _load_measured(folder: Path, of_snapshot: str | None, origin: Origin) -> dict[str, Measured]:
     found = {}
     for table in sorted(folder.glob("*.csv")):
         facts = load_facts(table.with_suffix(".json"), "last_snapshot", "run", "settings")
-        # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
+        # A study keeps no snapshots: what was measured lies with the run that it was measured on.
         is_of_them = of_snapshot in (facts["last_snapshot"], None)
         if is_of_them and facts["run"] == _looked_at(origin):
             found[table.stem] = Measured(load_verified_table(table, facts.get("table_sha256")), facts["settings"])
@@ -166,19 +166,3 @@ def save_measured(folder: Path, diagnostic: str, measured: Measured, trained: Pa
         "table_sha256": sha256(path),
     }
     save_json(path.with_suffix(".json"), facts)
-
-
-def save_sharpness(folder: Path, measured: Measured, trained: Path) -> None:
-    """Write sharpness.csv, sharpness.json and summary.json, measured on the run in the folder `trained`."""
-    save_measured(folder, "sharpness", measured, trained)
-    table = measured.table
-    audited = table.dropna(subset="audit_sharpness")
-    shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]
-    summary = {
-        "sharpness_first": float(table["sharpness"].iloc[0]),
-        "sharpness_last": float(table["sharpness"].iloc[-1]),
-        "sharpness_max": float(table["sharpness"].max()),
-        "products_per_snapshot": float(table["products"].mean()),
-        "largest_audit_shortfall": float(shortfall.max()),  # share by which a value fell below its audit
-    }
-    save_json(folder / "summary.json", summary)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-from eosrepro import catalog
-from eosrepro.catalog import PACKAGE
 from eosrepro.config.params import Config
-from eosrepro.errors import ConfigError
-from eosrepro.records.files import save_text
-from eosrepro.records.places import FIGURES
+from eosrepro.records import code
+from eosrepro.records.files import save_json
+from eosrepro.records.places import CODE, FIGURES
 
 
-def stamp(config: Config, path: Path) -> None:
-    """Stage `check`: a file that says that params.yaml is valid, for other stages to depend on.
-
-    Raises:
-        ConfigError: a member of another package is used, and dvc.yaml looks for its file in this project.
-    """
-    for kind, name in sorted(config.members()):
-        file, own = catalog.file(kind, name), Path("eosrepro", kind, f"{name.replace('-', '_')}.py")
-        if file.parent != PACKAGE / kind and not own.exists():
-            raise ConfigError(
-                f"{name} of params.yaml lies in {file}, where DVC would not see it change: put a copy at {own}, or run "
-                "without DVC (`eosrepro train RUN`, and so on; see `eosrepro --help`)"
-            )
+def check(config: Config) -> None:
+    """Stage `check`: digests of the code behind every experiment and figure, for the other stages to depend on."""
     FIGURES.mkdir(exist_ok=True)  # stages depend on it, also where params.yaml has no figures
-    save_text(path, "params.yaml is valid\n")
+    save_json(CODE, digests(config))
+
+
+def digests(config: Config) -> dict[str, Any]:
+    """Of the code behind each stage, as DVC looks them up: `train.exp3.exp3_2over30`."""
+    train: dict[str, Any] = {}
+    diagnose: dict[str, Any] = {}
+    for run in config.runs.values():
+        train.setdefault(run.experiment, {})[run.name] = code.training_code(run.members)
+        diagnose.setdefault(run.experiment, {})[run.name] = {
+            each: code.diagnostic_code(each, run.members) for each in run.diagnose
+        }
+    figures = {name: code.figure_code(figure.name) for name, figure in config.figures.items()}
+    views = {stage: code.stage_code(stage) for stage in ("data", "verify", "report", "track")}
+    return {"train": train, "diagnose": diagnose, "figure": figures, **views}

@@ -54,7 +54,7 @@ def compare(config: Config, names: Sequence[str]) -> Compared:
     """
     if len(names) < 2 or len({*names}) < len(names):
         raise ConfigError("name two runs or more, each once")
-    records = [recorded(config, name) for name in names]
+    records = [recorded(config.run(name)) for name in names]
     outdated.warn(config, records)
     _warn_of_unmeasured(records)
     place = FOLDER / _joined(names)

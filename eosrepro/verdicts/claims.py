@@ -50,7 +50,7 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
         name: key of the claim in params.yaml.
         claim: what is claimed.
         record: the run `claim.run`; None if it has not been run.
-        at_paper_scale: the run has the paper's problem and length: a toy, or a network in a profile with
+        at_paper_scale: the run has the paper's problem and length: a problem, or a network in a profile with
             `published: true`.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -14,6 +14,8 @@ from eosrepro.views.mlflow.tags import machine_tags, run_params, run_tags
 from eosrepro.views.mlflow.writing import create_run, find_run, log_data, log_params, log_points, set_tags
 
 FLUSH_SECONDS = 10.0
+
+Observe = Callable[[Row], None]  # of every row, as it comes
 
 
 class LiveRun:
@@ -85,8 +87,8 @@ def open_run(
 
     Args:
         name: name of the run in params.yaml.
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem.
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.

@@ -75,8 +75,8 @@ def sync_run(
 
     Args:
         name: name of the run in params.yaml.
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem.
         record: what is on disk.
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
