@@ -83,7 +83,7 @@ def train(runs: str, jobs: int | None) -> None:
 @_jobs
 @click.argument("runs", shell_complete=_RUNS)
 def diagnose(runs: str, jobs: int | None) -> None:
-    """Take the diagnostics of RUNS on their snapshots: an experiment, one run, or the first part of the names of some."""
+    """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
     from eosrepro.stages import diagnose as stage
     from eosrepro.stages import engine

@@ -9,6 +9,10 @@ from math import atanh, cosh, inf, isnan, nan, sqrt
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.product import product
+from eosrepro.toys.quadratic import quadratic
+from eosrepro.toys.tanh_product import tanh_product
+from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -23,10 +27,6 @@ from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.product import product
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_product import tanh_product
-from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from tests.conftest import small_problem
 
 

@@ -85,10 +85,14 @@ def _axis(path: str, values: Any) -> dict[str, Any]:
     elif isinstance(values, list) and values:
         named = [(value_name(value), value) for value in values]
     else:
-        _refuse([(("vary", path), f"found {quoted(values)}, should be a list of values, or a mapping of names to values")])
+        _refuse(
+            [(("vary", path), f"found {quoted(values)}, should be a list of values, or a mapping of names to values")]
+        )
     axis = dict(named)
     if bad := [name for name in axis if not re.fullmatch(r"\w+", name, re.ASCII)]:
-        _refuse([(("vary", path), f"{bad[0]!r} should be made of letters, digits and _: it is a part of names of runs")])
+        _refuse(
+            [(("vary", path), f"{bad[0]!r} should be made of letters, digits and _: it is a part of names of runs")]
+        )
     if len(axis) < len(named):
         _refuse([(("vary", path), "holds the same value twice")])
     if any(isinstance(value, (dict, list)) for value in values if isinstance(values, list)):

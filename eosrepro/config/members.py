@@ -194,12 +194,16 @@ class _ByName:
 
     def _read(self, raw: Any) -> dict[str, Member]:
         if not isinstance(raw, dict):
-            raise complaint(f"found {quoted(raw)}, should be a mapping such as {{{catalog.names(self.of.kind)[0]}: {{}}}}")
+            raise complaint(
+                f"found {quoted(raw)}, should be a mapping such as {{{catalog.names(self.of.kind)[0]}: {{}}}}"
+            )
         found, lines = {}, []
         for name, options in raw.items():
             try:
                 if not isinstance(options, dict) or "name" in options:
-                    raise complaint(f"found {quoted(options)}, should be a mapping of its options, {{}} where it has none")
+                    raise complaint(
+                        f"found {quoted(options)}, should be a mapping of its options, {{}} where it has none"
+                    )
                 found[name] = self.of._read({"name": name, **options})
             except ValidationError as error:
                 lines += [_line(message, (name, *_less_name(place))) for place, message in places(error)]

@@ -71,7 +71,8 @@ class Config(Section):
         options: dict[str, Any] = dict(figure.options)
         if columns := options.get("columns"):
             options["columns"] = {
-                heading: [run for name in names for run in self.chosen(left, name)] for heading, names in columns.items()
+                heading: [run for name in names for run in self.chosen(left, name)]
+                for heading, names in columns.items()
             }
         labelled = {run: label or self._label(run, [*left]) for run, label in left.items()}
         return replace(figure, runs=labelled, options=options)

@@ -118,7 +118,9 @@ class Setting(Section):
         given = {key for key in (*OF_NETWORK, *OF_PROBLEM) if getattr(self, key) is not None}
         if given not in (OF_NETWORK, OF_PROBLEM):
             found = f"holds {', '.join(sorted(given)) or 'neither'}"
-            raise complaint(f"{found}: it should hold model, loss and seed (a network), or problem and start (a function)")
+            raise complaint(
+                f"{found}: it should hold model, loss and seed (a network), or problem and start (a function)"
+            )
         if self.problem and self.stop.accuracy is not None:
             raise complaint("stop.accuracy: a problem has no examples to be accurate on")
         return self

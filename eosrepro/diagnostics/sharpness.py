@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import nan, sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import EigenPair
+from eosrepro.core.types import AtLeast, EigenPair, Rtol, Seed
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.
@@ -29,11 +29,11 @@ def sharpness(
     objective: Objective,
     snapshots: Iterable[tuple[int, Tensor]],
     *,
-    k: int,
-    rtol: float,
-    max_products: int,
-    audit_every: int,
-    seed: int,
+    k: Annotated[int, AtLeast(1)],
+    rtol: Rtol,
+    max_products: Annotated[int, AtLeast(1)],
+    audit_every: Annotated[int, AtLeast(1)],
+    seed: Seed,
 ) -> Iterator[dict[str, Any]]:
     """The k largest eigenvalues of ∇²f at each snapshot, one row a snapshot.
 

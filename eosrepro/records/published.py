@@ -67,3 +67,11 @@ def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENC
     return Record(
         name, step_sizes.pop(), trajectory, measured, summary, Origin({}, "", None, "iterations", "", "2/η"), Path()
     )
+
+
+def published(paper, name):
+    return None
+
+
+def curves(paper, name):
+    return {}

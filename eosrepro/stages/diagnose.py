@@ -110,7 +110,10 @@ def _table(key: str, diagnostic: str) -> pd.DataFrame:
 def _headlines(run: Run, found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     ended = load_json(train_folder(run.experiment, run.name) / "summary.json")
     last = {
-        name: float(table[name].iloc[-1]) for table in found.values() for name in HEADLINES if name in table and len(table)
+        name: float(table[name].iloc[-1])
+        for table in found.values()
+        for name in HEADLINES
+        if name in table and len(table)
     }
     return {"steps": ended["steps"], "loss": ended["loss"], **last}
 
@@ -127,7 +130,9 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
         for key, work in works.items():
             table = _assemble(work, found)
             with store.adding(key) as folder:
-                save_measured(folder, work.diagnostic, Measured(table, work.run.diagnose[work.diagnostic].settings), work.trained)
+                save_measured(
+                    folder, work.diagnostic, Measured(table, work.run.diagnose[work.diagnostic].settings), work.trained
+                )
     return keys
 
 

@@ -25,7 +25,7 @@ def default_jobs(threads: int) -> int:
     return int(os.environ.get("EOSREPRO_JOBS", 0)) or max(1, len(os.sched_getaffinity(0)) // threads)
 
 
-def map(  # noqa: A001 (called engine.map)
+def map(
     function: Callable[[Shared, Task], Result], shared: Shared, tasks: Sequence[Task], *, jobs: int
 ) -> Iterator[Result]:
     """What `function(shared, task)` gives for each task, in their order; what it yields, as it comes or all at once.

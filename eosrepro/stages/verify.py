@@ -41,7 +41,9 @@ def _about_data(config: Config, records: Sequence[Record]) -> str:
 def verdicts_on(config: Config, records: Mapping[str, Record], names: Collection[str]) -> list[claims.Verdict]:
     """Verdicts on all claims about these runs, from those that are recorded."""
     declared = {key: claim for key, claim in config.claims.items() if claim.run in names}
-    others = {name: outdated.other_settings_or_data(config.run(name), records[name]) for name in records.keys() & {*names}}
+    others = {
+        name: outdated.other_settings_or_data(config.run(name), records[name]) for name in records.keys() & {*names}
+    }
     return [_verdict(config, key, claim, records, others.get(claim.run, "")) for key, claim in declared.items()]
 
 

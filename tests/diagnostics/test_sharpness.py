@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from torch import Tensor
 
 from eosrepro.core.lanczos import top_eigenpairs
@@ -22,7 +23,6 @@ from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
