@@ -143,9 +143,9 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     for run in runs.values() if figure.name == "smoothness_relation" else ():
         if (optimizer := run.setting.optimizer.name) != "gd":
             yield place, f"the relation is about iterations θ − η∇f, and those of {optimizer} of {run.name} are others"
-    for where, text in figure.texts:
+    for at, text in figure.texts:
         if complaint := spelt_step_size(text):
-            yield (*place, *where), complaint
+            yield (*place, *at), complaint
     labels = [label for label in drawn.runs.values() if STEP_SIZE not in label]
     for what, texts in (("panels", list(panels)), ("runs", labels)):
         if twice := {each for each in texts if texts.count(each) > 1}:

@@ -84,8 +84,8 @@ class _FigureKeys(_MemberKeys):
     of: str
     """The experiment whose runs it shows; . where it shows those of several."""
     runs: dict[str, str] | list[str] = Field(default_factory=list)
-    """Which of its runs, by name or by the first part of their names; each with a label if you like, in which {step_size}
-    stands for that of the run. None: all, labelled by what varies."""
+    """Which of its runs, by name or by the first part of their names; each with a label if you like, in which
+    {step_size} stands for that of the run. None: all, labelled by what varies."""
     without: list[str] = Field(default_factory=list)
     """Runs that it leaves out."""
 

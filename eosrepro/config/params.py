@@ -78,7 +78,7 @@ class Config(Section):
         return replace(figure, runs=labelled, options=options)
 
     def chosen(self, runs: Mapping[str, Any] | list[str], name: str) -> list[str]:
-        """Those of the runs that a name stands for: an experiment, the first part of the names of its runs, or a run."""
+        """Those of the runs that a name stands for: an experiment, a run, or the first part of the names of some."""
         if name in self.experiments:
             return [run for run in runs if self.runs[run].experiment == name]
         return named(runs, [name])

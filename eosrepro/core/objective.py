@@ -1,7 +1,7 @@
 """One training loss as functions of a flat parameter vector: f(θ), ∇f(θ) and v ↦ ∇²f(θ) v.
 
 A loss is a sum of parts, one a chunk of examples, so that memory is bounded by the chunk and not by the number of
-examples; a function of few numbers is a loss with a single part. Optimisers, eigensolvers and diagnostics see nothing else.
+examples; a function of few numbers is a single part. Optimisers, eigensolvers and diagnostics see nothing else.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def drop_snapshots(key: str, *placed: Path) -> None:
     save_json(STORE / key / _FILES, {"files": _state_of(STORE / key)})
 
 
-def keys() -> list[str]:
+def entries() -> list[str]:
     """Of all entries."""
     return sorted(path.name for path in STORE.glob("[!.]*"))
 

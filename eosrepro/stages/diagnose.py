@@ -129,10 +129,9 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
         found = engine.map(_look, data, tasks, jobs=jobs)
         for key, work in works.items():
             table = _assemble(work, found)
+            measured = Measured(table, work.run.diagnose[work.diagnostic].settings)
             with store.adding(key) as folder:
-                save_measured(
-                    folder, work.diagnostic, Measured(table, work.run.diagnose[work.diagnostic].settings), work.trained
-                )
+                save_measured(folder, work.diagnostic, measured, work.trained)
     return keys
 
 

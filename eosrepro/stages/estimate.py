@@ -62,8 +62,8 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
     left = Size(len(theta), run.stop.max_steps - done, run.snapshot_every, theta.element_size())
     seconds = left.steps * _seconds_an_iteration(objective, theta, run.method)
     print(
-        f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; at most {left.steps:,} "
-        f"iterations (about {duration(seconds)}) and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
+        f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; "
+        f"at most {left.steps:,} iterations (about {duration(seconds)}) and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
         file=sys.stderr,
         flush=True,
     )

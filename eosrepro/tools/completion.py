@@ -19,7 +19,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def names(*sections: str) -> Completer:
-    """Complete to the keys of these sections of params.yaml, and to recorded runs, that are not on the command line yet."""
+    """Complete to keys of these sections of params.yaml, and to recorded runs; not to what is on the line already."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         taken = ctx.params.get(parameter.name or "") or ()

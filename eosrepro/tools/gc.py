@@ -16,15 +16,15 @@ def collect(config: Config) -> str:
     """
     declared = [run.settings for profile in config.profiles for run in config.runs_in(profile).values()]
     newest: dict[int, str] = {}
-    for key in sorted(store.keys(), key=store.age):
+    for key in sorted(store.entries(), key=store.age):
         try:
             settings = load_origin(store.STORE / key).settings
         except StoreError:  # what a diagnostic found: its key begins with that of its run
             continue
         if settings in declared:
             newest[declared.index(dict(settings))] = key
-    kept = {key for key in store.keys() if key.partition(".")[0] in newest.values()}
-    removed = [key for key in store.keys() if key not in kept]
+    kept = {key for key in store.entries() if key.partition(".")[0] in newest.values()}
+    removed = [key for key in store.entries() if key not in kept]
     freed = sum(map(store.size, removed))
     for key in removed:
         store.remove(key)
