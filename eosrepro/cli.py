@@ -307,6 +307,17 @@ def check() -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--paper", default="ahn2022", show_default=True, help="What it reproduces, to begin with.")
+def new(folder: Path, paper: str) -> None:
+    """Write a project into FOLDER, ready for `dvc repro`."""
+    from eosrepro.tools import new
+
+    new.new(folder, paper)
+    click.echo(f"wrote {folder}: `cd {folder}`, then `dvc repro`")
+
+
+@main.command()
 def gc() -> None:
     """Remove from stages/store what no profile of params.yaml asks for."""
     from eosrepro.config.load import load

@@ -107,7 +107,9 @@ def stochastic(threshold: int) -> Record:
     )
 
 
-def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int) -> tuple[Record, Function]:
+def toy_record(
+    folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int
+) -> tuple[Record, Function]:
     """Gradient descent on a problem, recorded below `folder`, and the function."""
     f = catalog.find("problems", toy)()
     objective, theta = function_problem(f, start)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
-
 from pydantic_core import PydanticCustomError
 
 from eosrepro.config.runs import named

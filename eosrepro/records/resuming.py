@@ -102,6 +102,7 @@ class Training:
         self._folder, self._every = folder, snapshot_every
         self._latest: Position | None = None
         self._kept_at, self._took = time.monotonic(), 0.0
+        self._started, self._before = time.monotonic(), 0.0
         saved = load_checkpoint(folder / "checkpoint")
         if saved is None or not self._snapshots_are_complete(saved["step"]):
             shutil.rmtree(folder / "snapshots", ignore_errors=True)
@@ -109,7 +110,13 @@ class Training:
         self._discard_snapshots_after(saved["step"])
         self.rows = [Row(int(step), *values) for step, *values in saved["rows"].tolist()]
         self._latest = Position(saved["step"], saved["theta"], saved["state"])
+        self._before = saved["seconds"]
         print(f"Going on from iteration {saved['step']}, where an earlier attempt stood", file=sys.stderr)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, with earlier attempts."""
+        return self._before + time.monotonic() - self._started
 
     def position(self, theta: Tensor) -> Tensor | Position:
         """Where to start: at θ₀, which `theta` is, or where an earlier process stood."""
@@ -132,7 +139,7 @@ class Training:
             started = time.monotonic()
             step, theta, state = self._latest
             rows = torch.tensor([list(vars(row).values()) for row in self.rows[:step]], dtype=torch.float64)
-            content = {"step": step, "theta": theta, "state": state, "rows": rows}
+            content = {"step": step, "theta": theta, "state": state, "rows": rows, "seconds": self.seconds}
             save_checkpoint(self._folder / "checkpoint", content)
             self._kept_at = time.monotonic()
             self._took = self._kept_at - started

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +34,14 @@ def holds(key: str) -> bool:
 
 
 @contextmanager
-def adding(key: str) -> Iterator[Path]:
-    """A folder whose content becomes that entry where the block ends without an error."""
+def adding(key: str, *, seconds: float = 0.0) -> Iterator[Path]:
+    """A folder whose content becomes that entry where the block ends without an error; it took so long to compute."""
     folder, made = STORE / key, STORE / f".{key}.{os.getpid()}"
     shutil.rmtree(made, ignore_errors=True)
     try:
         made.mkdir(parents=True)
         yield made
-        save_json(made / _FILES, {"files": _state_of(made)})
+        save_json(made / _FILES, {"files": _state_of(made), "ended": time.time(), "seconds": seconds})
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:
@@ -76,11 +77,20 @@ def place_files(key: str, target: Path) -> None:
         raise write_error(target, error) from None
 
 
+def times(key: str) -> tuple[float, float] | None:
+    """When the computation of an entry began and ended, in seconds since 1970; None where it is not there."""
+    try:
+        facts = load_json(STORE / key / _FILES)
+        return facts["ended"] - facts["seconds"], facts["ended"]
+    except (StoreError, KeyError):
+        return None
+
+
 def drop_snapshots(key: str, *placed: Path) -> None:
     """Delete the snapshots of a run, here and where it was placed: they are most of its bytes."""
     for folder in (STORE / key, *placed):
         shutil.rmtree(folder / "snapshots", ignore_errors=True)
-    save_json(STORE / key / _FILES, {"files": _state_of(STORE / key)})
+    save_json(STORE / key / _FILES, load_json(STORE / key / _FILES) | {"files": _state_of(STORE / key)})
 
 
 def entries() -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset, Row
+from eosrepro.records import store
 from eosrepro.records.places import FIGURES, diagnostics_folder, train_folder
 from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
@@ -79,6 +80,7 @@ def _about(config: Config, run: Run, record: Record, figures: Collection[str]) -
         description=description.run(record.origin.settings, of["reproduction"], record, summary, verdicts),
         colour=_colour(config, name) if drawn else None,
         summary=summary,
+        times=store.times(record.origin.fingerprint),
         artifacts={
             "tables": tables,
             **{f"figures/{folder.name}": sorted(folder.iterdir()) for folder in drawn if folder.exists()},

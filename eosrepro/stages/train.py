@@ -87,7 +87,7 @@ def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe =
                 so_far.rows.append(row)
                 observe(row)
                 report(row.step, **_shown(row), **{method.threshold_formula: row.stability_threshold})
-        with store.adding(key) as folder:
+        with store.adding(key, seconds=so_far.seconds) as folder:
             ended = outcome(so_far.rows[-1], run.stop)
             save_run(folder, so_far.rows, ended, origin_now(run, data, key), snapshots=place / "snapshots")
 

@@ -223,7 +223,7 @@ def _record(variant: Config, folder: Path, jobs: int) -> Record:
         store.place_files(found, place / "diagnostics")
     store.drop_snapshots(key, place)
     record = load_record(place)
-    about = About(summary=characteristics.summary(record))
+    about = About(summary=characteristics.summary(record), times=store.times(key))
     sync_run(run.name, run.settings, provenance, record, about=about, **mlflow_view(variant))
     return record
 
