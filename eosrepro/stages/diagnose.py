@@ -35,7 +35,7 @@ from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
 
 BLOCK = 50  # snapshots that a process looks at in a row
-HEADLINES = ("sharpness", "effective_sharpness", "expected_relative_progress")  # in the metrics, as they are at the end
+HEADLINES = ("sharpness", "effective_sharpness")  # for DVC
 
 Row = dict[str, Any]
 Keys = Mapping[str, Mapping[str, str]]  # run → diagnostic → its entry in the store
@@ -97,7 +97,7 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
             store.place_files(key, folder)
     found = {run: {each: _table(key, each) for each, key in own.items()} for run, own in keys.items()}
     if name in config.experiments:
-        save_json(METRICS / f"{name}.json", {run.name: _headlines(run, found[run.name]) for run in runs})
+        save_json(METRICS / f"{name}.json", _headlines(runs, found))
     for run in runs:
         sync_unless_short(config, run, data if run.has_examples else None, started)
     return found
@@ -107,15 +107,19 @@ def _table(key: str, diagnostic: str) -> pd.DataFrame:
     return load_table(store.STORE / key / f"{diagnostic}.csv")
 
 
-def _headlines(run: Run, found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    ended = load_json(train_folder(run.experiment, run.name) / "summary.json")
-    last = {
-        name: float(table[name].iloc[-1])
-        for table in found.values()
-        for name in HEADLINES
-        if name in table and len(table)
-    }
-    return {"steps": ended["steps"], "loss": ended["loss"], **last}
+def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
+    """A few numbers a run at its end, in the order of the runs: a table of DVC has a row an experiment."""
+    ended = [load_json(train_folder(run.experiment, run.name) / "summary.json") for run in runs]
+    lines = {"steps": [str(end["steps"]) for end in ended], "loss": [f"{end['loss']:.3g}" for end in ended]}
+    for quantity in HEADLINES:
+        last = [
+            table[quantity].iloc[-1]
+            for run in runs
+            for table in found[run.name].values()
+            if quantity in table and len(table)
+        ]
+        lines |= {quantity: [f"{value:.3g}" for value in last]} if len(last) == len(runs) else {}
+    return {quantity: " ".join(values) for quantity, values in lines.items()}
 
 
 def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:

@@ -63,7 +63,8 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
     seconds = left.steps * _seconds_an_iteration(objective, theta, run.method)
     print(
         f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; "
-        f"at most {left.steps:,} iterations (about {duration(seconds)}) and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
+        f"at most {left.steps:,} iterations (about {duration(seconds)}) "
+        f"and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
         file=sys.stderr,
         flush=True,
     )
