@@ -38,12 +38,14 @@ _TABLE = (
         for statistic in ("mean", "low_1", "high_1", "low_2", "high_2")
     ),
     Quantity("sharpness", "sharpness", "threshold"),
+    Quantity("effective_sharpness", "effective sharpness", "threshold"),
     Quantity("expected_relative_progress", "expected relative progress", "zero"),
     Quantity(
         "predicted_expected_progress", "predicted expected progress", "zero", shown_with="expected_relative_progress"
     ),
 )
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _TABLE}
+EFFECTIVE = {"effective_sharpness"}  # measured in the geometry of the optimizer
 
 
 def quantity(name: str) -> Quantity:
@@ -55,6 +57,6 @@ def quantity(name: str) -> Quantity:
     return Quantity(name, label)
 
 
-def compared_with_threshold(name: str) -> bool:
-    """Whether the stability threshold is drawn beside it."""
-    return quantity(name).compared_with == "threshold"
+def compared_with_threshold(name: str, *, preconditioned: bool = False) -> bool:
+    """Whether the stability threshold of a run stands beside it: that of a preconditioned method is of another unit."""
+    return quantity(name).compared_with == "threshold" and (name in EFFECTIVE or not preconditioned)

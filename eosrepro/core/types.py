@@ -182,9 +182,13 @@ class Iterate(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a method stands against its edge: on a quadratic it is stable while λ_max(∇²f) < threshold."""
+    """Where a method stands against its edge: on a quadratic it is stable while λ_max(P⁻¹∇²f) < threshold.
+
+    λ_max(P^-½ ∇²f P^-½), which is the same, is the effective sharpness.
+    """
 
     threshold: float
+    preconditioner: Tensor | float | None = None  # P, a diagonal (P,) or a multiple of the identity; None: the identity
 
 
 class Optimizer(NamedTuple):
@@ -196,6 +200,7 @@ class Optimizer(NamedTuple):
     threshold_formula: str  # of the threshold, on figures: 2/η
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
+    preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
 
 
 class Position(NamedTuple):

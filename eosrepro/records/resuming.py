@@ -128,7 +128,7 @@ class Training:
     def keep(self, at: Position) -> None:
         """Make a snapshot where one is due, and a checkpoint where the last one is old; after the rows before `at`."""
         if at.step % self._every == 0:
-            save_snapshot(self._folder / "snapshots", at.step, at.theta)
+            save_snapshot(self._folder / "snapshots", at)
         self._latest = at
         if time.monotonic() - self._kept_at >= max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self._took):
             self.checkpoint()

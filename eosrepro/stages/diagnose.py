@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
-from eosrepro.core.types import Dataset
+from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
 from eosrepro.records.identity import digest
@@ -181,12 +183,19 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     work, block = task
     run = work.run
     objective, start = problem(run, data if run.has_examples else None)
-    facts = {"step_size": float(run.setting.step_size), "minibatches": run.method.minibatches}
+    method = run.method
+    facts = {"step_size": float(run.setting.step_size), "minibatches": method.minibatches, "optimizer": method}
     yields = member("diagnostics", run.diagnose[work.diagnostic])
     given = {key: value for key, value in facts.items() if key in inspect.signature(yields).parameters}
-    points = ((step, theta.to(start)) for step, theta in map(load_snapshot, block))
+    points = (_at(start, load_snapshot(path)) for path in block)
     rows = []
     for row in yields(objective, points, **given):
         rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
         yield rows[-1]
     work.save(block, rows)
+
+
+def _at(start: Tensor, kept: Position) -> Position:
+    """A snapshot where the objective computes."""
+    state = tree_map_only(Tensor, lambda each: each.to(start.device), kept.state)
+    return Position(kept.step, kept.theta.to(start), state)
