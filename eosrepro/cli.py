@@ -315,7 +315,7 @@ def check(stamp: Path | None) -> None:
     if stamp:
         from eosrepro.stages import check as stage
 
-        stage.stamp(loaded, stamp)
+        stage.stamp(stamp)
     click.echo(
         f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
     )

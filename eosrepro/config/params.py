@@ -55,16 +55,6 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {unknown_name(name, self.runs)}")
         return self.runs[name]
 
-    def members(self) -> set[tuple[str, str]]:
-        """(kind, name) of all members of the catalogue that are used."""
-        used = {("data", self.active.data.name)}
-        used |= {("optimizers", run.optimizer.name) for run in self.runs.values()}
-        used |= {("models", run.model.name) for run in self.experiments.values()}
-        used |= {("losses", run.loss.name) for run in self.experiments.values()}
-        used |= {("toys", run.toy.name) for run in self.toys.values()}
-        used |= {("diagnostics", measurement.diagnostic.name) for measurement in self.measurements.values()}
-        return used | {("figures", figure.name) for figure in self.figures.values()}
-
     def stage(self, work: Literal["train", "diagnose"], name: str) -> str:
         """The stage of dvc.yaml that trains a run, or measures its sharpness."""
         return f"{work}_toys" if name in self.toys else f"{work}@{name}"

@@ -15,7 +15,9 @@ from eosrepro.config.params import Config
 from eosrepro.config.sections import Measurement
 from eosrepro.core.types import Dataset
 from eosrepro.records import resuming
+from eosrepro.records.code import diagnostic_code
 from eosrepro.records.files import remove_leftovers
+from eosrepro.records.identity import members_of
 from eosrepro.records.places import diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured, save_sharpness
 from eosrepro.records.snapshots import snapshot_paths
@@ -90,7 +92,8 @@ def _measured(
             file=sys.stderr,
         )
     outdated.refuse_other(config, name, load_origin(trained), origin_now(config, name, data, ""))
-    determined_by = [config.resolved(name), diagnostic, config.compute, provenance_of(data)]
+    made_by = diagnostic_code(diagnostic.name, members_of(config.resolved(name)))
+    determined_by = [config.resolved(name), diagnostic, config.compute, provenance_of(data), made_by, workers.BLOCK]
     with resuming.unfinished(folder / diagnostic.name, determined_by) as place:
         remove_leftovers(folder, diagnostic.name)
         yield workers.measure(config, name, diagnostic, snapshots, data, jobs=jobs, place=place)

@@ -33,8 +33,9 @@ from eosrepro.config.values import Section, keys_of
 from eosrepro.config.yaml import read
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
-from eosrepro.records.files import save_table, save_text, sha256
-from eosrepro.records.identity import MEASURING_SOURCES, code_version, fingerprint
+from eosrepro.records.code import diagnostic_code
+from eosrepro.records.files import save_table, save_text
+from eosrepro.records.identity import fingerprint, members_of
 from eosrepro.records.places import STAGES
 from eosrepro.records.published import REFERENCE, load_published
 from eosrepro.records.runs import Record, load_record
@@ -45,7 +46,6 @@ from eosrepro.verdicts import statistics
 from eosrepro.views import markdown
 
 SWEEPS = STAGES / "sweeps"
-ALONG_A_LINE = ("core/along.py", "core/quadrature.py")  # what measurements are made with beside MEASURING_SOURCES
 EVENTS = ("onset", "first_above", "first_outside", "run_length")  # statistics that are iterations
 
 
@@ -182,8 +182,8 @@ def _record(variant: Config, sweep: Sweep, folder: Path) -> Record:
     settings = [each.model_dump(mode="json") for each in measurements]
     if measures_sharpness := _needs_sharpness(sweep):
         settings.append(variant.sharpness.model_dump())
-    members = [sha256(catalog.file("diagnostics", each.diagnostic.name)) for each in measurements]
-    code = [code_version({}, MEASURING_SOURCES + ALONG_A_LINE), *members]
+    diagnostics = ["sharpness", *(each.diagnostic.name for each in measurements)]
+    code = [diagnostic_code(each, members_of(resolved)) for each in diagnostics]
     key = json.dumps([made_by, settings, code], sort_keys=True)
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     trained, snapshots = place / "run.json", place / "snapshots"  # the last file of a training
