@@ -26,5 +26,6 @@ def digests(config: Config) -> dict[str, Any]:
             each: code.diagnostic_code(each, run.members) for each in run.diagnose
         }
     figures = {name: code.figure_code(figure.name) for name, figure in config.figures.items()}
-    views = {stage: code.stage_code(stage) for stage in ("data", "verify", "report", "track")}
+    views = {stage: code.stage_code(stage, {}) for stage in ("verify", "report", "track")}
+    views["data"] = code.stage_code("data", {"data": config.active.data.name})
     return {"train": train, "diagnose": diagnose, "figure": figures, **views}

@@ -129,7 +129,7 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
     keys = {run.name: {each: _key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
     due = [(run, each, key) for run in runs for each, key in keys[run.name].items() if not store.holds(key)]
     with ExitStack() as stack:
-        works = {key: stack.enter_context(_open(run, each, trained[run.name])) for run, each, key in due}
+        works = {key: stack.enter_context(_open(run, each, trained[run.name], key)) for run, each, key in due}
         tasks = [(work, block) for work in works.values() for block in work.blocks if work.load(block) is None]
         jobs = jobs if any(run.has_examples for run in runs) else 1
         found = engine.map(_look, data, tasks, jobs=jobs)
@@ -150,11 +150,10 @@ def _key(run: Run, diagnostic: str, trained: Path) -> str:
 
 
 @contextmanager
-def _open(run: Run, diagnostic: str, trained: Path) -> Iterator[Work]:
+def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
     """The unfinished work of a diagnostic on a run, for this process alone."""
-    settings, compute = run.diagnose[diagnostic], run.compute if run.has_examples else None
-    determined_by = [run.settings, settings, compute, load_origin(trained).data_sha256]
-    with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, determined_by) as place:
+    settings = run.diagnose[diagnostic]
+    with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, key) as place:
         kept = snapshot_paths(trained / "snapshots")
         if len(kept) > 1 and all(int(path.stem) % settings.every for path in kept[1:]):
             print(
