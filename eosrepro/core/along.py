@@ -69,7 +69,7 @@ def minibatch_steps(
         step_size: η.
 
     Raises:
-        ConfigError: the objective is a toy, which has no examples.
+        ConfigError: it is the objective of a problem, which has no examples.
     """
     parts = [part for part in objective.parts if isinstance(part, LinearFirst)]
     if len(parts) < len(objective.parts):
