@@ -187,12 +187,12 @@ def _sharpness(
     ]
 
 
-def _converged(data: Dataset, snapshots: Iterable[tuple[int, Tensor]], device: str) -> dict[int, float]:
+def _converged(data: Dataset, snapshots: Iterable[Position], device: str) -> dict[int, float]:
     """Step → sharpness by a float64 solve from a random vector, to a residual of 1e-6."""
     objective, _ = _problem(data, device, torch.float64)
     generator = torch.Generator().manual_seed(1)
     found = {}
-    for step, theta in snapshots:
+    for step, theta, _state in snapshots:
         wide = theta.double()
         (pair,) = top_eigenpairs(objective.hvp(wide), random_unit(wide, generator), rtol=1e-6, max_products=1000)
         found[step] = pair.value
