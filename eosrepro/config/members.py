@@ -98,7 +98,7 @@ class _DiagnosisKeys(_MemberKeys):
     """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
 
 
-_GIVEN = {"step_size", "minibatches", "optimizer"}  # keyword-only parameters that come from the run itself
+_GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
 
 
 @cache

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from eosrepro.core.networks import as_function, flattened, leading_layer, near, near_by, refuse_unless_function, trained
-from eosrepro.core.types import Dataset, Evaluation, Function, HessianProduct, Loss
+from eosrepro.core.types import Dataset, Evaluation, Function, HessianProduct, Loss, is_classes
 from eosrepro.errors import ConfigError, is_out_of_memory
 
 # θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
@@ -161,7 +161,7 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
 
     Args:
         inputs: (n, ...), of the module's dtype and on its device.
-        targets: (n,).
+        targets: (n,) classes, or (n, ...) numbers.
         chunk_size: examples that are in memory with their activations at one time.
 
     Raises:
@@ -175,7 +175,7 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-            hits = (outputs.argmax(-1) == of_outputs).sum()
+            hits = (outputs.argmax(-1) == of_outputs).sum() if is_classes(of_outputs) else outputs.new_tensor(nan)
             return loss(outputs.double(), of_outputs).sum() / n_examples, hits
 
         def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
@@ -262,7 +262,7 @@ def network_problem(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_classes)
+        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
     inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)

@@ -24,6 +24,8 @@ class Quantity:
 _TABLE = (
     Quantity("loss", "training loss", oscillates=True),
     Quantity("accuracy", "training accuracy"),
+    Quantity("test_loss", "test loss", shown_with="loss"),
+    Quantity("test_accuracy", "test accuracy", shown_with="accuracy"),
     Quantity("grad_norm", "gradient norm"),
     Quantity("relative_progress", "relative progress", "zero", oscillates=True),
     Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),

@@ -31,7 +31,7 @@ from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated
-from eosrepro.stages.build import member, problem
+from eosrepro.stages.build import member, problem, test_split_of
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
@@ -183,9 +183,16 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     run = work.run
     objective, start = problem(run, data if run.has_examples else None)
     method = run.method
-    facts = {"step_size": float(run.setting.step_size), "minibatches": method.minibatches, "optimizer": method}
+    facts: dict[str, Any] = {
+        "step_size": float(run.setting.step_size),
+        "minibatches": method.minibatches,
+        "optimizer": method,
+    }
     yields = member("diagnostics", run.diagnose[work.diagnostic])
-    given = {key: value for key, value in facts.items() if key in inspect.signature(yields).parameters}
+    takes = inspect.signature(yields).parameters
+    given = {key: value for key, value in facts.items() if key in takes}
+    if "test" in takes:
+        given["test"] = problem(run, test_split_of(data))[0]
     points = (_at(start, load_snapshot(path)) for path in block)
     rows = []
     for row in yields(objective, points, **given):
