@@ -150,8 +150,10 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     for what, texts in (("panels", list(panels)), ("runs", labels)):
         if twice := {each for each in texts if texts.count(each) > 1}:
             yield (*place, what), f"{', '.join(sorted(twice))!r} stands there twice"
-    if "accuracy" in panels and (problems := [run.name for run in runs.values() if not run.has_examples]):
-        yield (*place, "panels"), f"accuracy: the problem {min(problems)!r} has none"
+    for each in runs if figure.name == "trajectories" else ():
+        known = config.quantities(each)
+        unknown = [panel for panel in panels if panel not in known]
+        yield from (((*place, "panels"), f"{each} has no {unknown_name(panel, known)}") for panel in unknown)
     yield from (((*place, "limits", *where), words) for where, words in _limit_contradictions(figure, panels))
 
 

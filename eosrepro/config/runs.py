@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from eosrepro import catalog
 from eosrepro.config.families import Variant
 from eosrepro.config.members import Diagnosis
 from eosrepro.config.sections import Compute, Profile, Setting
-from eosrepro.core.types import Optimizer, Stop
+from eosrepro.core.types import Observation, Optimizer, Stop
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Run:
             step_size=float(self.setting.step_size), **chosen.options
         )
         return made
+
+    @property
+    def observe(self) -> list[Observation]:
+        """What else is recorded at every iteration."""
+        chosen = self.setting.observe.values()
+        return [partial(catalog.find("observations", each.name), **each.options) for each in chosen]
 
     @property
     def counts(self) -> str:

@@ -40,6 +40,8 @@ def code_version(resolved: Mapping[str, Any], core: Iterable[str] = TRAINING_SOU
         if key in resolved:
             name = resolved[key]["name"]
             files[f"{kind}/{name}.py"] = catalog.file(kind, name)
+    for name in resolved.get("observe", {}):
+        files[f"observations/{name}.py"] = catalog.file("observations", name)
     return digest([[source, path.read_text("utf-8")] for source, path in files.items()])
 
 
