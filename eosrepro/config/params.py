@@ -115,8 +115,10 @@ class Config(Section):
         """What a claim about that run may be about: see `records.series`."""
         run = self.run(name)
         columns = [column.name for column in fields(Row) if run.has_examples or column.name != "accuracy"]
+        columns.remove("observed")
         columns.append(BY_NEXT_GRADIENT)
-        columns += [each for name, of in run.diagnose.items() for each in catalog.quantities(name, of.options)]
+        for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
+            columns += [each for name, of in members.items() for each in catalog.quantities(name, of.options, kind)]
         n_thetas = len(run.setting.start or ())
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
 

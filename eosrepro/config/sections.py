@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eosrepro.config.members import DataMember, Diagnoses, LossMember, Model, OptimizerMember, ProblemMember
+from eosrepro.config.members import (
+    DataMember,
+    Diagnoses,
+    LossMember,
+    Model,
+    Observations,
+    OptimizerMember,
+    ProblemMember,
+)
 from eosrepro.config.values import Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
@@ -111,6 +119,8 @@ class Setting(Section):
     stop: StopSetting
     snapshot_every: Positive = 1
     """Iterations; diagnostics look at snapshots."""
+    observe: Observations = Field(default_factory=dict)
+    """What else is recorded at every iteration, by name."""
     diagnose: Diagnoses = Field(default_factory=dict)
     """Diagnostics beside those of all experiments, by name."""
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import LinearFirst, Objective, Part, is_lost
+from eosrepro.core.networks import LinearFirst
+from eosrepro.core.objective import Objective, Part, is_lost
 
 
 class LinePoint(NamedTuple):

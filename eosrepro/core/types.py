@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ class AtMost:
 
 # Of random numbers: what both PyTorch and NumPy take.
 Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1)]
+
+# Which examples a layer such as batch normalisation sees together: all of them, or fixed groups of so many.
+BatchStatistics = Literal["whole"] | Annotated[int, AtLeast(1)]
 
 # Largest residual of an eigenvalue, as a share of it. How small it may be depends on the precision: see `lanczos.py`.
 Rtol = Annotated[float, AtLeast(0), AtMost(1)]
@@ -226,6 +229,20 @@ class Position(NamedTuple):
     state: Any  # of the optimizer: numbers and tensors, in lists, tuples or dicts
 
 
+class Visited(NamedTuple):
+    """One iterate, as what is observed at every iteration sees it."""
+
+    step: int
+    theta: Tensor  # θ_t, (P,)
+    grad: Tensor  # ∇f(θ_t)
+    loss: float
+    start: Tensor  # θ_0
+
+
+# (an iterate, the next one) → numbers by name, as a dataclass or a mapping
+Observation = Callable[[Visited, Visited], Any]
+
+
 @dataclass(frozen=True)
 class Stop:
     """When a run ends: at whichever comes first."""
@@ -252,6 +269,19 @@ class Row:
     relative_progress: float  # [f(θ_{t+1}) − f(θ_t)] / ⟨u_t, ∇f(θ_t)⟩; for GD Definition 1 of Ahn et al. 2022
     directional_smoothness: float  # ⟨u_t, ∇f(θ_t) − ∇f(θ_{t+1})⟩ / ‖u_t‖²; Definition 2 with v = u_t
     stability_threshold: float  # of the method at θ_t: 2/η for GD
+    observed: Mapping[str, float] = field(default_factory=dict)  # of this iterate and the next; NaN in the last row
+
+    @classmethod
+    def of(cls, columns: Mapping[str, float]) -> Row:
+        """The row that has these columns."""
+        own = {each.name: columns[each.name] for each in fields(cls) if each.name != "observed"}
+        observed = {name: value for name, value in columns.items() if name not in own}
+        return cls(**own | {"step": int(own["step"])}, observed=observed)  # type: ignore[arg-type]  # a mapping has one type
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """By name, as in trajectory.csv: its own numbers, and then those that were observed."""
+        return {name: value for name, value in vars(self).items() if name != "observed"} | {**self.observed}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def photo_patches(
 
     Each photograph (427 × 640 pixels) is cut into five upright strips of 128 columns: ten disjoint regions. Example i
     has class i mod 10, so that classes are equally frequent, and its place within the region is uniformly random. A
-    larger `n_examples` with the same seed begins with the same examples; the next `n_test` are the test split. There are no images beyond those drawn, so the
+    larger `n_examples` with the same seed begins with the same examples; the next `n_test` are the
+    test split. There are no images beyond those drawn, so the
     population is the examples themselves.
 
     Raises:

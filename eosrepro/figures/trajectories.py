@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Panel = str  # any quantity of the runs
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
 
 _PANEL_HEIGHT = 1.6  # inches
@@ -34,9 +33,9 @@ def trajectories(
     *,
     title: str,
     runs: dict[str, str],
-    panels: Annotated[list[Panel], MinLen(1)],
+    panels: Annotated[list[str], MinLen(1)],
     columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
-    limits: dict[Panel, tuple[float, float]] | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
     units: Literal["absolute", "threshold"] = "absolute",
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
@@ -51,7 +50,7 @@ def trajectories(
         published: the curves to lay ours over; empty for none.
         title: first line of the figure.
         runs: run → its label, in the order of the legend.
-        panels: the quantities, from top to bottom.
+        panels: the quantities, see `records.series`, from top to bottom.
         columns: heading → runs, for axes side by side; None: all runs in one column.
         limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
         units: of sharpness and L; `threshold`: of the stability threshold of each run.

@@ -57,9 +57,6 @@ def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
     """
     setting, compute = run.setting, run.compute
     torch.set_num_threads(compute.threads)
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     if setting.problem and setting.start:
         return function_problem(member("problems", setting.problem)(), setting.start)
     assert data is not None

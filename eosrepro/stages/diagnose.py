@@ -26,7 +26,7 @@ from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
-from eosrepro.records.identity import digest
+from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import load_snapshot, snapshot_paths
@@ -144,7 +144,7 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
 def _key(run: Run, diagnostic: str, trained: Path) -> str:
     """That of the run, and a digest of all else that determines what a diagnostic finds on it."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
-    made_by = code.diagnostic_code(diagnostic, run.members)
+    made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
     found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by])
     return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 

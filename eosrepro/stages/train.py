@@ -83,7 +83,10 @@ def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe =
             observe(row)
         start, method = so_far.position(theta), run.method
         with progress(f"train {run.name}", run.stop.max_steps) as report:
-            for row in minimise(objective, start, method, stop=run.stop, on_iterate=so_far.keep):
+            rows = minimise(
+                objective, start, method, stop=run.stop, on_iterate=so_far.keep, observe=run.observe, origin=theta
+            )
+            for row in rows:
                 so_far.rows.append(row)
                 observe(row)
                 report(row.step, **_shown(row), **{method.threshold_formula: row.stability_threshold})

@@ -201,7 +201,7 @@ def quadratic_with(hessian: Tensor, n_examples: int, of_sketch: Tensor | None = 
         assert of_sketch is not None
         return quadratic_with(of_sketch, len(indices))
 
-    return Objective(len(hessian), [part], n_examples, sketch)
+    return Objective(torch.zeros(len(hessian)), [part], n_examples, sketch)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -87,7 +87,7 @@ def test_all_products_are_counted() -> None:
         def hvp(self, theta: Tensor) -> Counted:
             return Counted(theta)
 
-    counting = Counting(objective.n_params, objective.parts, objective.n_examples)
+    counting = Counting(objective.start, objective.parts, objective.n_examples)
     row = next(spectrum(counting, snapshots, **SETTINGS))
 
     assert row.spectrum_products == len(calls)
