@@ -104,7 +104,7 @@ def columns(*, k: int = 1, **_options: object) -> list[str]:
 
 def _sketch(objective: Objective, generator: torch.Generator) -> Objective | None:
     n_sketched = int(SKETCH_SHARE * objective.n_examples)
-    if n_sketched < FEWEST_SKETCHED:  # a toy among them
+    if n_sketched < FEWEST_SKETCHED:  # a problem among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
 

@@ -232,7 +232,7 @@ def _is_held(lock: Path) -> bool:
 
 
 def _last_step(place: Path) -> int | None:
-    """Of the checkpoint of a training, or of the blocks of a measurement."""
+    """Of the checkpoint of a training, or of the blocks of a diagnostic."""
     steps = [saved["step"] for saved in map(_saved, place.glob("*/checkpoint")) if saved]
     rows = [saved["rows"] for saved in map(_saved, place.glob("*/from_*")) if saved]
     return max([*steps, *(each[-1]["step"] for each in rows if each)], default=None)
