@@ -316,12 +316,13 @@ def test_an_entry_that_is_placed_replaces_all_that_was_there(kept: Path) -> None
 
 
 def test_an_entry_may_be_placed_beside_other_files(kept: Path) -> None:
-    target = Path("beside")
+    target, found = Path("beside"), {"sharpness.csv": "new", "sharpness.json": "{}"}
+    add("found", found)
     target.mkdir()
     (target / "other.csv").touch()
-    (target / "run.json").write_text("old")
-    store.place_files("key", target)
-    assert contents(target) == {"other.csv": b"", **{name: text.encode() for name, text in ENTRY.items()}}
+    (target / "sharpness.csv").write_text("old")
+    store.place_files("found", target)
+    assert contents(target) == {"other.csv": b"", **{name: text.encode() for name, text in found.items()}}
     assert kept.exists()
 
 
