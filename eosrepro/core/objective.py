@@ -229,7 +229,8 @@ def network_objective(
     # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    together = _group_size(batch_statistics or getattr(module, "batch_statistics", None), len(inputs))
+    declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
+    together = _group_size(declared, len(inputs))
     start = flattened(module)
     whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
     few = torch.tensor([0, -1]) if together is None else torch.arange(min(together, FEW))
@@ -278,9 +279,11 @@ def network_objective(
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
-    if statistics is None or statistics == "whole":
-        return statistics and n_examples
-    if isinstance(statistics, int) and statistics > 0:
+    if statistics is None:
+        return None
+    if statistics == "whole":
+        return n_examples
+    if type(statistics) is int and statistics > 0:
         return min(statistics, n_examples)
     raise ConfigError(f'batch_statistics is {statistics!r}: it should be "whole", or the number of examples of a group')
 
