@@ -21,7 +21,7 @@ from eosrepro.core.objective import Objective
 from eosrepro.core.types import Observation, Optimizer, Position, Row, Stop
 from eosrepro.errors import ConfigError
 from eosrepro.records.runs import Measured, Origin, Record, load_record
-from eosrepro.records.snapshots import Snapshot, load_snapshots
+from eosrepro.records.snapshots import load_snapshots
 from eosrepro.stages.progress import progress
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Run:
         return self.record.trajectory
 
     @property
-    def snapshots(self) -> Iterable[Snapshot | Position]:
+    def snapshots(self) -> Iterable[Position]:
         """The iterates that were kept: `step` and `theta`, (P,)."""
         return self.kept or load_snapshots(self.record.snapshots)
 
@@ -90,8 +90,7 @@ class Run:
         given = {key: value for key, value in self._facts().items() if key in takes and key not in options}
         if lacking := [key for key, value in given.items() if value is None]:
             raise ConfigError(f"{name} is about runs with {lacking[0]}, and the optimizer of this run has none")
-        points = ((at.step, at.theta) for at in self.kept)
-        rows = [_as_mapping(row) for row in look(self.objective, points, **given, **options)]
+        rows = [_as_mapping(row) for row in look(self.objective, self.kept, **given, **options)]
         self.record.measured[name] = Measured(pd.DataFrame(rows), options)  # type: ignore[index]  # made by `minimise`
         return self.record.measured[name].table
 
@@ -151,7 +150,13 @@ def minimise(
         measured={},
         summary=dataclasses.asdict(training.outcome(rows[-1], stop)),
         origin=Origin(
-            {}, "", None, "epochs" if optimizer.minibatches else "iterations", "", optimizer.threshold_formula
+            settings={},
+            data="",
+            data_sha256=None,
+            counts="epochs" if optimizer.minibatches else "iterations",
+            fingerprint="",
+            threshold_formula=optimizer.threshold_formula,
+            preconditioned=optimizer.preconditioned,
         ),
         snapshots=Path(),
     )

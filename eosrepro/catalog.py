@@ -1,19 +1,28 @@
-"""From a name in params.yaml to the function in the file of that name.
+"""From a name in params.yaml to the function that it stands for.
 
-`model: {name: mlp, width: 200}` means the function `mlp` in `eosrepro/models/mlp.py`, and its keyword-only parameters
-are what may be written beside the name. A member is added by adding a file; there is no list to keep. Data sources are
-written with hyphens (`photo-patches` is `eosrepro/data/photo_patches.py`).
+`model: {name: mlp, width: 200}` means a function `mlp`, and its keyword-only parameters are what may be written beside
+the name. A name is that of
+
+- a file of this package: `eosrepro/models/mlp.py` with a function `mlp`;
+- a file of the project, below the working folder: `members/models/mlp.py`;
+- an entry point of an installed package, in the group `eosrepro.models`;
+- `package.module:function`, written out; the module may be a file of the project.
+
+There is no list to keep. Names of data sources are written with hyphens (`photo-patches` is `photo_patches.py`).
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
-import pkgutil
+import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
+from importlib.metadata import entry_points
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 from eosrepro.core.quantities import computed_by
@@ -21,46 +30,51 @@ from eosrepro.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 KINDS = ("models", "losses", "data", "optimizers", "problems", "observations", "diagnostics", "figures")
+MEMBERS = Path("members")  # of the project in the working folder
 
 
 def names(kind: str) -> list[str]:
     """Names of all members of one kind, e.g. `names("models")`, as they are written in params.yaml."""
-    members = [module.name for module in pkgutil.iter_modules(map(str, folders(kind))) if module.name[0] != "_"]
-    return sorted(name.replace("_", "-") if kind == "data" else name for name in members)
+    return sorted(_references(kind))
+
+
+def reference(kind: str, name: str) -> str:
+    """Where the function of that name is: `module:function`. Nothing is imported.
+
+    Raises:
+        LookupError: no such member; the message names the nearest one and lists all.
+        ConfigError: two have this name.
+    """
+    if ":" in name:
+        _see_project()
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            raise LookupError(f"{name!r} should read package.module:function")
+        return name
+    known = _references(kind)
+    if name not in known:
+        raise LookupError(
+            f"no {name!r} in {kind}{did_you_mean(name, [*known])} (there are: {', '.join(sorted(known))})"
+        )
+    if len(found := known[name]) > 1:
+        raise ConfigError(f"{name} of {kind} is there twice, as {' and '.join(found)}: write out the one that you mean")
+    return found[0]
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
     """The function that `name` stands for.
 
     Raises:
-        LookupError: no such member; the message names the nearest one and lists all.
-        ConfigError: the file of that name has no function of that name.
+        LookupError: no such member; the message names the nearest one.
+        ConfigError: its module cannot be imported or lacks the function, or two have this name.
     """
-    known = names(kind)
-    if name not in known:
-        raise LookupError(f"no {name!r} in eosrepro/{kind}{did_you_mean(name, known)} (there are: {', '.join(known)})")
-    identifier = name.replace("-", "_")
-    module = importlib.import_module(f"eosrepro.{kind}.{identifier}")
-    if not callable(member := getattr(module, identifier, None)):
-        raise ConfigError(f"eosrepro/{kind}/{identifier}.py defines no function {identifier}, and that is its member")
-    return cast(Callable[..., Any], member)
-
-
-def folders(kind: str) -> list[Path]:
-    """The folders that hold the members of one kind: that of this package, and those that others put on its path."""
-    return [Path(folder) for folder in importlib.import_module(f"eosrepro.{kind}").__path__]
-
-
-def file(kind: str, name: str) -> Path:
-    """The file of a member, in this package or in another.
-
-    Raises:
-        LookupError: no such member.
-    """
-    spec = find_spec(f"eosrepro.{kind}.{name.replace('-', '_')}")
-    if spec is None or spec.origin is None:
-        raise LookupError(f"no {name!r} in eosrepro/{kind}")
-    return Path(spec.origin)
+    module_name, _, function = reference(kind, name).partition(":")
+    module = _imported(module_name)
+    if callable(member := getattr(module, function, None)):
+        return _adapted(kind, member) if ":" in name else cast(Callable[..., Any], member)
+    if ":" in name:
+        near = did_you_mean(function, [each for each, value in vars(module).items() if callable(value)])
+        raise LookupError(f"no function or class {function!r} in {module_name}{near}")
+    raise ConfigError(f"{module.__file__} defines no function {function}, which would be the member {name}")
 
 
 def missing(source: str, options: Mapping[str, Any]) -> str | None:
@@ -89,3 +103,83 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """`; did you mean 'mlp'?` where a known name is near, else nothing."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def plugins(kind: str) -> frozenset[tuple[str, str]]:
+    """(name, `module:function`) of the members of one kind that installed packages have."""
+    _see_project()
+    return _entry_points(f"eosrepro.{kind}", tuple(sys.path))
+
+
+@functools.cache
+def _entry_points(group: str, _path: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    return frozenset((point.name, f"{point.module}:{point.attr}") for point in entry_points(group=group))
+
+
+def _references(kind: str) -> dict[str, list[str]]:
+    """Name → `module:function` of each member that has it."""
+    found: dict[str, list[str]] = {}
+    for folder, package in ((PACKAGE / kind, f"eosrepro.{kind}"), (MEMBERS / kind, f"members.{kind}")):
+        for file in folder.glob("[!_]*.py"):
+            name = file.stem.replace("_", "-") if kind == "data" else file.stem
+            found.setdefault(name, []).append(f"{package}.{file.stem}:{file.stem}")
+    for name, place in sorted(plugins(kind)):
+        found.setdefault(name, []).append(place)
+    return found
+
+
+_projects: set[str] = set()  # folders that `_see_project` put on the path
+
+
+def _see_project() -> None:
+    """Let modules in the working folder be imported: after all others, so that they stand in for none."""
+    here = str(Path.cwd())
+    for left in (_projects - {here}).intersection(sys.path):  # a new process would not have seen it
+        sys.path.remove(left)
+        for module in [each for each in sys.modules if f"{each}.".startswith("members.")]:
+            del sys.modules[module]
+    if here not in sys.path:
+        sys.path.append(here)
+        _projects.add(here)
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise LookupError(f"no module {error.name!r} is installed or lies in this folder") from None
+        raise ConfigError(f"the module {module} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+@functools.cache
+def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function or class that was not written as a member, as one: all that it takes are options, given by name.
+
+    A model is given `input_shape` and `n_outputs` where it has parameters of these names.
+    """
+    if kind in ("diagnostics", "figures"):  # they live on what they are given
+        return function
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some classes that are written in C
+        raise ConfigError(
+            f"{function.__module__}:{function.__qualname__} does not say which parameters it has"
+        ) from None
+    given = ("input_shape", "n_outputs") if kind == "models" else ()
+
+    @functools.wraps(function, updated=())
+    def member(*values: Any, **options: Any) -> Any:
+        taken = {key: value for key, value in zip(given, values, strict=True) if key in signature.parameters}
+        return function(**taken, **options)
+
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    options = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY) if parameter.kind in by_name else parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind in (*by_name, parameter.VAR_KEYWORD)
+        and parameter.name not in given
+        and not parameter.name.startswith("_")
+    ]
+    member.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return member

@@ -1,4 +1,4 @@
-"""Recorded runs to test figures and claims on: the paper's own curves, and gradient descent on functions of two numbers."""
+"""Recorded runs to test figures and claims on: the paper's own curves, and gradient descent on small problems."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def toy_record(
             theta,
             gd(step_size=float(Fraction(step_size))),
             stop=stop,
-            on_iterate=lambda at: save_snapshot(snapshots, at.step, at.theta),
+            on_iterate=lambda at: save_snapshot(snapshots, at),
         )
     )
     ended = outcome(rows[-1], stop)

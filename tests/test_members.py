@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-import eosrepro.losses
-import eosrepro.optimizers
 from eosrepro import catalog
-from eosrepro.cli import main
-from eosrepro.config.load import load
 from eosrepro.config.members import _keys_of, _MemberKeys
 from eosrepro.core.types import Row
 from eosrepro.errors import ConfigError
-from eosrepro.records import resuming
-from eosrepro.records.places import train_folder
-from eosrepro.records.runs import load_record
-from eosrepro.stages import outdated
-from tests.project import ROOT, small_params, write_params
 
 MEMBERS = [(kind, name) for kind in catalog.KINDS for name in catalog.names(kind)]
 
@@ -73,89 +60,21 @@ def test_a_name_that_is_no_member_reaches_no_file(name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def another(): ...", r"eosrepro/losses/slip\.py defines no function slip"),
-        ("slip = 3", r"eosrepro/losses/slip\.py defines no function slip"),
-        ("def slip(*, power=2): ...", r"eosrepro\.losses\.slip: the parameter power of slip has no type"),
+        ("def another(): ...", r"members/losses/slip\.py defines no function slip"),
+        ("slip = 3", r"members/losses/slip\.py defines no function slip"),
+        ("def slip(*, power=2): ...", r"members\.losses\.slip: the parameter power of slip has no type"),
         ("def slip(*, power: 'Exponent' = 2): ...", r"parameter power of slip has the type Exponent: name 'Exponent'"),
     ],
 )
 def test_a_slip_in_a_new_member_is_named(
     source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "slip.py").write_text(source)
-    monkeypatch.setattr(eosrepro.losses, "__path__", [*eosrepro.losses.__path__, str(tmp_path)])
-    try:
-        with pytest.raises(ConfigError, match=message):
-            _keys_of(catalog.find("losses", "slip"), "slip", _MemberKeys)
-    finally:
-        sys.modules.pop("eosrepro.losses.slip", None)
-
-
-HALF = """
-from eosrepro.core.types import Geometry, Optimizer
-
-def half(*, step_size: float) -> Optimizer:
-    geometry = lambda state, grad: Geometry(4 / step_size)
-    return Optimizer(lambda theta: None, lambda at, state: (step_size * at.grad / 2, state), geometry, "4/η")
-"""
-
-
-@pytest.fixture
-def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file of an optimizer of another package, by which the toy of the small project in the working folder runs."""
-    file = tmp_path / "elsewhere" / "half.py"
-    file.parent.mkdir()
-    file.write_text(HALF)
-    monkeypatch.setattr(eosrepro.optimizers, "__path__", [*eosrepro.optimizers.__path__, str(file.parent)])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
-    params = small_params()
-    params["toys"]["example1_2over39"]["optimizer"] = {"name": "half"}
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
-    write_params(tmp_path, params)
-    resuming._sources.cache_clear()
-    yield file
-    resuming._sources.cache_clear()
-    sys.modules.pop("eosrepro.optimizers.half", None)
-
-
-def test_a_member_of_another_package_trains_and_is_known_by_its_own_file(half: Path) -> None:
-    assert CliRunner().invoke(main, ["config", "check"]).exit_code == 0
-    for command in ("train", "diagnose"):
-        done = CliRunner().invoke(main, [command, "example1_2over39"])
-        assert done.exit_code == 0, done.output
-    loaded = load()
-    record = load_record(train_folder("toys/example1", "example1_2over39"))
-    # f = 20θ₁² + θ₂²: with half of η = 2/39, θ₁ is multiplied by 1 − 40/39 in each step.
-    first = record.trajectory["loss"][0] - 0.1**2
-    assert record.trajectory["loss"][1] == pytest.approx(first / 39**2 + 0.1**2 * (1 - 2 / 39) ** 2, rel=1e-12)
-    assert outdated.outdated(loaded, record) == ""
-
-    half.write_text(HALF + "# edited")
-    assert outdated.outdated(loaded, record) == "trained by other code than today's"
-
-
-def test_an_edit_of_a_member_of_another_package_starts_afresh(half: Path) -> None:
-    before = resuming._sources()
-    resuming._sources.cache_clear()
-    assert resuming._sources() == before
-    half.write_text(HALF + "# edited")
-    resuming._sources.cache_clear()
-    assert resuming._sources() != before
-
-
-def test_where_dvc_would_not_see_a_member_its_first_stage_says_so(half: Path) -> None:
-    check = ["config", "check", "--stamp", "stages/valid"]
-    done = CliRunner().invoke(main, check)
-    assert done.exit_code == 2
-    assert f"Error: half of params.yaml lies in {half}, where DVC would not see it change" in done.stderr
-    assert "put a copy at eosrepro/optimizers/half.py" in done.stderr
-    assert not Path("stages/valid").exists()
-
-    Path("eosrepro/optimizers").mkdir(parents=True)
-    shutil.copy(half, "eosrepro/optimizers")
-    assert CliRunner().invoke(main, check).exit_code == 0
-    assert Path("stages/valid").exists()
+    file = tmp_path / "members/losses/slip.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+    with pytest.raises(ConfigError, match=message):
+        _keys_of(catalog.find("losses", "slip"), "slip", _MemberKeys)
 
 
 def test_no_two_diagnostics_measure_a_quantity_of_the_same_name() -> None:

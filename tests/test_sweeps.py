@@ -334,7 +334,7 @@ def test_other_images_or_another_eigensolver_are_new_runs(folder: Path, monkeypa
         sweeps.run(write(sweep))
         assert len(list(runs.iterdir())) == 4
     sweeps._dataset.cache_clear()
-    monkeypatch.setattr(sweeps, "MEASURING_SOURCES", ("core/lanczos.py", "errors.py"))
+    monkeypatch.setattr(sweeps, "diagnostic_code", lambda *_: "another eigensolver")
     sweeps.run(write(sweep))
     assert len(list(runs.iterdir())) == 6
 

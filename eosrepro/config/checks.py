@@ -150,10 +150,9 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     for what, texts in (("panels", list(panels)), ("runs", labels)):
         if twice := {each for each in texts if texts.count(each) > 1}:
             yield (*place, what), f"{', '.join(sorted(twice))!r} stands there twice"
-    for each in runs if figure.name == "trajectories" else ():
-        known = config.quantities(each)
-        unknown = [panel for panel in panels if panel not in known]
-        yield from (((*place, "panels"), f"{each} has no {unknown_name(panel, known)}") for panel in unknown)
+    for shown in runs if figure.name == "trajectories" else ():
+        for panel in {*panels} - {*config.quantities(shown)}:
+            yield (*place, "panels"), f"{shown} has no {unknown_name(panel, config.quantities(shown))}"
     yield from (((*place, "limits", *where), words) for where, words in _limit_contradictions(figure, panels))
 
 

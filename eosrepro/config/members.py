@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -97,22 +98,40 @@ class _DiagnosisKeys(_MemberKeys):
     """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
 
 
-_GIVEN = {"step_size", "minibatches"}  # keyword-only parameters that come from the run itself
+_GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
 
 
 @cache
 def _keys_of(member: Callable[..., Any], name: str, common: type[_MemberKeys]) -> type[_MemberKeys]:
     """The model of what may be written for this member: the common keys and its own keyword-only parameters."""
+    parameters = inspect.signature(member).parameters.values()
+    type_of = _foreign_type if is_foreign(name) else annotation_of
     options: dict[str, Any] = {
-        parameter.name: (
-            annotation_of(member, parameter),
-            ... if parameter.default is parameter.empty else parameter.default,
-        )
-        for parameter in inspect.signature(member).parameters.values()
+        parameter.name: (type_of(member, parameter), ... if parameter.default is parameter.empty else parameter.default)
+        for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN | set(common.model_fields)
     }
     own_name: Any = Literal[name]
-    return create_model(name.replace("-", "_"), __base__=common, __module__=__name__, name=(own_name, ...), **options)
+    others = "allow" if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) else "forbid"
+    return create_model(
+        name.replace("-", "_"),
+        __base__=common,
+        __module__=__name__,
+        __cls_kwargs__={"extra": others},
+        name=(own_name, ...),
+        **options,
+    )
+
+
+def is_foreign(name: str) -> bool:
+    """Whether it is `package.module:function`, which may be written for anything, and not the name of a member."""
+    return ":" in name
+
+
+def _foreign_type(_member: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of a parameter that may have none, or one of which YAML knows nothing."""
+    plain = {of.__name__: of for of in (bool, int, float, str)}
+    return plain.get(getattr(parameter.annotation, "__name__", parameter.annotation), Any)
 
 
 def annotation_of(member: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -122,7 +141,7 @@ def annotation_of(member: Callable[..., Any], parameter: inspect.Parameter) -> A
     if written is parameter.empty:
         raise ConfigError(f"{place} has no type: write one, such as {parameter.name}: int")
     try:
-        return eval(written, function.__globals__) if isinstance(written, str) else written
+        return eval(written, vars(sys.modules[function.__module__])) if isinstance(written, str) else written
     except NameError as error:
         raise ConfigError(f"{place} has the type {written}: {error}") from None
 
@@ -141,7 +160,8 @@ class _Of:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         models = [_keys_of(catalog.find(self.kind, name), name, self.common) for name in catalog.names(self.kind)]
-        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+        foreign = {"type": "object", "properties": {"name": {"type": "string", "pattern": ":"}}, "required": ["name"]}
+        return {"anyOf": [*(handler(model.__pydantic_core_schema__) for model in models), foreign]}
 
     def _read(self, raw: Any) -> Member:
         model = _keys_of(self._find(raw), raw["name"], self.common)
@@ -154,6 +174,8 @@ class _Of:
         common = {key: values.pop(key) for key in self.common.model_fields}
         if isinstance(runs := common.get("runs"), list):
             common["runs"] = dict.fromkeys(runs, "")
+        if is_foreign(raw["name"]):  # its defaults may be anything, classes and modules too
+            values = {key: value for key, value in values.items() if key in read.model_fields_set}
         return self.member(options=values, **common)
 
     def written_schema(self, handler: GetJsonSchemaHandler, name: str) -> dict[str, Any]:
@@ -171,7 +193,7 @@ class _Of:
             raise complaint(f"has no name (there are: {', '.join(known)})")
         try:
             return catalog.find(self.kind, str(raw["name"]))
-        except LookupError as error:
+        except (LookupError, ConfigError) as error:
             line = InitErrorDetails(type=complaint(str(error)), loc=("name",), input=raw["name"])
             raise ValidationError.from_exception_data(self.kind, [line]) from None
 

@@ -62,13 +62,6 @@ class Run:
             return facts
         return facts | self.profile.made_with | {"compute": self.compute.model_dump(mode="json")}
 
-    @property
-    def members(self) -> dict[str, str]:
-        """Kind → name of the members that train it."""
-        chosen = {"models": self.setting.model, "losses": self.setting.loss, "problems": self.setting.problem}
-        chosen["optimizers"] = self.setting.optimizer
-        return {kind: member.name for kind, member in chosen.items() if member}
-
 
 def resolve(
     experiment: str, variant: Variant, profile: Profile, compute: Compute, common: Mapping[str, Diagnosis]

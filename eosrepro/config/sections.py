@@ -54,7 +54,8 @@ class Profile(Section):
     """The data and the run lengths: all in which the quick run and the paper's differ."""
 
     data: DataMember
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None = None
+    """Of images."""
     max_steps: Positive
     """Caps stop.max_steps of every network."""
     max_epochs: Positive

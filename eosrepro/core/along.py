@@ -70,7 +70,7 @@ def minibatch_steps(
         step_size: η.
 
     Raises:
-        ConfigError: the objective is a toy, which has no examples.
+        ConfigError: the objective has no examples.
     """
     parts = [part for part in objective.parts if isinstance(part, LinearFirst)]
     if len(parts) < len(objective.parts):

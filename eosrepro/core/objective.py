@@ -28,7 +28,7 @@ from eosrepro.core.networks import (
     refuse_wrong_products,
     trained,
 )
-from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
+from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss, is_classes
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
@@ -218,7 +218,7 @@ def network_objective(
 
     Args:
         inputs: (n, ...), of the module's dtype and on its device.
-        targets: (n, ...).
+        targets: (n,) classes, or (n, ...) numbers.
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
         batch_statistics: as of `Objective.of`. What a last group would lack is with the one before it.
@@ -241,9 +241,7 @@ def network_objective(
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-            hits = (
-                outputs.new_tensor(nan) if of_outputs.is_floating_point() else (outputs.argmax(-1) == of_outputs).sum()
-            )
+            hits = (outputs.argmax(-1) == of_outputs).sum() if is_classes(of_outputs) else outputs.new_tensor(nan)
             return loss(outputs.double(), of_outputs).sum() / n_examples, hits
 
         def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
@@ -311,7 +309,7 @@ def network_problem(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_classes)
+        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
     inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)

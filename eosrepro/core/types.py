@@ -68,6 +68,7 @@ class RawImages:
     n_classes: int
     label: str  # names the data on every figure, e.g. "CIFAR-10"
     source: Mapping[str, Any] = field(default_factory=dict)  # provenance: where the images come from
+    test: tuple[np.ndarray, np.ndarray] | None = None  # pixels and targets of images that are not trained on
 
     def __post_init__(self) -> None:
         for name, images in (("pixels", self.pixels), ("population", self.population)):
@@ -79,16 +80,16 @@ class RawImages:
         if self.pixels.shape[1:] != self.population.shape[1:]:
             shapes = f"{self.pixels.shape} and {self.population.shape}"
             raise DataError(f"{self.label}: pixels and population have the shapes {shapes}, of images of several sizes")
-        _check_targets(self.targets, len(self.pixels), self.n_classes, self.label)
+        if not np.issubdtype(self.targets.dtype, np.integer):
+            raise DataError(
+                f"{self.label}: targets are {self.targets.dtype}, should be integers, the number of each image's class "
+                "from 0 (a source of numbers returns a `Dataset` with float targets)"
+            )
+        _check_classes(self.targets, len(self.pixels), self.n_classes, self.label)
 
 
-def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
+def _check_classes(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
     """Refuse what is not one class for each example, (n,)."""
-    if not np.issubdtype(targets.dtype, np.integer):
-        raise DataError(
-            f"{label}: targets are {targets.dtype}, should be integers, the number of each image's class from 0 "
-            "(regression is not supported)"
-        )
     if targets.shape != (n_examples,):
         one_hot = ": of one-hot targets take argmax(-1)" if targets.ndim == 2 and targets.shape[1] > 1 else ""
         shapes = f"have the shape {targets.shape}, should have ({n_examples},), one for each image"
@@ -102,27 +103,41 @@ def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: 
         )
 
 
+def is_classes(targets: Tensor) -> bool:
+    """Whether the targets are numbers of classes, so that there is an accuracy."""
+    return not targets.is_floating_point()
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training data as the objective reads it.
 
     Raises:
-        DataError: an input is NaN or infinite, or the targets are not one class for each example.
+        DataError: a number is NaN or infinite, or there is not one target for each example.
     """
 
-    inputs: Tensor  # (n, channels, height, width), float32
-    targets: Tensor  # (n,), int64
-    n_classes: int
+    inputs: Tensor  # (n, ...), floats; of images (n, channels, height, width)
+    targets: Tensor  # classes: (n,), int64; numbers: (n, ...), floats
+    n_outputs: int  # of a network for these data; the number of classes
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    test: tuple[Tensor, Tensor] | None = None  # inputs and targets that are not trained on
 
     def __post_init__(self) -> None:
-        _check_targets(self.targets.numpy(), len(self.inputs), self.n_classes, self.label)
-        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        for inputs, targets in ((self.inputs, self.targets), *([self.test] if self.test else [])):
+            if is_classes(targets):
+                _check_classes(targets.numpy(), len(inputs), self.n_outputs, self.label)
+            elif len(targets) != len(inputs):
+                raise DataError(f"{self.label}: there are {len(inputs)} inputs and {len(targets)} targets")
+            self._check_finite(inputs, "inputs")
+            self._check_finite(targets, "targets")
+
+    def _check_finite(self, numbers: Tensor, what: str) -> None:
+        finite = torch.isfinite(numbers).flatten(1).all(1) if numbers.ndim > 1 else torch.isfinite(numbers)
         if not finite.all():
             examples = (~finite).nonzero().flatten().tolist()
             others = f" and {len(examples) - 1} more" if len(examples) > 1 else ""
-            raise DataError(f"{self.label}: example {examples[0]}{others} has inputs that are NaN or infinite")
+            raise DataError(f"{self.label}: example {examples[0]}{others} has {what} that are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -136,7 +151,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # summed in float64
     grad: Tensor  # (P,)
-    accuracy: float  # share of examples classified rightly; NaN where there are none (toys)
+    accuracy: float  # share of examples classified rightly; NaN where the targets are no classes, or there are none
 
 
 class HessianProduct(Protocol):
@@ -185,9 +200,13 @@ class Iterate(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a method stands against its edge: on a quadratic it is stable while λ_max(∇²f) < threshold."""
+    """Where a method stands against its edge: on a quadratic it is stable while λ_max(P⁻¹∇²f) < threshold.
+
+    λ_max(P^-½ ∇²f P^-½), which is the same, is the effective sharpness.
+    """
 
     threshold: float
+    preconditioner: Tensor | float | None = None  # P, a diagonal (P,) or a multiple of the identity; None: the identity
 
 
 class Optimizer(NamedTuple):
@@ -199,6 +218,7 @@ class Optimizer(NamedTuple):
     threshold_formula: str  # of the threshold, on figures: 2/η
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
+    preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
 
 
 class Position(NamedTuple):

@@ -89,7 +89,7 @@ def trajectories(
 
 def _in_units(records: Mapping[str, Record], table: pd.DataFrame) -> pd.DataFrame:
     """The rows of one quantity of one run, in units of its stability threshold where it is compared with that."""
-    if table.empty or not compared_with_threshold(table["panel"].iloc[0]):
+    if table.empty or not records[table["run"].iloc[0]].compares(table["panel"].iloc[0]):
         return table
     return table.assign(value=table["value"] / records[table["run"].iloc[0]].threshold_at(table["step"]))
 
@@ -125,7 +125,7 @@ def _draw(
         ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
-        if compared_with_threshold(panel) and not relative:
+        if record.compares(panel) and not relative:
             own = thresholds[tuple(record.thresholds.unique())] == 1
             _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4)
         if _diverged(record) and not ours.empty:
@@ -144,7 +144,7 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relat
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
         thresholds = [1.0] if relative else record.thresholds.quantile(part).to_list()
-        shown += thresholds * compared_with_threshold(panel)
+        shown += thresholds * record.compares(panel)
     if np.isnan(shown).all():  # a run that took no step has no RP
         return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
@@ -171,8 +171,9 @@ def _legend(
     }
     if (table["source"] == "published").any():
         entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
-    if any(map(compared_with_threshold, table["panel"].unique())):
-        entries[_formula(records, runs)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
+    compared = [run for run in runs if any(map(records[run].compares, table["panel"].unique()))]
+    if compared:
+        entries[_formula(records, compared)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from eosrepro import catalog
-from eosrepro.catalog import PACKAGE
+from eosrepro.records.code import training_code
 
-# What a training depends on, as the stage `train` in dvc.yaml declares it.
-TRAINING_SOURCES = ("core/training.py", "core/objective.py", "core/networks.py")
-MEASURING_SOURCES = ("stages/workers.py", "diagnostics/sharpness.py", "core/lanczos.py")
 MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "problem": "problems"}
 
 
@@ -30,19 +26,15 @@ def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] 
     return digest([settings, data_provenance["sha256"], code_version(resolved)])
 
 
-def code_version(resolved: Mapping[str, Any], core: Iterable[str] = TRAINING_SOURCES) -> str:
-    """SHA-256 of the sources that a run depends on: the core and the members it names, as dvc.yaml has it.
+def code_version(resolved: Mapping[str, Any]) -> str:
+    """SHA-256 of the sources that train a run: the core and the members it names."""
+    return training_code(members_of(resolved))
 
-    A new model or an edited loss that this run does not use leaves it as it is.
-    """
-    files = {source: PACKAGE / source for source in core}
-    for key, kind in MEMBER_FOLDERS.items():
-        if key in resolved:
-            name = resolved[key]["name"]
-            files[f"{kind}/{name}.py"] = catalog.file(kind, name)
-    for name in resolved.get("observe", {}):
-        files[f"observations/{name}.py"] = catalog.file("observations", name)
-    return digest([[source, path.read_text("utf-8")] for source, path in files.items()])
+
+def members_of(resolved: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Kind → names of the members that train a run."""
+    named = {kind: [resolved[key]["name"]] for key, kind in MEMBER_FOLDERS.items() if key in resolved}
+    return {**named, "observations": [*resolved.get("observe", {})]}
 
 
 def digest(content: Any) -> str:

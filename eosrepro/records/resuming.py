@@ -3,9 +3,9 @@
     stages/unfinished/<stage and run>/lock       held while it runs: two processes never work at the same result
     stages/unfinished/<stage and run>/<key>/     its checkpoints, and the snapshots made so far
 
-The key is a digest of all that determines the result, down to the sources of this package and of all members. A stage
-that starts with another key starts afresh, and the state of the old one is removed. At success all of it is removed.
-DVC deletes the outputs of a stage before it runs it, so none of this lies in an output.
+The key is a digest of all that determines the result, its code included, and of the code that keeps it. A stage that
+starts with another key starts afresh, and the state of the old one is removed. At success all of it is removed. DVC
+deletes the outputs of a stage before it runs it, so none of this lies in an output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,11 +29,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from eosrepro import catalog
-from eosrepro.catalog import PACKAGE
 from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
 from eosrepro.records import files
+from eosrepro.records.code import digest_of
 from eosrepro.records.files import remove_leftovers, save_checkpoint, write_error
 from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot, save_snapshot, snapshot_name
@@ -53,14 +51,16 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
 
     Args:
         result: where the stage puts what it makes.
-        key: whatever determines the result beside the sources, the libraries and the machine.
+        key: whatever determines the result beside the libraries and the machine, digests of its code among it.
 
     Raises:
         StoreError: another process works at the same result, or the folder cannot be made.
     """
     place = place_of(result)
     with _locked(place, result):
-        digest = hashlib.sha256(json.dumps([key, _sources(), _machine()], sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(
+            json.dumps([key, digest_of([__name__]), _machine()], sort_keys=True, default=str).encode()
+        )
         folder = place / digest.hexdigest()[:16]
         for stale in place.iterdir():
             if stale.name not in (folder.name, "lock"):
@@ -128,7 +128,7 @@ class Training:
     def keep(self, at: Position) -> None:
         """Make a snapshot where one is due, and a checkpoint where the last one is old; after the rows before `at`."""
         if at.step % self._every == 0:
-            save_snapshot(self._folder / "snapshots", at.step, at.theta)
+            save_snapshot(self._folder / "snapshots", at)
         self._latest = at
         if time.monotonic() - self._kept_at >= max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self._took):
             self.checkpoint()
@@ -232,7 +232,7 @@ def _is_held(lock: Path) -> bool:
 
 
 def _last_step(place: Path) -> int | None:
-    """Of the checkpoint of a training, or of the blocks of a measurement."""
+    """Of the checkpoint of a training, or of the blocks of a diagnostic."""
     steps = [saved["step"] for saved in map(_saved, place.glob("*/checkpoint")) if saved]
     rows = [saved["rows"] for saved in map(_saved, place.glob("*/from_*")) if saved]
     return max([*steps, *(each[-1]["step"] for each in rows if each)], default=None)
@@ -256,14 +256,3 @@ def _machine() -> list[str]:
     """What rounding hangs on beside the settings: a run that went on elsewhere would be a mixture."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return [torch.__version__, np.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu]
-
-
-@cache
-def _sources() -> str:
-    """A digest of this package and of all members, which may lie elsewhere."""
-    package = PACKAGE
-    members = {file for kind in catalog.KINDS for folder in catalog.folders(kind) for file in folder.glob("*.py")}
-    digest = hashlib.sha256()
-    for path in sorted(members.union(package.rglob("*.py"))):
-        digest.update(os.path.relpath(path, package).encode() + path.read_bytes())
-    return digest.hexdigest()

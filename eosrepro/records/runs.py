@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
@@ -29,6 +30,7 @@ class Origin:
     counts: str  # "iterations" or "epochs": what its steps are
     fingerprint: str  # of all that made the run
     threshold_formula: str  # of the optimizer's stability threshold: 2/η
+    preconditioned: bool = False  # that threshold is one of the effective sharpness
 
     @property
     def step_size(self) -> Fraction:
@@ -77,6 +79,10 @@ class Record:
         """The stability threshold at these iterations, (n,)."""
         known = self.thresholds
         return known.to_numpy(float)[known.index.searchsorted(list(steps), side="right") - 1]
+
+    def compares(self, quantity: str) -> bool:
+        """Whether its threshold is one of that quantity."""
+        return compared_with_threshold(quantity, preconditioned=self.origin.preconditioned)
 
     @property
     def sharpness(self) -> pd.DataFrame | None:

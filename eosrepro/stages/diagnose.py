@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
-from eosrepro.core.types import Dataset
+from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
-from eosrepro.records.identity import digest
+from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated
-from eosrepro.stages.build import member, problem
+from eosrepro.stages.build import member, problem, test_split_of
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
@@ -127,7 +129,7 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
     keys = {run.name: {each: _key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
     due = [(run, each, key) for run in runs for each, key in keys[run.name].items() if not store.holds(key)]
     with ExitStack() as stack:
-        works = {key: stack.enter_context(_open(run, each, trained[run.name])) for run, each, key in due}
+        works = {key: stack.enter_context(_open(run, each, trained[run.name], key)) for run, each, key in due}
         tasks = [(work, block) for work in works.values() for block in work.blocks if work.load(block) is None]
         jobs = jobs if any(run.has_examples for run in runs) else 1
         found = engine.map(_look, data, tasks, jobs=jobs)
@@ -142,17 +144,16 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
 def _key(run: Run, diagnostic: str, trained: Path) -> str:
     """That of the run, and a digest of all else that determines what a diagnostic finds on it."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
-    made_by = code.diagnostic_code(diagnostic, run.members)
+    made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
     found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by])
     return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 
 
 @contextmanager
-def _open(run: Run, diagnostic: str, trained: Path) -> Iterator[Work]:
+def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
     """The unfinished work of a diagnostic on a run, for this process alone."""
-    settings, compute = run.diagnose[diagnostic], run.compute if run.has_examples else None
-    determined_by = [run.settings, settings, compute, load_origin(trained).data_sha256]
-    with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, determined_by) as place:
+    settings = run.diagnose[diagnostic]
+    with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, key) as place:
         kept = snapshot_paths(trained / "snapshots")
         if len(kept) > 1 and all(int(path.stem) % settings.every for path in kept[1:]):
             print(
@@ -181,12 +182,26 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     work, block = task
     run = work.run
     objective, start = problem(run, data if run.has_examples else None)
-    facts = {"step_size": float(run.setting.step_size), "minibatches": run.method.minibatches}
+    method = run.method
+    facts: dict[str, Any] = {
+        "step_size": float(run.setting.step_size),
+        "minibatches": method.minibatches,
+        "optimizer": method,
+    }
     yields = member("diagnostics", run.diagnose[work.diagnostic])
-    given = {key: value for key, value in facts.items() if key in inspect.signature(yields).parameters}
-    points = ((step, theta.to(start)) for step, theta in map(load_snapshot, block))
+    takes = inspect.signature(yields).parameters
+    given = {key: value for key, value in facts.items() if key in takes}
+    if "test" in takes:
+        given["test"] = problem(run, test_split_of(data))[0]
+    points = (_at(start, load_snapshot(path)) for path in block)
     rows = []
     for row in yields(objective, points, **given):
         rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
         yield rows[-1]
     work.save(block, rows)
+
+
+def _at(start: Tensor, kept: Position) -> Position:
+    """A snapshot where the objective computes."""
+    state = tree_map_only(Tensor, lambda each: each.to(start.device), kept.state)
+    return Position(kept.step, kept.theta.to(start), state)

@@ -42,6 +42,7 @@ def origin_now(run: Run, data: Dataset | None, fingerprint: str) -> Origin:
         counts=run.counts,
         fingerprint=fingerprint,
         threshold_formula=run.method.threshold_formula,
+        preconditioned=run.method.preconditioned,
     )
 
 

@@ -56,8 +56,8 @@ def _train(shared: Shared, run: Run) -> Outcome:
 
             def open_run() -> live.LiveRun:
                 tags = reproduction_tag(config, run.name)
-                opened = live.open_run(run.name, run.settings, provenance, tags=tags, **mlflow_view(config))
-                return stack.enter_context(opened)
+                facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
+                return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
 
             compute(run, data, key, observe=live_log(open_run, started))
     folder = train_folder(run.experiment, run.name)

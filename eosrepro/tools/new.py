@@ -26,9 +26,9 @@ README = """\
     eosrepro ui         # all runs in MLflow
     eosrepro doctor     # what is missing here, and what to do
 
-`params.yaml` says what is run and drawn, `papers/{paper}/claims.yaml` what the paper says about it. A model, loss, optimizer,
-problem, data set, diagnostic or figure of your own is a file `members/<kind>/<name>.py`, such as `members/models/cnn.py` with a
-function `cnn`; its name may then stand in `params.yaml`.
+`params.yaml` says what is run and drawn, `papers/{paper}/claims.yaml` what the paper says about it. A model, loss,
+optimizer, problem, data set, diagnostic or figure of your own is a file `members/<kind>/<name>.py`, such as
+`members/models/cnn.py` with a function `cnn`. Its name may then stand in `params.yaml`.
 """
 
 

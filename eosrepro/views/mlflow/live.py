@@ -81,6 +81,7 @@ def open_run(
     experiment: str,
     window: int,
     profile: str,
+    preconditioned: bool,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> LiveRun:
     """Find or make the MLflow run of a training that starts now, on this machine.
@@ -92,12 +93,13 @@ def open_run(
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.
+        preconditioned: as that of the optimizer.
         tags: further ones.
 
     Returns:
         A run that takes rows; it does nothing with them where MLflow is away.
     """
-    series = PointSeries(window)
+    series = PointSeries(window, preconditioned=preconditioned)
     with WarnAndContinue():
         store = open_store(experiment)
         tags = {**run_tags(name, resolved, data_provenance, profile), **machine_tags(resolved), **tags}
