@@ -44,9 +44,8 @@ class Objective:
     start: Tensor = field(repr=False)  # θ₀, (P,)
     parts: Sequence[Part] = field(repr=False)
     n_examples: int
-    of_examples: Callable[[Tensor], Objective] | None = field(
-        default=None, repr=False
-    )  # the same on some; None: it has none
+    # indices of examples → the same on those alone; None: it has none
+    of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
 
     @classmethod
@@ -221,7 +220,7 @@ def network_objective(
         targets: (n,) classes, or (n, ...) numbers.
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
-        batch_statistics: as of `Objective.of`. What a last group would lack is with the one before it.
+        batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
