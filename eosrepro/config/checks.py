@@ -87,6 +87,8 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"asks for k = {options['k']} eigenvalues in max_products = {options['max_products']} products"
     if "minibatches" in takes and run.counts != "epochs":
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
+    if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
+        yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
     if "step_size" in takes and optimizer not in GRADIENT_STEPS:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
