@@ -6,7 +6,6 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any

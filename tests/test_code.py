@@ -23,7 +23,14 @@ MEMBERS = {"models": "mlp", "losses": "cross_entropy", "optimizers": "gd"}
 # --- closures ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("modules", [["core.training", "models.mlp", "losses.cross_entropy", "optimizers.gd"], ["figures.toy_paths"], ["diagnostics.spectrum"]])
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["core.training", "models.mlp", "losses.cross_entropy", "optimizers.gd"],
+        ["figures.toy_paths"],
+        ["diagnostics.spectrum"],
+    ],
+)
 def test_the_closure_is_what_python_imports(modules: list[str]) -> None:
     names = [f"eosrepro.{module}" for module in modules]
     program = f"import sys, importlib\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules)"
@@ -96,7 +103,12 @@ def test_a_digest_follows_the_helper_of_a_plugin_and_no_other_member(
 ) -> None:
     site = tmp_path / "site-packages"
     install(site, monkeypatch, "lab", {"models": {"wide": "lab.nets:wide"}})
-    for file, text in {"__init__": "", "nets": "from ._blocks import block", "_blocks": "block = 1", "rest": ""}.items():
+    for file, text in {
+        "__init__": "",
+        "nets": "from ._blocks import block",
+        "_blocks": "block = 1",
+        "rest": "",
+    }.items():
         project(f"site-packages/lab/{file}.py", text)
     project("site-packages/library/__init__.py", "import library.inner")
     project("site-packages/library/inner.py", "")
@@ -185,10 +197,11 @@ def test_what_each_digest_is_of(tmp_path: Path) -> None:
     """An edited copy of the package tells which digests each file is in."""
     package = tmp_path / "eosrepro"
     shutil.copytree(Path(eosrepro.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    program = (
-        f"from eosrepro.records import code\nm = {MEMBERS}\nprint(code.training_code(m), code.diagnostic_code('tau_scan', m), "
-        "code.diagnostic_code('sharpness', m), code.figure_code('trajectories'), code.stage_code('report', {}))"
-    )
+    program = f"""if True:
+        from eosrepro.records.code import *
+        m = {MEMBERS}
+        print(training_code(m), diagnostic_code("tau_scan", m), diagnostic_code("sharpness", m))
+        print(figure_code("trajectories"), stage_code("report", {{}}))"""
 
     def digests() -> list[str]:
         command = [sys.executable, "-c", program]
@@ -215,7 +228,10 @@ def test_what_each_digest_is_of(tmp_path: Path) -> None:
 
 
 def test_no_torch_is_imported_for_a_digest() -> None:
-    program = f"from eosrepro.records import code\nimport sys\ncode.training_code({MEMBERS})\nprint({{'torch', 'pandas', 'pydantic'}} & {{*sys.modules}})"
+    heavy = {"torch", "pandas", "pydantic", "numpy"}
+    program = (
+        f"from eosrepro.records.code import *\nimport sys\ntraining_code({MEMBERS})\nprint({heavy} & {{*sys.modules}})"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

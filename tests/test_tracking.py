@@ -29,7 +29,6 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
-from eosrepro import catalog
 from eosrepro.core.types import Outcome, Row
 from eosrepro.errors import EosreproError
 from eosrepro.records import identity

@@ -5,8 +5,8 @@ not. Of a library that params.yaml names itself (`torchvision.models:resnet18`),
 in the sources, also within functions, and not behind `if TYPE_CHECKING`; nothing is imported.
 
 A digest is one of text without comments, docstrings and blank lines. It is the same on every machine and with every
-Python, and an edit of prose runs nothing anew. What stages do around a training (progress, checkpoints, MLflow) does not
-count in it: all that decides a number belongs into `core` or into a member.
+Python, and an edit of prose runs nothing anew. What a stage does around a training (progress, checkpoints, MLflow) does
+not count in it: all that decides a number belongs into `core` or into a member.
 """
 
 from __future__ import annotations
