@@ -115,13 +115,13 @@ def _measures(objective: Objective, theta: Tensor, gradient: float, rounds: int,
     minibatches = sgd(step_size=STEP_SIZE, batch_size=BATCH_SIZE, seed=0).minibatches
     assert minibatches is not None
     n_batches = len(minibatches(objective.n_examples, 0))
-    general = baselines.without_first_layer(objective)
+    general, start = baselines.without_first_layer(objective), Position(0, theta, None)
 
     def scan(f: Objective, tolerance: float) -> object:
-        return list(tau_scan(f, [(0, theta)], step_size=STEP_SIZE, n_taus=N_TAUS, tolerance=tolerance))
+        return list(tau_scan(f, [start], optimizer=gd(step_size=STEP_SIZE), n_taus=N_TAUS, tolerance=tolerance))
 
     def enumerate_minibatches(f: Objective) -> object:
-        return list(expected_progress(f, [(0, theta)], step_size=STEP_SIZE, minibatches=minibatches))
+        return list(expected_progress(f, [start], step_size=STEP_SIZE, minibatches=minibatches))
 
     along, over = f"L at {N_TAUS} τ", f"both sides of eq. 5.1 over {n_batches} minibatches"
     candidates: dict[str, tuple[float | None, Callable[[], object]]] = {
@@ -144,11 +144,11 @@ def _sharpness(
     data: Dataset, objective: Objective, theta: Tensor, gradient: float, steps: int, device: str
 ) -> list[Result]:
     """The sharpness along a run, from where it first exceeds 2/η; nothing where it does not within `steps`."""
-    path: list[tuple[int, Tensor]] = []
+    path: list[Position] = []
 
     def keep(at: Position) -> None:
         if at.step % EVERY == 0:
-            path.append((at.step, at.theta))
+            path.append(at)
 
     list(minimise(objective, theta, gd(step_size=STEP_SIZE), stop=Stop(steps), on_iterate=keep))
     rows, times = [], []
@@ -187,12 +187,12 @@ def _sharpness(
     ]
 
 
-def _converged(data: Dataset, snapshots: Iterable[tuple[int, Tensor]], device: str) -> dict[int, float]:
+def _converged(data: Dataset, snapshots: Iterable[Position], device: str) -> dict[int, float]:
     """Step → sharpness by a float64 solve from a random vector, to a residual of 1e-6."""
     objective, _ = _problem(data, device, torch.float64)
     generator = torch.Generator().manual_seed(1)
     found = {}
-    for step, theta in snapshots:
+    for step, theta, _state in snapshots:
         wide = theta.double()
         (pair,) = top_eigenpairs(objective.hvp(wide), random_unit(wide, generator), rtol=1e-6, max_products=1000)
         found[step] = pair.value

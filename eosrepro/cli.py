@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-from collections.abc import Callable
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,8 @@ from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from eosrepro.config.params import Config
 
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
@@ -39,7 +39,7 @@ def main() -> None:
         die_with_parent()
 
 
-_RUNS = names("experiments", "toys")
+_RUNS = names("experiments")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -53,94 +53,75 @@ def _echo_json(content: Any) -> None:
 def data() -> None:
     """Write the training data of the profile as one verified file."""
     from eosrepro.config.load import load
+    from eosrepro.core.types import is_classes
     from eosrepro.stages.data import make_data
 
     dataset = make_data(load())
+    of = f"{dataset.n_outputs} classes" if is_classes(dataset.targets) else "targets are numbers"
     shape = " × ".join(map(str, dataset.inputs.shape[1:]))
-    click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
-
-
-def _for_each_run(command: Callable[..., None]) -> Callable[..., None]:
-    """A command on one RUN of params.yaml, or on all toys in one process."""
-
-    @click.argument("run", required=False, shell_complete=_RUNS)
-    @click.option("--toys", is_flag=True, help="All toys.")
-    @functools.wraps(command)
-    def on_runs(run: str | None, *, toys: bool, **options: Any) -> None:
-        if (run is None) != toys:
-            raise click.UsageError("name one RUN, or say --toys")
-        from eosrepro.config.load import load
-        from eosrepro.records.places import diagnostics_folder, train_folder
-
-        loaded = load()
-        if toys:  # DVC looks for their folder where there are none too
-            folder_of = {"train": train_folder, "diagnose": diagnostics_folder}[command.__name__]
-            folder_of("toys", "").mkdir(parents=True, exist_ok=True)
-        for name in loaded.toys if run is None else [run]:
-            command(loaded, name, **options)
-
-    return on_runs
-
-
-@main.command()
-@_for_each_run
-def train(config: Config, run: str) -> None:
-    """Train the experiment or toy RUN of params.yaml."""
-    from eosrepro.stages import train as stage
-
-    ended = stage.train(config, run)
-    click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
+    click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {of}")
 
 
 _jobs = click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the snapshots."
+    "--jobs", type=click.IntRange(min=1), help="Processes that share the work; else as many as fit on the cores."
 )
 
 
 @main.command()
 @_jobs
-@_for_each_run
-def diagnose(config: Config, run: str, jobs: int) -> None:
-    """Measure the sharpness on the snapshots of RUN."""
-    from eosrepro.stages import diagnose as stage
+@click.argument("runs", shell_complete=_RUNS)
+def train(runs: str, jobs: int | None) -> None:
+    """Train RUNS of params.yaml: an experiment, one run, or the first part of the names of some."""
+    from eosrepro.config.load import load
+    from eosrepro.stages import engine
+    from eosrepro.stages import train as stage
 
-    table = stage.diagnose(config, run, jobs=jobs)
-    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
-    largest = table["sharpness"].max()
-    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
-    click.echo(f"{run}: sharpness {ends}, at most {largest:.4g}; {products:.1f} Hessian products each")
-    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - config.sharpness.rtol)]
-    if len(missed):
-        steps = ", ".join(map(str, missed["step"]))
-        click.echo(
-            f"Warning: the sharpness of {run} falls short of its audit by more than sharpness.rtol at step {steps}: "
-            "lower rtol",
-            err=True,
-        )
+    loaded = load()
+    for run, ended in stage.train(loaded, runs, jobs=jobs or engine.default_jobs(loaded.compute.threads)).items():
+        click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@click.argument("measurement", shell_complete=names("measurements"))
 @_jobs
-def measure(measurement: str, jobs: int) -> None:
-    """Make the MEASUREMENT of params.yaml on the snapshots of its run."""
+@click.argument("runs", shell_complete=_RUNS)
+def diagnose(runs: str, jobs: int | None) -> None:
+    """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
-    from eosrepro.stages.diagnose import measure as measure
+    from eosrepro.stages import diagnose as stage
+    from eosrepro.stages import engine
 
     loaded = load()
-    table = measure(loaded, measurement, jobs=jobs)
-    declared = loaded.measurement(measurement)
-    click.echo(f"{measurement}: {declared.diagnostic.name} of {declared.run} at {len(table)} snapshots")
+    found = stage.diagnose(loaded, runs, jobs=jobs or engine.default_jobs(loaded.compute.threads))
+    for run, tables in found.items():
+        others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
+        if "sharpness" in tables:
+            others.insert(0, _sharpness(tables["sharpness"]))
+            _warn_of_audits(run, tables["sharpness"], loaded.run(run).diagnose["sharpness"].options["rtol"])
+        click.echo(f"{run}: {'; '.join(others) or 'no diagnostics are declared'}")
+
+
+def _sharpness(table: pd.DataFrame) -> str:
+    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
+    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
+    return f"sharpness {ends}, at most {table['sharpness'].max():.4g}; {products:.1f} Hessian products each"
+
+
+def _warn_of_audits(run: str, table: pd.DataFrame, rtol: float) -> None:
+    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - rtol)]
+    if len(missed):
+        steps = ", ".join(map(str, missed["step"]))
+        found = f"the sharpness of {run} falls short of its audit by more than its rtol at step {steps}"
+        click.echo(f"Warning: {found}: lower rtol", err=True)
 
 
 @main.command()
 @click.argument("figure", shell_complete=names("figures"))
-def plot(figure: str) -> None:
+def figure(figure: str) -> None:
     """Draw FIGURE of params.yaml from recorded tables."""
     from eosrepro.config.load import load
     from eosrepro.stages import figure as stage
 
-    click.echo(f"wrote {stage.plot(load(), figure)}")
+    click.echo(f"wrote {stage.draw(load(), figure)}")
 
 
 @main.command()
@@ -174,7 +155,7 @@ def report() -> None:
 @click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=_RUNS)
 @_as_json
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
-    """Compare two or more recorded RUNS: settings that differ, measures, and a picture of their curves."""
+    """Compare two or more recorded RUNS: settings that differ, what characterises them, and their curves."""
     from eosrepro.config.load import load
     from eosrepro.tools import compare
 
@@ -188,20 +169,20 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run", required=False, shell_complete=_RUNS)
+@click.argument("runs", required=False, shell_complete=_RUNS)
 @click.option(
     "--stamp", type=click.Path(path_type=Path), help="Write FILE if MLflow has everything; the last stage of dvc.yaml."
 )
-def sync(run: str | None, stamp: Path | None) -> None:
-    """Bring the MLflow store up to date from recorded files (of RUN, or of all runs)."""
+def track(runs: str | None, stamp: Path | None) -> None:
+    """Bring the MLflow store up to date from recorded files (of RUNS, or of all)."""
     from eosrepro.config.load import load
     from eosrepro.records.files import save_text
-    from eosrepro.stages import track
+    from eosrepro.stages import track as stage
 
     loaded = load()
     if stamp:
         stamp.unlink(missing_ok=True)
-    if not track.sync(loaded, run):
+    if not stage.track(loaded, runs):
         raise EosreproError("MLflow does not have everything: see the warnings above")
     if stamp:
         save_text(stamp, "MLflow is up to date with the recorded files\n")
@@ -230,7 +211,7 @@ def doctor(as_json: bool) -> None:
 @main.command("list")
 @_as_json
 def list_(as_json: bool) -> None:
-    """List runs, measurements and figures, and say what of each is up to date."""
+    """List experiments, their runs and figures, and say what of each is up to date."""
     from eosrepro.config.load import load
     from eosrepro.tools import listing
 
@@ -245,12 +226,13 @@ def list_(as_json: bool) -> None:
 
 
 @main.command()
+@_jobs
 @click.argument("file", type=click.Path(path_type=Path))
-def sweep(file: Path) -> None:
-    """Run the variants of an experiment that FILE declares, and tabulate them."""
+def sweep(file: Path, jobs: int | None) -> None:
+    """Run the variants of a run that FILE declares, and tabulate them."""
     from eosrepro.tools import sweeps
 
-    click.echo(f"wrote {sweeps.run(file)}")
+    click.echo(f"wrote {sweeps.run(file, jobs=jobs or 1)}")
 
 
 @main.command()
@@ -269,7 +251,7 @@ def _catch_up() -> None:
     from eosrepro.stages import track
 
     try:
-        track.sync(load())
+        track.track(load())
     except (EosreproError, OSError) as error:  # the runs that MLflow has can be looked at all the same
         click.echo(f"Warning: {error}", err=True)
 
@@ -283,15 +265,15 @@ def config() -> None:
 @click.argument("run", shell_complete=_RUNS)
 @_as_json
 def show(run: str, as_json: bool) -> None:
-    """Print the resolved settings of the experiment or toy RUN."""
+    """Print all that determines the training of RUN."""
     import yaml
 
     from eosrepro.config.load import load
 
     if as_json:
-        _echo_json(load().resolved(run))
+        _echo_json(load().run(run).settings)
     else:
-        written = yaml.safe_dump(load().resolved(run), sort_keys=False, allow_unicode=terminal.shows_all())
+        written = yaml.safe_dump(load().run(run).settings, sort_keys=False, allow_unicode=terminal.shows_all())
         click.echo(written, nl=False)
 
 
@@ -303,19 +285,44 @@ def schema() -> None:
     click.echo(json.dumps(schema(), indent=2, ensure_ascii=not terminal.shows_all()))
 
 
-@config.command()
-@click.option(
-    "--stamp", type=click.Path(path_type=Path), help="Write FILE if it is valid; the first stage of dvc.yaml."
-)
-def check(stamp: Path | None) -> None:
+@config.command("check")
+def config_check() -> None:
     """Validate params.yaml and do nothing else."""
     from eosrepro.config.load import load
 
-    loaded = load()
-    if stamp:
-        from eosrepro.stages import check as stage
+    click.echo(_valid(load()))
 
-        stage.stamp(stamp)
-    click.echo(
-        f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
-    )
+
+def _valid(loaded: Config) -> str:
+    return f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+
+
+@main.command()
+def check() -> None:
+    """Validate params.yaml, and digest the code behind every stage for DVC."""
+    from eosrepro.config.load import load
+    from eosrepro.stages import check as stage
+
+    loaded = load()
+    stage.check(loaded)
+    click.echo(_valid(loaded))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--paper", default="ahn2022", show_default=True, help="What it reproduces, to begin with.")
+def new(folder: Path, paper: str) -> None:
+    """Write a project into FOLDER, ready for `dvc repro`."""
+    from eosrepro.tools import new
+
+    new.new(folder, paper)
+    click.echo(f"wrote {folder}: `cd {folder}`, then `dvc repro`")
+
+
+@main.command()
+def gc() -> None:
+    """Remove from stages/store what no profile of params.yaml asks for."""
+    from eosrepro.config.load import load
+    from eosrepro.tools import gc
+
+    click.echo(gc.collect(load()))

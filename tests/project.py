@@ -16,11 +16,9 @@ from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-PARAMS = Path(__file__).parent / "params.yaml"  # a copy of the committed one: that one is there to be varied
-EXPERIMENTS = ("exp2_2over300", "exp3_2over10", "exp3_2over30", "exp8_2over50")
-MEASUREMENTS = {"exp5": "exp3_2over30", "exp8_2over50": "exp8_2over50"}  # name → run
-TOYS = ("example1_2over39",)
-FIGURES = ("example1", "exp3", "exp5", "exp8")
+SMALL = Path(__file__).parent / "small"  # params.yaml, and the paper that it names
+PARAMS = SMALL / "params.yaml"
+RUNS = ("exp2_2over300", "exp3_2over10", "exp3_2over30", "exp8_2over50", "example1_2over39")
 
 
 @cache
@@ -28,31 +26,16 @@ def _params() -> str:
     return json.dumps(load_yaml(PARAMS))
 
 
-def all_params() -> dict[str, Any]:
+def small_params() -> dict[str, Any]:
     """The content of `PARAMS`, for the caller to change: a tenth of a second to read, and read once."""
     params: dict[str, Any] = json.loads(_params())
     return params
 
 
-def small_params() -> dict[str, Any]:
-    """Few and small runs of `PARAMS`: 100 photo patches, networks of width 8, 10 steps."""
-    params = all_params()
-    del params["templates"]
-    params["profiles"]["quick"]["data"]["n_examples"] = 100
-    params["profiles"]["quick"] |= {"max_steps": 10, "snapshot_every": 5, "max_epochs": 10, "snapshot_every_epochs": 5}
-    params["compute"] |= {"device": "cpu", "threads": 1}
-    for section, names in {"experiments": EXPERIMENTS, "toys": TOYS, "figures": FIGURES}.items():
-        params[section] = {name: params[section][name] for name in names}
-    params["measurements"] = {name: params["measurements"][name] | {"run": run} for name, run in MEASUREMENTS.items()}
-    for experiment in params["experiments"].values():
-        experiment["model"]["width"] = 8
-    for figure in params["figures"].values():
-        kept = {run: label for run, label in figure["runs"].items() if run in EXPERIMENTS + TOYS}
-        figure["runs"] = kept or {"exp3_2over30": "η = {step_size}"}
-        figure.pop("reference", None)
-    claims = params["claims"].items()
-    params["claims"] = {name: claim for name, claim in claims if claim["run"] in EXPERIMENTS + TOYS}
-    return params
+def alone(params: dict[str, Any], *experiments: str) -> dict[str, Any]:
+    """The same with these experiments and no figures or claims."""
+    kept = {name: params["experiments"][name] for name in experiments}
+    return {key: value for key, value in params.items() if key not in ("figures", "paper")} | {"experiments": kept}
 
 
 def write_params(folder: Path, params: Mapping[str, Any], name: str = "params.yaml") -> None:
@@ -65,15 +48,12 @@ def write_params(folder: Path, params: Mapping[str, Any], name: str = "params.ya
 
 
 def write_project(folder: Path) -> dict[str, Any]:
-    """A copy of the project's files, with `small_params`, which are returned."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("eosrepro", "reference"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    """The project of `SMALL` in a folder; its params.yaml is returned."""
+    shutil.copytree(SMALL, folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "papers" / "ahn2022" / "curves", folder / "papers" / "small" / "curves")
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
-    params = small_params()
-    write_params(folder, params)
-    return params
+    return small_params()
 
 
 def environment() -> dict[str, str]:

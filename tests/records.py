@@ -1,4 +1,4 @@
-"""Recorded runs to test figures and claims on: the paper's own curves, and gradient descent on toys."""
+"""Recorded runs to test figures and claims on: the paper's own curves, and gradient descent on small problems."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import pandas as pd
 
 from eosrepro import catalog
-from eosrepro.core.objective import toy_problem
+from eosrepro.core.objective import function_problem
 from eosrepro.core.training import minimise, outcome
-from eosrepro.core.types import Stop, Toy
+from eosrepro.core.types import Function, Stop
 from eosrepro.optimizers.gd import gd
-from eosrepro.records.published import load_published
+from eosrepro.records.published import curves, published
 from eosrepro.records.runs import Measured, Origin, Record
 from eosrepro.records.snapshots import save_snapshot
 
-REFERENCE = Path(__file__).parents[1] / "reference"
+PAPER = Path(__file__).parents[1] / "papers" / "ahn2022"
 
 
-def curve(name: str) -> pd.DataFrame:
+def curve(run: str, quantity: str) -> pd.DataFrame:
     """A published curve: columns x, y."""
-    return pd.read_csv(REFERENCE / f"{name}.csv")
+    return curves(PAPER, run)[quantity]
 
 
 def record(
@@ -61,64 +61,58 @@ def origin(**settings: Any) -> Origin:
     )
 
 
-def published_record(name: str, threshold: int, **curves: str) -> Record:
-    """The paper's own run, as far as its plots show it: quantity=file of `reference/`."""
-    published = load_published(name, curves, REFERENCE)
-    assert published.step_size == Fraction(2, threshold)
-    return published
+def published_record(run: str) -> Record:
+    """The paper's own run, as far as its plots show it."""
+    found = published(PAPER, run)
+    assert found
+    return found
 
 
 def unstable(threshold: int) -> Record:
     """A run of Experiment 3, with the L of Experiment 4."""
-    end = f"2over{threshold}"
-    return published_record(
-        f"exp3_{end}",
-        threshold,
-        loss=f"exp3_loss_{end}",
-        relative_progress=f"exp3_rp_{end}",
-        directional_smoothness=f"exp4_L_{end}",
-        sharpness=f"exp3_sharp_{end}",
-    )
+    return published_record(f"exp3_2over{threshold}")
 
 
 def stable(threshold: int) -> Record:
     """A run of Experiment 2."""
-    end = f"2over{threshold}"
-    return published_record(f"exp2_{end}", threshold, loss=f"exp2_loss_{end}", relative_progress=f"exp2_rp_{end}")
+    return published_record(f"exp2_2over{threshold}")
 
 
 def scanned() -> Record:
     """The run of Experiment 5, with `tau_scan` measured on it."""
-    mean, low, high = (curve(f"exp5_L_{name}") for name in ("mean_2over60", "1sig_lo", "1sig_hi"))
+    of = {name: curve("exp3_2over60", f"directional_smoothness_{name}") for name in ("mean", "low_1", "high_1")}
     scan = {
-        "step": mean["x"].round().astype(int),
-        "directional_smoothness_mean": mean["y"],
-        "directional_smoothness_std": (high["y"] - low["y"]) / 2,
+        "step": of["mean"]["x"].round().astype(int),
+        "directional_smoothness_mean": of["mean"]["y"],
+        "directional_smoothness_std": (of["high_1"]["y"] - of["low_1"]["y"]) / 2,
     }
     return dataclasses.replace(unstable(60), measured={"tau_scan": Measured(pd.DataFrame(scan), {})})
 
 
 def stochastic(threshold: int) -> Record:
     """A run of Experiment 8, with `expected_progress` measured on it, and the loss of Experiment 7."""
-    left, right = (curve(f"exp8_relu_2over{threshold}_{side}") for side in ("LHS", "RHS"))
+    run = f"exp8_2over{threshold}"
+    left, right = (curve(run, f"{side}_progress") for side in ("expected_relative", "predicted_expected"))
     measured = {
         "step": left["x"].round().astype(int),
         "expected_relative_progress": left["y"],
         "predicted_expected_progress": right["y"],
     }
     return record(
-        {"loss": curve("exp7_loss_2over100")["y"]},
-        name=f"exp8_2over{threshold}",
+        {"loss": curve("exp8_2over100", "loss")["y"]},
+        name=run,
         step_size=f"2/{threshold}",
         reason="max_steps",
         measured={"expected_progress": measured},
     )
 
 
-def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int) -> tuple[Record, Toy]:
-    """Gradient descent on a toy, recorded below `folder`, and the function."""
-    f = catalog.find("toys", toy)()
-    objective, theta = toy_problem(f, start)
+def toy_record(
+    folder: Path, toy: str, start: tuple[float, float], step_size: str, steps: int
+) -> tuple[Record, Function]:
+    """Gradient descent on a problem, recorded below `folder`, and the function."""
+    f = catalog.find("problems", toy)()
+    objective, theta = function_problem(f, start)
     stop = Stop(steps)
     snapshots = folder / f"{toy}_{step_size.replace('/', 'over')}"
     rows = list(
@@ -127,7 +121,7 @@ def toy_record(folder: Path, toy: str, start: tuple[float, float], step_size: st
             theta,
             gd(step_size=float(Fraction(step_size))),
             stop=stop,
-            on_iterate=lambda at: save_snapshot(snapshots, at.step, at.theta),
+            on_iterate=lambda at: save_snapshot(snapshots, at),
         )
     )
     ended = outcome(rows[-1], stop)

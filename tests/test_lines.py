@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import small_dataset, small_problem
 from tests.members import variants
 

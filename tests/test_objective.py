@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,7 +15,6 @@ from eosrepro.core.types import Dataset
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 

@@ -59,7 +59,7 @@ def test_a_dataset_comes_back_bit_by_bit(tmp_path: Path, dataset: Dataset) -> No
     assert torch.equal(loaded.inputs, dataset.inputs)
     assert torch.equal(loaded.targets, dataset.targets)
     assert (loaded.inputs.dtype, loaded.targets.dtype) == (torch.float32, torch.int64)
-    assert (loaded.n_classes, loaded.label) == (10, "photo-patches")
+    assert (loaded.n_outputs, loaded.label) == (10, "photo-patches")
     assert {key: loaded.provenance[key] for key in dataset.provenance} == dataset.provenance
 
 
@@ -122,7 +122,7 @@ def test_a_missing_file_is_named(tmp_path: Path, dataset: Dataset, name: str) ->
         ("", "not readable JSON"),
         ('{"label": ', "not readable JSON"),
         ("[1, 2]", "not a JSON object"),
-        ('{"label": "x", "n_classes": 10}', "lacks sha256"),
+        ('{"label": "x", "n_outputs": 10}', "lacks sha256"),
     ],
     ids=["empty", "truncated", "list", "incomplete"],
 )

@@ -72,7 +72,7 @@ RESOLVED: Mapping[str, Any] = {
 PROVENANCE: Mapping[str, Any] = {
     "label": "photo-patches",
     "n_examples": 1000,
-    "n_classes": 10,
+    "n_outputs": 10,
     "sha256": "0123456789abcdef" * 4,
     "indices": "x" * 2000,
     "source": {"name": "photo-patches", "rule": "example i: class i mod 10"},

@@ -9,6 +9,10 @@ from math import atanh, cosh, inf, isnan, nan, sqrt
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.product import product
+from eosrepro.toys.quadratic import quadratic
+from eosrepro.toys.tanh_product import tanh_product
+from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -23,10 +27,6 @@ from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.product import product
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_product import tanh_product
-from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from tests.conftest import small_problem
 
 
@@ -211,7 +211,7 @@ def test_a_loss_that_is_nan_at_the_start_is_an_error_that_names_the_data() -> No
 
 def test_a_first_loss_above_the_bound_is_an_error_and_not_a_run_that_diverged() -> None:
     objective, theta = small_problem()
-    with pytest.raises(ConfigError, match=r"initialisation is 1\..*above stop.loss_above = 0.1"):
+    with pytest.raises(ConfigError, match=r"initialisation is 1\..*above loss_above = 0\.1"):
         next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(5, loss_above=0.1)))
 
 

@@ -7,22 +7,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eosrepro.config.checks import contradictions, missing_references
+from eosrepro.config.checks import contradictions
 from eosrepro.config.params import PARAMS, Config
 from eosrepro.config.values import SectionType, keys_of
 from eosrepro.config.words import Finding
 from eosrepro.config.yaml import read, unusable
 from eosrepro.errors import ConfigError
 
+FIRST_EDITION = {  # top-level keys that are no more
+    "toys": "they are experiments now, with `problem: {name: quadratic, ...}` and `start`",
+    "measurements": "they are `diagnose: {tau_scan: {every: 5, ...}}` of an experiment, with `of` for some of its runs",
+    "sharpness": "it is a diagnostic: `diagnose: {sharpness: {k: 1, ...}}`",
+    "claims": "they stand in papers/<paper>/claims.yaml, as tables; `paper:` names the folder",
+    "templates": "experiments say once what their runs share, and `vary: {step_size: [2/30, 2/60]}` what differs",
+}
+
 
 def load(path: Path = PARAMS) -> Config:
-    """Read and validate params.yaml; published curves are looked for in `reference/` beside it.
+    """Read and validate params.yaml, and the claims that it names.
 
     Raises:
         ConfigError: it cannot be read or asks for something that is not possible. One line a finding: file, key path,
             what was found, what is allowed.
     """
-    return validate(read_params(path), path, reference=path.parent / "reference")
+    return validate(read_params(path), path)
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
@@ -34,13 +42,15 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     return read(path, keys_of(Config))
 
 
-def validate(content: dict[str, Any], path: Path, *, reference: Path) -> Config:
-    """The content of a params.yaml as a `Config`; `path` names it in errors, `reference` holds the published curves."""
-    if findings := [*unusable({key: value for key, value in content.items() if key != "templates"})]:
+def validate(content: dict[str, Any], path: Path) -> Config:
+    """The content of a params.yaml as a `Config`; `path` names it in errors."""
+    if old := FIRST_EDITION.keys() & content.keys():
+        changes = "\n".join(f"  {key}: {FIRST_EDITION[key]}" for key in FIRST_EDITION if key in old)
+        raise ConfigError(f"{path} is written for the first edition of eosrepro. What has changed:\n{changes}")
+    if findings := [*unusable(content)]:
         raise _refusal(path, findings)
     config = parse(Config, content, path)
-    findings = [*contradictions(config), *missing_references(config, reference)]
-    if findings:
+    if findings := [*contradictions(config)]:
         raise _refusal(path, findings)
     return config
 

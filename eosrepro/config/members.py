@@ -16,11 +16,11 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema, to_jsonable_python
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema, to_jsonable_python
 
 from eosrepro import catalog
-from eosrepro.config.values import Exact, Folder, keys_of, with_step_size
-from eosrepro.config.words import complaint, quoted, reworded
+from eosrepro.config.values import Exact, keys_of, with_step_size
+from eosrepro.config.words import complaint, places, quoted, reworded
 from eosrepro.errors import ConfigError
 
 
@@ -33,12 +33,25 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Diagnosis(Member):
+    """A diagnostic, the snapshots that it looks at, and the runs."""
+
+    every: int = 1
+    of: tuple[str, ...] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that determines what it finds on given snapshots."""
+        return {**self.options, "every": self.every}
+
+
+@dataclass(frozen=True)
 class Figure(Member):
     """A member of the figures with its keyword options (all but `runs`), and what it is drawn from."""
 
-    source: str = ""  # folder below stages/train and stages/diagnostics that holds all its runs
-    runs: Mapping[str, str] = field(default_factory=dict)  # run → label
-    reference: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # panel → run → reference/<file>.csv
+    of: str = ""  # an experiment, or . for several
+    runs: Mapping[str, str] = field(default_factory=dict)  # run → label; as written, names of groups too, and no label
+    without: tuple[str, ...] = ()
 
     def worded(self, step_sizes: Mapping[str, Fraction]) -> Figure:
         """The same with the step sizes of its runs in its texts. Of runs with the same label, it names the run."""
@@ -69,15 +82,23 @@ class _MemberKeys(Exact):
 
 
 class _FigureKeys(_MemberKeys):
-    source: Folder
-    """Folder below stages/train and stages/diagnostics that holds all its runs."""
-    runs: Annotated[dict[str, str], Field(min_length=1)]
-    """Run → its label, in which {step_size} stands for that of the run."""
-    reference: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Panel, or what is drawn in one, → run → published curve, a file in reference/ without .csv."""
+    of: str
+    """The experiment whose runs it shows; . where it shows those of several."""
+    runs: dict[str, str] | list[str] = Field(default_factory=list)
+    """Which of its runs, by name or by the first part of their names; each with a label if you like, in which
+    {step_size} stands for that of the run. None: all, labelled by what varies."""
+    without: list[str] = Field(default_factory=list)
+    """Runs that it leaves out."""
 
 
-_GIVEN = {"step_size", "minibatches"}  # keyword-only parameters that come from the run itself
+class _DiagnosisKeys(_MemberKeys):
+    every: Annotated[int, Field(gt=0)] = 1
+    """It looks at the snapshots of those iterations that this divides."""
+    of: list[str] | None = None
+    """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
+
+
+_GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
 
 
 @cache
@@ -151,9 +172,18 @@ class _Of:
             raise reworded(error, keys_of(model)) from None
         values = dict(read)
         common = {key: values.pop(key) for key in self.common.model_fields}
+        if isinstance(runs := common.get("runs"), list):
+            common["runs"] = dict.fromkeys(runs, "")
         if is_foreign(raw["name"]):  # its defaults may be anything, classes and modules too
             values = {key: value for key, value in values.items() if key in read.model_fields_set}
         return self.member(options=values, **common)
+
+    def written_schema(self, handler: GetJsonSchemaHandler, name: str) -> dict[str, Any]:
+        """Of what may be written below `name`, without the name."""
+        keys = handler(_keys_of(catalog.find(self.kind, name), name, self.common).__pydantic_core_schema__)
+        keys = handler.resolve_ref_schema(keys)
+        properties = {key: of for key, of in keys["properties"].items() if key != "name"}
+        return {**keys, "properties": properties, "required": [key for key in keys["required"] if key != "name"]}
 
     def _find(self, raw: Any) -> Callable[..., Any]:
         known = catalog.names(self.kind)
@@ -168,6 +198,55 @@ class _Of:
             raise ValidationError.from_exception_data(self.kind, [line]) from None
 
 
+@dataclass(frozen=True)
+class _ByName:
+    """Annotation that reads `{name: {options...}, ...}`, or `[name, ...]`, as members of the catalogue, by name."""
+
+    of: _Of
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(
+            lambda members: {name: _written(member) for name, member in members.items()}
+        )
+        return core_schema.no_info_plain_validator_function(self._read, serialization=written)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        known = {name: self.of.written_schema(handler, name) for name in catalog.names(self.of.kind)}
+        by_name = {"type": "object", "properties": known, "additionalProperties": False}
+        return {"anyOf": [by_name, {"type": "array", "items": {"enum": [*known]}}]}
+
+    def _read(self, raw: Any) -> dict[str, Member]:
+        if isinstance(raw, list):
+            raw = {str(name): {} for name in raw}
+        if not isinstance(raw, dict):
+            raise complaint(
+                f"found {quoted(raw)}, should be a mapping such as {{{catalog.names(self.of.kind)[0]}: {{}}}}"
+            )
+        found, lines = {}, []
+        for name, options in raw.items():
+            try:
+                if not isinstance(options, dict) or "name" in options:
+                    raise complaint(
+                        f"found {quoted(options)}, should be a mapping of its options, {{}} where it has none"
+                    )
+                found[name] = self.of._read({"name": name, **options})
+            except ValidationError as error:
+                lines += [_line(message, (name, *_less_name(place))) for place, message in places(error)]
+            except PydanticCustomError as error:
+                lines.append(_line(error.message(), (name,)))
+        if lines:
+            raise ValidationError.from_exception_data(self.of.kind, lines)
+        return found
+
+
+def _less_name(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return () if place == ("name",) else place
+
+
+def _line(message: str, place: tuple[str | int, ...]) -> InitErrorDetails:
+    return InitErrorDetails(type=complaint(message), loc=place, input=None)
+
+
 def _written(member: Member) -> dict[str, Any]:
     facts = {key.name: getattr(member, key.name) for key in fields(member) if key.name != "options"}
     written: dict[str, Any] = to_jsonable_python({**facts, **member.options})
@@ -177,7 +256,8 @@ def _written(member: Member) -> dict[str, Any]:
 Model = Annotated[Member, _Of("models")]
 LossMember = Annotated[Member, _Of("losses")]
 OptimizerMember = Annotated[Member, _Of("optimizers")]
-ToyMember = Annotated[Member, _Of("toys")]
+ProblemMember = Annotated[Member, _Of("problems")]
 DataMember = Annotated[Member, _Of("data")]
-DiagnosticMember = Annotated[Member, _Of("diagnostics")]
+Diagnoses = Annotated[dict[str, Diagnosis], _ByName(_Of("diagnostics", _DiagnosisKeys, Diagnosis))]
+Observations = Annotated[dict[str, Member], _ByName(_Of("observations"))]
 FigureMember = Annotated[Figure, _Of("figures", _FigureKeys, Figure)]

@@ -1,23 +1,28 @@
-"""All of params.yaml, and what follows from it for one run."""
+"""All of params.yaml, and the runs that it declares."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from eosrepro import catalog
-from eosrepro.config.members import FigureMember
-from eosrepro.config.sections import Compute, Experiment, Measurement, Mlflow, Profile, Sharpness, Toy
+from eosrepro.config.families import Experiment
+from eosrepro.config.members import Diagnoses, Figure, FigureMember
+from eosrepro.config.runs import Run, named, resolve
+from eosrepro.config.sections import Compute, Mlflow, Profile
 from eosrepro.config.statements import BY_NEXT_GRADIENT, Claim
-from eosrepro.config.values import Name, Section
+from eosrepro.config.values import Folder, Name, Section
 from eosrepro.config.words import unknown_name
-from eosrepro.core.types import Row, Stop
+from eosrepro.core.types import Row
 from eosrepro.errors import ConfigError
 
 PARAMS = Path("params.yaml")
+ALL = "."  # what a figure is of that shows runs of several experiments
 
 
 class Config(Section):
@@ -26,27 +31,67 @@ class Config(Section):
     profile: str
     profiles: dict[Name, Profile]
     compute: Compute
-    sharpness: Sharpness
     mlflow: Mlflow
-    templates: dict[str, Any] = Field(default_factory=dict, exclude=True)  # anchors for `<<:`
+    paper: Folder | None = None
+    """What is reproduced: the folder of its claims.yaml and of curves/<run>/<quantity>.csv."""
+    diagnose: Diagnoses = Field(default_factory=dict)
+    """Diagnostics of all experiments, by name."""
     experiments: dict[Name, Experiment]
-    toys: dict[Name, Toy]
-    measurements: dict[Name, Measurement]
-    figures: dict[Name, FigureMember]
-    claims: dict[Name, Claim]
+    figures: dict[Name, FigureMember] = Field(default_factory=dict)
 
     @property
     def active(self) -> Profile:
         """The profile that is switched on."""
         return self.profiles[self.profile]
 
-    @property
-    def runs(self) -> dict[str, Experiment | Toy]:
-        """Experiments and toys by name."""
-        return {**self.experiments, **self.toys}
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """All runs of all experiments, by name."""
+        return self.runs_in(self.profile)
 
-    def run(self, name: str) -> Experiment | Toy:
-        """The experiment or toy of that name.
+    def runs_in(self, profile: str) -> dict[str, Run]:
+        """The same in one of the profiles."""
+        declared = [
+            resolve(experiment, variant, self.profiles[profile], self.compute, self.diagnose)
+            for experiment, family in self.experiments.items()
+            for variant in family
+        ]
+        return {run.name: run for run in declared}
+
+    @cached_property
+    def drawn(self) -> dict[str, Figure]:
+        """The figures, with every run that they show and its label."""
+        return {name: self._drawn(figure) for name, figure in self.figures.items()}
+
+    def _drawn(self, figure: Figure) -> Figure:
+        own = [run.name for run in self.runs.values() if figure.of in (run.experiment, ALL)]
+        labels = figure.runs or dict.fromkeys(own, "")
+        shown = {run: labels[name] for name in labels for run in self.chosen(own, name)}
+        left = {run: label for run, label in shown.items() if run not in named(shown, figure.without)}
+        options: dict[str, Any] = dict(figure.options)
+        if columns := options.get("columns"):
+            options["columns"] = {
+                heading: [run for name in names for run in self.chosen(left, name)]
+                for heading, names in columns.items()
+            }
+        labelled = {run: label or self._label(run, [*left]) for run, label in left.items()}
+        return replace(figure, runs=labelled, options=options)
+
+    def chosen(self, runs: Mapping[str, Any] | list[str], name: str) -> list[str]:
+        """Those of the runs that a name stands for: an experiment, a run, or the first part of the names of some."""
+        if name in self.experiments:
+            return [run for run in runs if self.runs[run].experiment == name]
+        return named(runs, [name])
+
+    def _label(self, name: str, beside: list[str]) -> str:
+        """What tells a run from those beside it: its values of what varies between them."""
+        of = [self.runs[each].varied for each in beside]
+        varied = self.runs[name].varied
+        differ = [path for path in varied if len({each.get(path) for each in of}) > 1] or [*varied] or ["step_size"]
+        return ", ".join("η = {step_size}" if path == "step_size" else varied[path] for path in differ)
+
+    def run(self, name: str) -> Run:
+        """The run of that name.
 
         Raises:
             ConfigError: there is none.
@@ -55,60 +100,38 @@ class Config(Section):
             raise ConfigError(f"params.yaml has no run {unknown_name(name, self.runs)}")
         return self.runs[name]
 
-    def stage(self, work: Literal["train", "diagnose"], name: str) -> str:
-        """The stage of dvc.yaml that trains a run, or measures its sharpness."""
-        return f"{work}_toys" if name in self.toys else f"{work}@{name}"
-
-    def measurement(self, name: str) -> Measurement:
-        """The measurement of that name.
+    def select(self, name: str) -> list[Run]:
+        """The runs that a name stands for: an experiment, the first part of the names of its runs, or a run.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: it stands for none.
         """
-        if name not in self.measurements:
-            raise ConfigError(f"params.yaml has no measurement {unknown_name(name, self.measurements)}")
-        return self.measurements[name]
-
-    def stop(self, name: str) -> Stop:
-        """When that run ends; experiments are capped by the profile."""
-        run = self.run(name)
-        stop = Stop(**run.stop.model_dump())
-        if isinstance(run, Toy):
-            return stop
-        cap = self.active.max_epochs if counts_epochs(run) else self.active.max_steps
-        return Stop(**asdict(stop) | {"max_steps": min(stop.max_steps, cap)})
-
-    def snapshot_every(self, name: str) -> int:
-        """Iterations from one snapshot of that run to the next; the profile has a least for experiments."""
-        run = self.run(name)
-        if isinstance(run, Toy):
-            return run.snapshot_every
-        profile = self.active
-        least = profile.snapshot_every_epochs if counts_epochs(run) else profile.snapshot_every
-        return max(run.snapshot_every, least)
-
-    def resolved(self, name: str) -> dict[str, Any]:
-        """Everything in params.yaml that determines that run, ready for JSON; not where its files go."""
-        run = self.run(name)
-        facts = run.model_dump(mode="json", exclude={"folder"})
-        facts |= {"name": name, "stop": asdict(self.stop(name)), "snapshot_every": self.snapshot_every(name)}
-        if isinstance(run, Toy):
-            return facts
-        return facts | self.active.made_with | {"compute": self.compute.model_dump(mode="json")}
+        if found := self.chosen([*self.runs], name):
+            return [self.runs[run] for run in found]
+        known = [*self.experiments, *self.runs]
+        raise ConfigError(f"params.yaml has no experiment and no run {unknown_name(name, known)}")
 
     def quantities(self, name: str) -> list[str]:
         """What a claim about that run may be about: see `records.series`."""
         run = self.run(name)
-        columns = [column.name for column in fields(Row) if not (isinstance(run, Toy) and column.name == "accuracy")]
-        columns += [BY_NEXT_GRADIENT, "sharpness"]
-        columns += [f"eigenvalue_{i}" for i in range(2, self.sharpness.k + 1)]
-        measured = [each.diagnostic.name for each in self.measurements.values() if each.run == name]
-        columns += [quantity for diagnostic in measured for quantity in catalog.quantities(diagnostic)]
-        n_thetas = len(run.start) if isinstance(run, Toy) else 0
+        columns = [column.name for column in fields(Row) if run.has_examples or column.name != "accuracy"]
+        columns.remove("observed")
+        columns.append(BY_NEXT_GRADIENT)
+        for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
+            columns += [each for name, of in members.items() for each in catalog.quantities(name, of.options, kind)]
+        n_thetas = len(run.setting.start or ())
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
 
+    @cached_property
+    def claims(self) -> dict[str, Claim]:
+        """What the paper says about the runs, by <run>_<statement>.
 
-def counts_epochs(run: Experiment | Toy) -> bool:
-    """Whether the iterations of the run are epochs, as those of an optimizer that takes minibatches are."""
-    optimizer = catalog.find("optimizers", run.optimizer.name)(step_size=float(run.step_size), **run.optimizer.options)
-    return optimizer.minibatches is not None
+        Raises:
+            ConfigError: claims.yaml cannot be read, or asks for something that is not possible.
+        """
+        from eosrepro.config.claims import claims
+
+        if self.paper is None:
+            return {}
+        runs_of = {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
+        return claims(Path(self.paper) / "claims.yaml", runs_of)

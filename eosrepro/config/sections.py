@@ -6,8 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eosrepro.config.members import DataMember, DiagnosticMember, LossMember, Model, OptimizerMember, ToyMember
-from eosrepro.config.values import Folder, Positive, Section, StepSize, Text
+from eosrepro.config.members import (
+    DataMember,
+    Diagnoses,
+    LossMember,
+    Model,
+    Observations,
+    OptimizerMember,
+    ProblemMember,
+)
+from eosrepro.config.values import Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
 from eosrepro.data._preprocessing import NamedScale, Standardise, Statistics
@@ -46,13 +54,14 @@ class Profile(Section):
     """The data and the run lengths: all in which the quick run and the paper's differ."""
 
     data: DataMember
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None = None
+    """Of images."""
     max_steps: Positive
-    """Caps stop.max_steps of every experiment, not of toys."""
+    """Caps stop.max_steps of every network."""
     max_epochs: Positive
     """The same for an optimizer whose iterations are epochs."""
     snapshot_every: Positive
-    """Least distance of snapshots of every experiment, not of toys: a snapshot takes 4 bytes a parameter of disk."""
+    """Least distance of snapshots of every network: a snapshot takes 4 bytes a parameter of disk."""
     snapshot_every_epochs: Positive
     """The same for an optimizer whose iterations are epochs."""
     published: bool
@@ -65,7 +74,7 @@ class Profile(Section):
 
 
 class Compute(Section):
-    """Where and how accurately experiments are computed. Toys are always float64 on the CPU."""
+    """Where and how accurately networks are computed. Problems are always float64 on the CPU."""
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "float64"]
@@ -73,33 +82,6 @@ class Compute(Section):
     """Past the edge, float32 trajectories depend on it."""
     chunk_size: Positive
     """Examples in memory at once."""
-
-
-class Sharpness(Section):
-    """How the largest eigenvalues of the Hessian are measured: see `diagnostics/sharpness.py`."""
-
-    k: Positive
-    rtol: Annotated[float, Field(gt=0, lt=1)]
-    max_products: Positive
-    audit_every: Positive
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _is_within_reach(self) -> Sharpness:
-        if self.k > self.max_products:
-            raise complaint(f"asks for k = {self.k} eigenvalues in max_products = {self.max_products} products")
-        return self
-
-
-class Measurement(Section):
-    """A diagnostic on snapshots of an experiment, beside the sharpness, which is measured on all."""
-
-    run: str
-    source: Folder
-    """The folder of that run."""
-    diagnostic: DiagnosticMember
-    every: Positive
-    """Iterations; it is measured at the snapshots of those that this divides."""
 
 
 class Mlflow(Section):
@@ -112,44 +94,47 @@ class Mlflow(Section):
     """Iterations over which minimum, mean and maximum of an oscillating series are logged."""
 
 
-class ToyStop(Section):
-    """When a run ends."""
+class StopSetting(Section):
+    """When a run ends: at whichever comes first."""
 
     max_steps: Positive
+    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Training accuracy to reach, of a network."""
     loss_above: Annotated[float, Field(gt=0)] | None = None
     """A loss above this counts as divergence."""
 
 
-class StopConfig(ToyStop):
-    """When a run on data ends."""
+class Setting(Section):
+    """What one run is: a network on the data of the profile, or a problem, which is a function with a start."""
 
-    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Training accuracy to reach."""
-
-
-class Experiment(Section):
-    """A network trained on the data of the profile."""
-
-    folder: Folder
-    """Where its outputs go below stages/train and stages/diagnostics."""
-    model: Model
-    loss: LossMember
-    optimizer: OptimizerMember
-    step_size: StepSize
-    seed: Seed
+    model: Model | None = None
+    loss: LossMember | None = None
+    seed: Seed | None = None
     """Of the initial weights."""
-    stop: StopConfig
-    snapshot_every: Positive
-    """Iterations; the sharpness is measured at snapshots."""
-
-
-class Toy(Section):
-    """A function of a few numbers, minimised by the same loop."""
-
-    folder: Folder
-    toy: ToyMember
-    start: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+    problem: ProblemMember | None = None
+    start: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] | None = None
+    """θ₀ of a problem."""
     optimizer: OptimizerMember
     step_size: StepSize
-    stop: ToyStop
-    snapshot_every: Positive
+    stop: StopSetting
+    snapshot_every: Positive = 1
+    """Iterations; diagnostics look at snapshots."""
+    observe: Observations = Field(default_factory=dict)
+    """What else is recorded at every iteration, by name."""
+    diagnose: Diagnoses = Field(default_factory=dict)
+    """Diagnostics beside those of all experiments, by name."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Setting:
+        given = {key for key in (*OF_NETWORK, *OF_PROBLEM) if getattr(self, key) is not None}
+        if given not in (OF_NETWORK, OF_PROBLEM):
+            found = f"holds {', '.join(sorted(given)) or 'neither'}"
+            raise complaint(
+                f"{found}: it should hold model, loss and seed (a network), or problem and start (a function)"
+            )
+        if self.problem and self.stop.accuracy is not None:
+            raise complaint("stop.accuracy: a problem has no examples to be accurate on")
+        return self
+
+
+OF_NETWORK, OF_PROBLEM = {"model", "loss", "seed"}, {"problem", "start"}

@@ -108,6 +108,8 @@ class Claim(Statistic):
     """In words, in which {step_size} stands for that of the run."""
     source: Text
     """Figure, experiment or theorem of the paper."""
+    statement: str
+    """Its name in claims.yaml."""
     run: str
     bound: Bound
     published: float | None = None

@@ -18,6 +18,11 @@ def complaint(words: str) -> PydanticCustomError:
     return PydanticCustomError("complaint", words)
 
 
+def places(error: ValidationError) -> list[Finding]:
+    """Where each finding of a validation stands, and what is wrong there."""
+    return [(line["loc"], line["msg"]) for line in error.errors(include_url=False, include_context=False)]
+
+
 def reworded(error: ValidationError, allowed: list[str]) -> ValidationError:
     """The same findings in our words; `allowed` are the keys of the mapping that was validated."""
     lines = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from math import inf, isfinite, nan, sqrt
 from typing import Any
 
@@ -10,8 +11,21 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.objective import Objective, is_lost
-from eosrepro.core.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
+from eosrepro.core.quantities import computed_by
+from eosrepro.core.types import (
+    Evaluation,
+    Iterate,
+    Observation,
+    Optimizer,
+    Outcome,
+    Position,
+    Row,
+    Stop,
+    Visited,
+)
 from eosrepro.errors import ConfigError, DataError
+
+_COLUMNS = {field.name for field in fields(Row)}
 
 
 def minimise(
@@ -21,6 +35,8 @@ def minimise(
     *,
     stop: Stop,
     on_iterate: Callable[[Position], None] = lambda _position: None,
+    observe: Sequence[Observation] = (),
+    origin: Tensor | None = None,
 ) -> Iterator[Row]:
     """Iterate from `start` until `stop`, and yield one row an iteration.
 
@@ -30,12 +46,16 @@ def minimise(
 
     Args:
         start: θ₀, or where an interrupted run stood: it yields the rows that are missing, bit for bit.
+        observe: what else to record of an iterate and the next one.
+        origin: θ₀ for what is observed, where `start` is not θ₀ itself.
 
     Raises:
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
-        ConfigError: the loss at the start counts as divergence already.
+        ConfigError: the loss at the start counts as divergence already, or two columns would have the same name.
     """
     step, theta, state = start if isinstance(start, Position) else Position(0, start, optimizer.init(start))
+    origin = theta if origin is None else origin
+    observed = {name: nan for each in observe for name in computed_by(each)}
     here = objective.value_and_grad(theta)
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
     # vectors are allocated once, since room for a new one takes longer to find than to fill.
@@ -49,7 +69,7 @@ def minimise(
         )
     if step == 0 and _exceeded(here.loss, stop):
         raise ConfigError(
-            f"the loss at initialisation is {here.loss:g}, above stop.loss_above = {stop.loss_above:g}: no run could "
+            f"the loss at initialisation is {here.loss:g}, above loss_above = {stop.loss_above:g}: no run could "
             "begin. Set loss_above well above it"
         )
     on_iterate(Position(step, theta, state))
@@ -65,12 +85,19 @@ def minimise(
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
+        row = _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
+        if observe:
+            before = Visited(step, theta, here.grad, here.loss, origin)
+            after = Visited(step + 1, next_theta, following.grad, following.loss, origin)
+            observed = _observed(observe, before, after)
+            row = replace(row, observed=observed)
+        yield row
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
     threshold = _threshold(optimizer, state, here)
-    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold)
+    nothing = dict.fromkeys(observed, nan)
+    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold, nothing)
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -113,6 +140,17 @@ def _row(
         directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
         stability_threshold=threshold,
     )
+
+
+def _observed(observe: Sequence[Observation], here: Visited, following: Visited) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for each in observe:
+        values = each(here, following)
+        values = values if isinstance(values, Mapping) else vars(values)
+        if taken := values.keys() & (found.keys() | _COLUMNS):
+            raise ConfigError(f"what is observed has a name that is taken, {min(taken)}: rename it")
+        found |= {name: float(value) for name, value in values.items()}
+    return found
 
 
 def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:

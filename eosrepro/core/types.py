@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from eosrepro.errors import DataError
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A function f(θ) of a vector of few numbers: (P,) → ().
-Toy = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class AtMost:
 # Of random numbers: what both PyTorch and NumPy take.
 Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1)]
 
+# Which examples a layer such as batch normalisation sees together: all of them, or fixed groups of so many.
+BatchStatistics = Literal["whole"] | Annotated[int, AtLeast(1)]
+
 # Largest residual of an eigenvalue, as a share of it. How small it may be depends on the precision: see `lanczos.py`.
 Rtol = Annotated[float, AtLeast(0), AtMost(1)]
 
@@ -65,6 +68,7 @@ class RawImages:
     n_classes: int
     label: str  # names the data on every figure, e.g. "CIFAR-10"
     source: Mapping[str, Any] = field(default_factory=dict)  # provenance: where the images come from
+    test: tuple[np.ndarray, np.ndarray] | None = None  # pixels and targets of images that are not trained on
 
     def __post_init__(self) -> None:
         for name, images in (("pixels", self.pixels), ("population", self.population)):
@@ -76,16 +80,16 @@ class RawImages:
         if self.pixels.shape[1:] != self.population.shape[1:]:
             shapes = f"{self.pixels.shape} and {self.population.shape}"
             raise DataError(f"{self.label}: pixels and population have the shapes {shapes}, of images of several sizes")
-        _check_targets(self.targets, len(self.pixels), self.n_classes, self.label)
+        if not np.issubdtype(self.targets.dtype, np.integer):
+            raise DataError(
+                f"{self.label}: targets are {self.targets.dtype}, should be integers, the number of each image's class "
+                "from 0 (a source of numbers returns a `Dataset` with float targets)"
+            )
+        _check_classes(self.targets, len(self.pixels), self.n_classes, self.label)
 
 
-def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
+def _check_classes(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
     """Refuse what is not one class for each example, (n,)."""
-    if not np.issubdtype(targets.dtype, np.integer):
-        raise DataError(
-            f"{label}: targets are {targets.dtype}, should be integers, the number of each image's class from 0 "
-            "(regression is not supported)"
-        )
     if targets.shape != (n_examples,):
         one_hot = ": of one-hot targets take argmax(-1)" if targets.ndim == 2 and targets.shape[1] > 1 else ""
         shapes = f"have the shape {targets.shape}, should have ({n_examples},), one for each image"
@@ -99,27 +103,41 @@ def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: 
         )
 
 
+def is_classes(targets: Tensor) -> bool:
+    """Whether the targets are numbers of classes, so that there is an accuracy."""
+    return not targets.is_floating_point()
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training data as the objective reads it.
 
     Raises:
-        DataError: an input is NaN or infinite, or the targets are not one class for each example.
+        DataError: a number is NaN or infinite, or there is not one target for each example.
     """
 
-    inputs: Tensor  # (n, channels, height, width), float32
-    targets: Tensor  # (n,), int64
-    n_classes: int
+    inputs: Tensor  # (n, ...), floats; of images (n, channels, height, width)
+    targets: Tensor  # classes: (n,), int64; numbers: (n, ...), floats
+    n_outputs: int  # of a network for these data; the number of classes
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    test: tuple[Tensor, Tensor] | None = None  # inputs and targets that are not trained on
 
     def __post_init__(self) -> None:
-        _check_targets(self.targets.numpy(), len(self.inputs), self.n_classes, self.label)
-        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        for inputs, targets in ((self.inputs, self.targets), *([self.test] if self.test else [])):
+            if is_classes(targets):
+                _check_classes(targets.numpy(), len(inputs), self.n_outputs, self.label)
+            elif len(targets) != len(inputs):
+                raise DataError(f"{self.label}: there are {len(inputs)} inputs and {len(targets)} targets")
+            self._check_finite(inputs, "inputs")
+            self._check_finite(targets, "targets")
+
+    def _check_finite(self, numbers: Tensor, what: str) -> None:
+        finite = torch.isfinite(numbers).flatten(1).all(1) if numbers.ndim > 1 else torch.isfinite(numbers)
         if not finite.all():
             examples = (~finite).nonzero().flatten().tolist()
             others = f" and {len(examples) - 1} more" if len(examples) > 1 else ""
-            raise DataError(f"{self.label}: example {examples[0]}{others} has inputs that are NaN or infinite")
+            raise DataError(f"{self.label}: example {examples[0]}{others} has {what} that are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -133,7 +151,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # summed in float64
     grad: Tensor  # (P,)
-    accuracy: float  # share of examples classified rightly; NaN where there are none (toys)
+    accuracy: float  # share of examples classified rightly; NaN where the targets are no classes, or there are none
 
 
 class HessianProduct(Protocol):
@@ -182,9 +200,13 @@ class Iterate(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a method stands against its edge: on a quadratic it is stable while λ_max(∇²f) < threshold."""
+    """Where a method stands against its edge: on a quadratic it is stable while λ_max(P⁻¹∇²f) < threshold.
+
+    λ_max(P^-½ ∇²f P^-½), which is the same, is the effective sharpness.
+    """
 
     threshold: float
+    preconditioner: Tensor | float | None = None  # P, a diagonal (P,) or a multiple of the identity; None: the identity
 
 
 class Optimizer(NamedTuple):
@@ -196,6 +218,7 @@ class Optimizer(NamedTuple):
     threshold_formula: str  # of the threshold, on figures: 2/η
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
+    preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
 
 
 class Position(NamedTuple):
@@ -204,6 +227,20 @@ class Position(NamedTuple):
     step: int
     theta: Tensor  # θ_t, (P,)
     state: Any  # of the optimizer: numbers and tensors, in lists, tuples or dicts
+
+
+class Visited(NamedTuple):
+    """One iterate, as what is observed at every iteration sees it."""
+
+    step: int
+    theta: Tensor  # θ_t, (P,)
+    grad: Tensor  # ∇f(θ_t)
+    loss: float
+    start: Tensor  # θ_0
+
+
+# (an iterate, the next one) → numbers by name, as a dataclass or a mapping
+Observation = Callable[[Visited, Visited], Any]
 
 
 @dataclass(frozen=True)
@@ -232,6 +269,19 @@ class Row:
     relative_progress: float  # [f(θ_{t+1}) − f(θ_t)] / ⟨u_t, ∇f(θ_t)⟩; for GD Definition 1 of Ahn et al. 2022
     directional_smoothness: float  # ⟨u_t, ∇f(θ_t) − ∇f(θ_{t+1})⟩ / ‖u_t‖²; Definition 2 with v = u_t
     stability_threshold: float  # of the method at θ_t: 2/η for GD
+    observed: Mapping[str, float] = field(default_factory=dict)  # of this iterate and the next; NaN in the last row
+
+    @classmethod
+    def of(cls, columns: Mapping[str, float]) -> Row:
+        """The row that has these columns."""
+        own = {each.name: columns[each.name] for each in fields(cls) if each.name != "observed"}
+        observed = {name: value for name, value in columns.items() if name not in own}
+        return cls(**own | {"step": int(own["step"])}, observed=observed)  # type: ignore[arg-type]  # a mapping has one type
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """By name, as in trajectory.csv: its own numbers, and then those that were observed."""
+        return {name: value for name, value in vars(self).items() if name != "observed"} | {**self.observed}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eosrepro.core.along import dot, minibatch_steps
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast
+from eosrepro.core.types import AtLeast, Position
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ExpectedProgress:
 
 def expected_progress(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
     step_size: float,
     minibatches: Callable[[int, int], Sequence[Tensor]],
@@ -50,7 +50,7 @@ def expected_progress(
         minibatches: (number of examples, epoch) → indices of its minibatches, from the optimizer.
         sample: number of minibatches; None: all.
     """
-    for step, theta in snapshots:
+    for step, theta, _state in snapshots:
         here = objective.value_and_grad(theta)
         sq_norm = dot(here.grad, here.grad)
         batches = minibatches(objective.n_examples, step)

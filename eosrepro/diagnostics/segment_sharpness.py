@@ -1,4 +1,4 @@
-"""Sharpness along the gradient step, and its lower bound by relative progress (Corollary 1 of Ahn et al. 2022)."""
+"""Sharpness along the next step, and its lower bound by relative progress (Corollary 1 of Ahn et al. 2022)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from eosrepro.core.along import dot, step_is_lost
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, Evaluation, Rtol, Seed
+from eosrepro.core.types import AtLeast, Evaluation, Iterate, Optimizer, Position, Rtol, Seed
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane
@@ -21,23 +21,23 @@ DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here
 
 @dataclass(frozen=True)
 class SegmentSharpness:
-    """λ_max over points of the segment from θ to θ − η∇f."""
+    """λ_max over points of the segment from θ to θ − u, for the step u that the optimizer takes next."""
 
     step: int
     segment_sharpness_max: float
     segment_sharpness_min: float
-    segment_sharpness_bound: (
-        float  # (2/η)(RP(θ) + 1): by Corollary 1 no larger than sup λ_max over the segment; NaN as RP
-    )
+    # 2⟨u, ∇f⟩/‖u‖² (RP(θ) + 1), which is (2/η)(RP + 1) for gradient descent: by Corollary 1, whose proof holds for any
+    # step, no larger than sup λ_max over the segment; NaN as RP
+    segment_sharpness_bound: float
     segment_sharpness_excess: float  # of the largest over the bound
     segment_products: int  # with the Hessian, at all points together
 
 
 def segment_sharpness(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
-    step_size: float,
+    optimizer: Optimizer,
     points: Annotated[int, AtLeast(2)],
     rtol: Rtol,
     max_products: Annotated[int, AtLeast(1)],
@@ -45,7 +45,7 @@ def segment_sharpness(
 ) -> Iterator[SegmentSharpness]:
     """The sharpness at equidistant points of the step, both ends among them.
 
-    The largest over some points is a lower bound of the supremum: where it is above (2/η)(RP + 1), the corollary is
+    The largest over some points is a lower bound of the supremum: where it is above the bound, the corollary is
     seen to hold; where it is below, more points may show it. Where the Hessian is not finite at one of the points, both
     extremes are NaN.
 
@@ -56,13 +56,14 @@ def segment_sharpness(
         seed: of the random directions that solves start with.
     """
     generator = torch.Generator().manual_seed(seed)
-    for step, theta in snapshots:
+    for step, theta, state in snapshots:
         here = objective.value_and_grad(theta)
+        update, _ = optimizer.update(Iterate(theta, here.grad, objective), state)
         found: list[float] = []
         products, start = 0, torch.zeros_like(theta)
         for index in range(points):
             start = start + WEIGHT_OF_RANDOM * random_unit(theta, generator)
-            hvp = objective.hvp(theta - index / (points - 1) * step_size * here.grad)
+            hvp = objective.hvp(theta - index / (points - 1) * update)
             density = DENSITY if index else None
             (pair,) = top_eigenpairs(hvp, start, rtol=rtol, max_products=max_products, density=density)
             found.append(pair.value)
@@ -70,12 +71,13 @@ def segment_sharpness(
             if isnan(pair.value):
                 break
         most, least = (nan, nan) if isnan(found[-1]) else (max(found), min(found))
-        bound = 2 / step_size * (_progress(objective, theta, here, step_size) + 1)
+        bound = _bound(objective, theta, here, update)
         yield SegmentSharpness(step, most, least, bound, most - bound, products)
 
 
-def _progress(objective: Objective, theta: Tensor, here: Evaluation, step_size: float) -> float:
-    update = step_size * here.grad
-    if step_is_lost(theta, update):
+def _bound(objective: Objective, theta: Tensor, here: Evaluation, update: Tensor) -> float:
+    promised, sq_norm = dot(update, here.grad), dot(update, update)
+    if not sq_norm or step_is_lost(theta, update):
         return nan
-    return objective.relative_progress(here, objective.loss(theta - update), step_size * dot(here.grad, here.grad))
+    progress = objective.relative_progress(here, objective.loss(theta - update), promised)
+    return 2 * promised / sq_norm * (progress + 1)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import nan, sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.lanczos import Matvec, random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import EigenPair
+from eosrepro.core.types import AtLeast, EigenPair, Geometry, Position, Rtol, Seed
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.
@@ -27,13 +27,13 @@ DENSITY = 2.0
 
 def sharpness(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
-    k: int,
-    rtol: float,
-    max_products: int,
-    audit_every: int,
-    seed: int,
+    k: Annotated[int, AtLeast(1)],
+    rtol: Rtol,
+    max_products: Annotated[int, AtLeast(1)],
+    audit_every: Annotated[int, AtLeast(1)],
+    seed: Seed,
 ) -> Iterator[dict[str, Any]]:
     """The k largest eigenvalues of ∇²f at each snapshot, one row a snapshot.
 
@@ -49,15 +49,31 @@ def sharpness(
         counted as the share of the examples that they take; audit_sharpness, audit_residual and audit_products, NaN
         where no audit was made.
     """
+    return solved(objective, snapshots, k, rtol, max_products, audit_every, seed)
+
+
+def solved(
+    objective: Objective,
+    snapshots: Iterable[Position],
+    k: int,
+    rtol: float,
+    max_products: int,
+    audit_every: int,
+    seed: int,
+    geometry: Callable[[Any, Tensor], Geometry] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `sharpness`; with the `geometry` of an optimizer, of P^-½ ∇²f P^-½."""
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     sketch = _sketch(objective, generator)
-    for index, (step, theta) in enumerate(snapshots):
-        hvp = objective.hvp(theta)
+    for index, (step, theta, state) in enumerate(snapshots):
+        plain = objective.hvp(theta)
+        weights = None if geometry is None else geometry(state, plain.grad).preconditioner
+        hvp = _weighted(plain, weights)
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
         if sketch:
             rough = top_eigenpairs(
-                sketch.hvp(theta),
+                _weighted(sketch.hvp(theta), weights),
                 random_unit(theta, generator),
                 k=n_pairs,
                 rtol=SKETCH_RTOL,
@@ -80,11 +96,25 @@ def sharpness(
             yield row | audit
 
 
+def columns(*, k: int = 1, **_options: object) -> list[str]:
+    """What is found beside the step."""
+    found = ["sharpness", *(f"eigenvalue_{i}" for i in range(2, k + 1)), "residual", "products"]
+    return [*found, "audit_sharpness", "audit_residual", "audit_products"]
+
+
 def _sketch(objective: Objective, generator: torch.Generator) -> Objective | None:
     n_sketched = int(SKETCH_SHARE * objective.n_examples)
-    if n_sketched < FEWEST_SKETCHED:  # a toy among them
+    if n_sketched < FEWEST_SKETCHED:  # a problem among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
+
+
+def _weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:
+    """v ↦ P^-½ ∇²f P^-½ v."""
+    if preconditioner is None:
+        return hvp
+    root = torch.as_tensor(preconditioner).rsqrt()
+    return lambda vector: root * hvp(root * vector)
 
 
 def _with_sketch(random: Tensor, rough: list[EigenPair], k: int) -> Tensor:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from eosrepro.core.objective import Objective
 from eosrepro.core.quadrature import stochastic_quadratures
-from eosrepro.core.types import AtLeast, Seed
+from eosrepro.core.types import AtLeast, Position, Seed
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class DensityRow:
 
 def spectral_density(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
     n_probes: Annotated[int, AtLeast(1)],
     n_nodes: Annotated[int, AtLeast(1)],
@@ -38,7 +37,7 @@ def spectral_density(
     with h a Gaussian around λ it is the smoothed density at λ, as plots show it.
     """
     generator = torch.Generator().manual_seed(seed)
-    for step, theta in snapshots:
+    for step, theta, _state in snapshots:
         rules = stochastic_quadratures(
             objective.hvp(theta), theta, n_probes=n_probes, n_nodes=n_nodes, generator=generator
         )

@@ -14,7 +14,7 @@ from eosrepro.core.along import dot
 from eosrepro.core.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
 from eosrepro.core.quadrature import average, stochastic_quadratures
-from eosrepro.core.types import AtLeast, EigenPair, Rtol, Seed
+from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
 
 MAX_K = 5  # one column each
 
@@ -43,7 +43,7 @@ class SpectrumRow:
 
 def spectrum(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
     k: Literal[1, 2, 3, 4, 5],
     n_probes: Annotated[int, AtLeast(2)],
@@ -72,7 +72,7 @@ def spectrum(
     """
     generator = torch.Generator().manual_seed(seed)
     before: Tensor | None = None
-    for step, theta in snapshots:
+    for step, theta, _state in snapshots:
         hvp, size = objective.hvp(theta), theta.numel()
         first, second = (random_unit(theta, generator) for _ in range(2))
         pairs = top_eigenpairs(hvp, first, k=min(k, size), rtol=rtol, max_products=max_products)

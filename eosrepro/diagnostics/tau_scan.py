@@ -1,4 +1,4 @@
-"""Directional smoothness L(θ; ητ∇f) along the gradient step, for τ in (0, 1] (Experiment 5 of Ahn et al. 2022)."""
+"""Directional smoothness L(θ; τu) along the next step u, for τ in (0, 1] (Experiment 5 of Ahn et al. 2022)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Annotated
 
 import numpy as np
 from numpy.polynomial import Chebyshev
-from torch import Tensor
 
 from eosrepro.core.along import along, dot, step_is_lost
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, AtMost
+from eosrepro.core.types import AtLeast, AtMost, Iterate, Optimizer, Position
 
 NODES = (9, 17, 33)  # of one interpolation after the other, each holding those before
 
@@ -30,44 +29,47 @@ class TauScan:
     directional_smoothness_min: float
     directional_smoothness_max: float
     relative_progress_of_step: float  # RP(θ), from the loss at both ends of the step
-    relative_progress_by_integral: float  # −1 + η ∫₀¹ τ L(θ; ητ∇f) dτ, which by eq. 4.2 is RP(θ)
+    relative_progress_by_integral: float  # −1 + (‖u‖²/⟨u, ∇f⟩) ∫₀¹ τ L(θ; τu) dτ, which by eq. 4.2 is RP(θ)
     slopes: int  # points of the step at which the derivative of f was computed
 
 
 def tau_scan(
     objective: Objective,
-    snapshots: Iterable[tuple[int, Tensor]],
+    snapshots: Iterable[Position],
     *,
-    step_size: float,
-    n_taus: Annotated[int, AtLeast(2), AtMost(1_000_000)],
-    tolerance: Annotated[float, AtLeast(0)],
+    optimizer: Optimizer,
+    n_taus: Annotated[int, AtLeast(2), AtMost(1_000_000)] = 100,
+    tolerance: Annotated[float, AtLeast(0)] = 1e-4,
 ) -> Iterator[TauScan]:
-    """Mean, spread and range of L(θ; ητ∇f) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.
+    """Mean, spread and range of L(θ; τu) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.
 
-    With φ(t) = f(θ − t∇f), L(θ; t∇f) = (‖∇f‖² + φ'(t)) / (t‖∇f‖²): one derivative a τ. Where the activation is smooth,
-    so is L as a function of τ, and a polynomial through few Chebyshev points stands for all τ: see `_interpolant`.
+    u is the step that the optimizer takes next, η∇f for gradient descent. With φ(τ) = f(θ − τu),
+    L(θ; τu) = (⟨u, ∇f⟩ + φ'(τ)) / (τ‖u‖²): one derivative a τ. Where the activation is smooth, so is L
+    as a function of τ, and a polynomial through few Chebyshev points stands for all τ: see `_interpolant`.
     Where it is not found smooth enough, every τ is computed.
 
     Args:
-        tolerance: largest error of an interpolated L, as a share of 2/η; 0: compute every τ. (A share of L itself would
-            be out of the reach of float32 where L is near 0.)
+        tolerance: largest error of an interpolated L, as a share of 2⟨u, ∇f⟩/‖u‖², which is 2/η for gradient descent;
+            0: compute every τ. (A share of L itself would be out of the reach of float32 where L is near 0.)
     """
     taus = np.arange(1, n_taus + 1) / n_taus
-    for step, theta in snapshots:
+    for step, theta, state in snapshots:
         here = objective.value_and_grad(theta)
-        sq_norm = dot(here.grad, here.grad)
-        if not step_size * sq_norm or step_is_lost(theta, step_size * here.grad):
+        update, _ = optimizer.update(Iterate(theta, here.grad, objective), state)
+        promised, sq_norm = dot(update, here.grad), dot(update, update)
+        if not sq_norm or step_is_lost(theta, update):
             yield TauScan(step, nan, nan, nan, nan, nan, nan, slopes=0)
             continue
         losses: dict[float, float] = {}
 
         def smoothness(at: Values) -> Values:
-            points = along(objective, theta, here.grad, [-step_size * tau for tau in at])  # noqa: B023 (called at once)
+            points = along(objective, theta, update, [-tau for tau in at])  # noqa: B023 (called at once)
             losses.update({tau: point.loss for tau, point in zip(at.tolist(), points, strict=True)})  # noqa: B023
             slopes = np.array([point.slope for point in points])
-            return (sq_norm - slopes) / (step_size * at * sq_norm)  # noqa: B023
+            return (promised - slopes) / (at * sq_norm)  # noqa: B023
 
-        polynomial = _interpolant(smoothness, low=1 / n_taus, error=tolerance * 2 / step_size) if tolerance else None
+        error = tolerance * 2 * abs(promised) / sq_norm
+        polynomial = _interpolant(smoothness, low=1 / n_taus, error=error) if tolerance else None
         values = polynomial(taus) if polynomial else smoothness(taus)
         yield TauScan(
             step=step,
@@ -75,8 +77,8 @@ def tau_scan(
             directional_smoothness_std=float(values.std()),
             directional_smoothness_min=float(values.min()),
             directional_smoothness_max=float(values.max()),
-            relative_progress_of_step=objective.relative_progress(here, losses[1.0], step_size * sq_norm),
-            relative_progress_by_integral=step_size * _first_moment(polynomial, taus, values) - 1,
+            relative_progress_of_step=objective.relative_progress(here, losses[1.0], promised),
+            relative_progress_by_integral=_ratio(sq_norm, promised) * _first_moment(polynomial, taus, values) - 1,
             slopes=len(losses),
         )
 
@@ -107,6 +109,10 @@ def _points(n: int, low: float) -> Values:
     points: Values = (1 + low + (1 - low) * np.cos(np.pi * np.arange(n) / (n - 1))) / 2
     points[0] = 1.0  # exactly: the loss at the end of the step is looked up by it
     return points
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else nan
 
 
 def _first_moment(polynomial: Chebyshev | None, taus: Values, values: Values) -> float:

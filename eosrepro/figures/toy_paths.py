@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from annotated_types import MinLen
 
-from eosrepro.core.types import AtLeast, Toy
+from eosrepro.core.types import AtLeast, Function
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
@@ -30,7 +30,7 @@ _COLOUR, _LAST = _style.colours(["path", "last"]).values()
 
 def toy_paths(
     records: Sequence[Record],
-    functions: Mapping[str, Toy],
+    functions: Mapping[str, Function],
     *,
     title: str,
     runs: dict[str, str],
@@ -81,7 +81,7 @@ def _path(record: Record, steps: int | None) -> pd.DataFrame:
     return path if steps is None else path[path["step"] <= steps]
 
 
-def _draw_contours(axis: Axes, f: Toy, limits: Limits) -> None:
+def _draw_contours(axis: Axes, f: Function, limits: Limits) -> None:
     first, second = (torch.linspace(*limits[c], _RESOLUTION, dtype=torch.float64) for c in ("theta_1", "theta_2"))
     grid = torch.stack(torch.meshgrid(first, second, indexing="xy"), dim=-1)
     heights = f(grid).numpy()

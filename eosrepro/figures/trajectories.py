@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Panel = Literal["loss", "relative_progress", "directional_smoothness", "sharpness", "accuracy"]
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
 
 _PANEL_HEIGHT = 1.6  # inches
@@ -34,9 +33,9 @@ def trajectories(
     *,
     title: str,
     runs: dict[str, str],
-    panels: Annotated[list[Panel], MinLen(1)],
+    panels: Annotated[list[str], MinLen(1)],
     columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
-    limits: dict[Panel, tuple[float, float]] | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
     units: Literal["absolute", "threshold"] = "absolute",
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
@@ -51,7 +50,7 @@ def trajectories(
         published: the curves to lay ours over; empty for none.
         title: first line of the figure.
         runs: run → its label, in the order of the legend.
-        panels: the quantities, from top to bottom.
+        panels: the quantities, see `records.series`, from top to bottom.
         columns: heading → runs, for axes side by side; None: all runs in one column.
         limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
         units: of sharpness and L; `threshold`: of the stability threshold of each run.
@@ -90,7 +89,7 @@ def trajectories(
 
 def _in_units(records: Mapping[str, Record], table: pd.DataFrame) -> pd.DataFrame:
     """The rows of one quantity of one run, in units of its stability threshold where it is compared with that."""
-    if table.empty or not compared_with_threshold(table["panel"].iloc[0]):
+    if table.empty or not records[table["run"].iloc[0]].compares(table["panel"].iloc[0]):
         return table
     return table.assign(value=table["value"] / records[table["run"].iloc[0]].threshold_at(table["step"]))
 
@@ -126,7 +125,7 @@ def _draw(
         ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
-        if compared_with_threshold(panel) and not relative:
+        if record.compares(panel) and not relative:
             own = thresholds[tuple(record.thresholds.unique())] == 1
             _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4)
         if _diverged(record) and not ours.empty:
@@ -145,7 +144,7 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relat
         shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
         thresholds = [1.0] if relative else record.thresholds.quantile(part).to_list()
-        shown += thresholds * compared_with_threshold(panel)
+        shown += thresholds * record.compares(panel)
     if np.isnan(shown).all():  # a run that took no step has no RP
         return -1, 1
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
@@ -172,8 +171,9 @@ def _legend(
     }
     if (table["source"] == "published").any():
         entries["published"] = Line2D([], [], color=_style.lighter(_style.GREY), linewidth=1.4)
-    if any(map(compared_with_threshold, table["panel"].unique())):
-        entries[_formula(records, runs)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
+    compared = [run for run in runs if any(map(records[run].compares, table["panel"].unique()))]
+    if compared:
+        entries[_formula(records, compared)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
     if any(_diverged(records[name]) for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries

@@ -9,15 +9,15 @@ from typing import Any
 
 from eosrepro.records.code import training_code
 
-MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "toy": "toys"}
+MEMBER_FOLDERS = {"model": "models", "loss": "losses", "optimizer": "optimizers", "problem": "problems"}
 
 
 def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] | None) -> str:
     """SHA-256 of all that determines a training: its settings, the checksum of its data, the sources that run it.
 
     Args:
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy, or where the settings stand for the data.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem, or where the settings stand for the data.
     """
     if data_provenance is None:
         return digest([resolved, code_version(resolved)])
@@ -31,9 +31,10 @@ def code_version(resolved: Mapping[str, Any]) -> str:
     return training_code(members_of(resolved))
 
 
-def members_of(resolved: Mapping[str, Any]) -> dict[str, str]:
-    """Kind → name of the members that train a run."""
-    return {kind: resolved[key]["name"] for key, kind in MEMBER_FOLDERS.items() if key in resolved}
+def members_of(resolved: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Kind → names of the members that train a run."""
+    named = {kind: [resolved[key]["name"]] for key, kind in MEMBER_FOLDERS.items() if key in resolved}
+    return {**named, "observations": [*resolved.get("observe", {})]}
 
 
 def digest(content: Any) -> str:

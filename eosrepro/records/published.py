@@ -1,69 +1,57 @@
-"""Curves of the paper, digitised: reference/<curve>.csv, with their runs in index.json."""
+"""Curves of a paper, digitised: <paper>/curves/<run>/<quantity>.csv, and runs.json beside the runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
-from eosrepro.catalog import did_you_mean
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_json, load_table
 from eosrepro.records.runs import Measured, Origin, Record
 
-REFERENCE = Path("reference")  # published curves, committed
+
+def curves(paper: Path, run: str) -> dict[str, pd.DataFrame]:
+    """What the paper shows of a run: quantity → columns x (iteration or epoch) and y; none where it shows nothing."""
+    return {path.stem: load_table(path) for path in sorted((paper / "curves" / run).glob("*.csv"))}
 
 
-class PublishedRun(NamedTuple):
-    """What reference/index.json says of the run that a published curve is of."""
+def published(paper: Path, run: str) -> Record | None:
+    """The curves of a run as if they had been recorded; None where there are none.
 
-    step_size: Fraction
-    ended_by: str  # as `types.Outcome.reason`
-
-
-def published_run(file: str, folder: Path = REFERENCE) -> PublishedRun:
-    """The run that the published curve <file>.csv is of, from index.json beside it.
-
-    Raises:
-        StoreError: it is not listed there.
-    """
-    index = load_json(folder / "index.json")
-    if file not in index:
-        raise StoreError(f"{folder / 'index.json'} does not list {file!r}{did_you_mean(file, list(index))}")
-    return PublishedRun(Fraction(index[file]["step_size"]), index[file]["ended_by"])
-
-
-def load_published(name: str, curves: Mapping[str, str], folder: Path = REFERENCE) -> Record:
-    """Published curves of one run as if they had been recorded: quantity → <file>.csv in `folder`.
-
-    Step size and end are those of the published run, from index.json beside the curves. Its length is the number of
-    points of its loss: abscissae are good to a few iterations, but every iteration is a point.
+    Step size and end are those of the published run, from runs.json. Its length is the number of points of its loss:
+    abscissae are good to a few iterations, but every iteration is a point.
 
     Raises:
-        StoreError: a curve is not there, or the curves are of runs with different step sizes.
+        StoreError: runs.json does not say what the run was.
     """
-    runs = {file: published_run(file, folder) for file in curves.values()}
-    step_sizes = {run.step_size for run in runs.values()}
-    if len(step_sizes) > 1:
-        raise StoreError(f"the published curves of {name} have different step sizes: {', '.join(sorted(runs))}")
-    series = {}
-    for quantity, file in curves.items():
-        curve = load_table(folder / f"{file}.csv").set_axis(["step", quantity], axis=1)
-        series[quantity] = curve.assign(step=curve["step"].round().astype(int)).drop_duplicates(
-            "step", ignore_index=True
-        )
-    # Without a loss nobody knows how long the run was, and `ended_by` is left open.
+    found = curves(paper, run)
+    if not found:
+        return None
+    of = _of(paper / "curves" / "runs.json", run)
+    series = {quantity: _series(curve, quantity) for quantity, curve in found.items()}
+    # Without a loss nobody knows how long the run was, nor how it ended.
     summary = {"reason": "", "steps": max(int(curve["step"].max()) for curve in series.values())}
-    if "loss" in curves:
-        n_points = len(load_table(folder / f"{curves['loss']}.csv"))
-        summary = {"reason": runs[curves["loss"]].ended_by, "steps": n_points - 1}
+    if "loss" in found:
+        summary = {"reason": of["ended_by"], "steps": len(found["loss"]) - 1}
     measured = {"sharpness": Measured(series.pop("sharpness"), {})} if "sharpness" in series else {}
     trajectory = pd.DataFrame({"step": pd.Series(dtype=int)})
     for curve in series.values():
         trajectory = trajectory.merge(curve, on="step", how="outer")
-    return Record(
-        name, step_sizes.pop(), trajectory, measured, summary, Origin({}, "", None, "iterations", "", "2/η"), Path()
-    )
+    origin = Origin({}, "", None, "iterations", "", "2/η")
+    return Record(run, Fraction(of["step_size"]), trajectory, measured, summary, origin, Path())
+
+
+def _of(path: Path, run: str) -> Mapping[str, str]:
+    known = load_json(path)
+    if run not in known:
+        raise StoreError(f"{path} does not say what step size {run} had and what ended it")
+    found: Mapping[str, str] = known[run]
+    return found
+
+
+def _series(curve: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    table = curve.set_axis(["step", quantity], axis=1)
+    return table.assign(step=table["step"].round().astype(int)).drop_duplicates("step", ignore_index=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
@@ -23,12 +24,13 @@ from eosrepro.records.snapshots import last_snapshot, place_snapshots
 class Origin:
     """What a run was made with: run.json beside its trajectory."""
 
-    settings: Mapping[str, Any]  # as `Config.resolved`
-    data: str  # names the training data; "" for a toy
+    settings: Mapping[str, Any]  # as `Run.settings`
+    data: str  # names the training data; "" for a problem
     data_sha256: str | None  # as in their provenance
     counts: str  # "iterations" or "epochs": what its steps are
     fingerprint: str  # of all that made the run
     threshold_formula: str  # of the optimizer's stability threshold: 2/η
+    preconditioned: bool = False  # that threshold is one of the effective sharpness
 
     @property
     def step_size(self) -> Fraction:
@@ -38,7 +40,7 @@ class Origin:
     @property
     def problem_and_step(self) -> dict[str, Any]:
         """What a diagnostic looks at beside snapshots and data."""
-        named = ("model", "loss", "toy", "optimizer", "step_size")
+        named = ("model", "loss", "problem", "optimizer", "step_size")
         return {key: self.settings[key] for key in named if key in self.settings}
 
 
@@ -55,7 +57,7 @@ class Record:
 
     name: str
     step_size: Fraction
-    trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
+    trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row.columns`
     measured: Mapping[str, Measured]  # by diagnostic, of those that were measured since it was trained
     summary: Mapping[str, Any]  # as `types.Outcome`
     origin: Origin
@@ -78,6 +80,10 @@ class Record:
         known = self.thresholds
         return known.to_numpy(float)[known.index.searchsorted(list(steps), side="right") - 1]
 
+    def compares(self, quantity: str) -> bool:
+        """Whether its threshold is one of that quantity."""
+        return compared_with_threshold(quantity, preconditioned=self.origin.preconditioned)
+
     @property
     def sharpness(self) -> pd.DataFrame | None:
         """A row a snapshot: step, sharpness, residual, ...; None where it was not measured."""
@@ -85,7 +91,7 @@ class Record:
 
 
 def load_record(trained: Path) -> Record:
-    """All that is recorded of the run in a folder of `train_folder`, or in one of a sweep.
+    """All that is recorded of the run in a folder of `train_folder`, or in one of a study.
 
     Raises:
         StoreError: there is none, it is of an earlier version, or it cannot be read.
@@ -123,18 +129,18 @@ def load_origin(trained: Path) -> Origin:
 
 
 def _measured_on(trained: Path) -> Path:
-    """Where `diagnostics_folder` has what was measured on a run; with the run itself in a sweep."""
+    """Where `diagnostics_folder` has what was measured on a run; with the run itself in a study."""
     for folder in reversed(trained.parents):
         if folder.parts[-2:] == (STAGES.name, "train"):
             return folder.with_name("diagnostics") / trained.relative_to(folder)
-    return trained / "measured"
+    return trained / "diagnostics"
 
 
 def _load_measured(folder: Path, of_snapshot: str | None, origin: Origin) -> dict[str, Measured]:
     found = {}
     for table in sorted(folder.glob("*.csv")):
         facts = load_facts(table.with_suffix(".json"), "last_snapshot", "run", "settings")
-        # A sweep keeps no snapshots: what was measured lies with the run that it was measured on.
+        # A study keeps no snapshots: what was measured lies with the run that it was measured on.
         is_of_them = of_snapshot in (facts["last_snapshot"], None)
         if is_of_them and facts["run"] == _looked_at(origin):
             found[table.stem] = Measured(load_verified_table(table, facts.get("table_sha256")), facts["settings"])
@@ -149,7 +155,7 @@ def save_run(folder: Path, rows: Iterable[Row], outcome: Outcome, origin: Origin
     """Write snapshots/ (those in `snapshots`), trajectory.csv, summary.json and run.json of one run; see `Record`."""
     (folder / "run.json").unlink(missing_ok=True)  # the last to come: without it there is no half of two runs
     place_snapshots(snapshots, folder / "snapshots")
-    save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
+    save_table(folder / "trajectory.csv", pd.DataFrame([row.columns for row in rows]))
     save_json(folder / "summary.json", dataclasses.asdict(outcome))
     checksum = sha256(folder / "trajectory.csv")
     save_json(folder / "run.json", {**dataclasses.asdict(origin), "table_sha256": checksum})
@@ -166,19 +172,3 @@ def save_measured(folder: Path, diagnostic: str, measured: Measured, trained: Pa
         "table_sha256": sha256(path),
     }
     save_json(path.with_suffix(".json"), facts)
-
-
-def save_sharpness(folder: Path, measured: Measured, trained: Path) -> None:
-    """Write sharpness.csv, sharpness.json and summary.json, measured on the run in the folder `trained`."""
-    save_measured(folder, "sharpness", measured, trained)
-    table = measured.table
-    audited = table.dropna(subset="audit_sharpness")
-    shortfall = 1 - audited["sharpness"] / audited["audit_sharpness"]
-    summary = {
-        "sharpness_first": float(table["sharpness"].iloc[0]),
-        "sharpness_last": float(table["sharpness"].iloc[-1]),
-        "sharpness_max": float(table["sharpness"].max()),
-        "products_per_snapshot": float(table["products"].mean()),
-        "largest_audit_shortfall": float(shortfall.max()),  # share by which a value fell below its audit
-    }
-    save_json(folder / "summary.json", summary)

@@ -65,7 +65,7 @@ def _as_series(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def _coordinate(record: Record, number: int) -> pd.DataFrame:
-    rows = [(step, theta) for step, theta in load_snapshots(record.snapshots)]
+    rows = [(at.step, at.theta) for at in load_snapshots(record.snapshots)]
     if number > len(rows[0][1]):
         raise ConfigError(f"theta_{number} of {record.name}: θ has {len(rows[0][1])} coordinates")
     return pd.DataFrame({"step": [step for step, _ in rows], "value": [float(theta[number - 1]) for _, theta in rows]})

@@ -1,28 +1,42 @@
-"""The parameters at some iterations of a run, a file each."""
+"""Where a run stood at some iterations, a file each: θ, and the state of the optimizer."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
+from eosrepro.core.types import Position
 from eosrepro.errors import StoreError
 from eosrepro.records.files import link_or_copy, load_tensors, save_tensors, sha256, write_error
 
 
-class Snapshot(NamedTuple):
-    """The parameters at one iteration of a run."""
-
-    step: int
-    theta: Tensor  # (P,)
+def save_snapshot(folder: Path, at: Position) -> None:
+    """Write a position as `<step>.safetensors` below `folder`: all that the next step hangs on."""
+    save_tensors(folder / snapshot_name(at.step), {"theta": at.theta, **_tensors_of(at.state)})
 
 
-def save_snapshot(folder: Path, step: int, theta: Tensor) -> None:
-    """Write θ of one iteration as `<step>.safetensors` below `folder`."""
-    save_tensors(folder / snapshot_name(step), {"theta": theta})
+def _tensors_of(state: object) -> dict[str, Tensor]:
+    """The state in a flat form: its numbers and tensors, and how they are nested."""
+    if state is None:
+        return {}
+    leaves, nesting = tree_flatten(state)
+    kinds = ["tensor" if isinstance(leaf, Tensor) else "number" for leaf in leaves]
+    named = zip(leaves, kinds, strict=True)
+    found = {f"state.{i}.{kind}": torch.as_tensor(leaf) for i, (leaf, kind) in enumerate(named)}
+    return {**found, "state": torch.frombuffer(bytearray(treespec_dumps(nesting).encode()), dtype=torch.uint8)}
+
+
+def _state_in(tensors: dict[str, Tensor]) -> object:
+    if "state" not in tensors:
+        return None
+    named = {int(name.split(".")[1]): (name, value) for name, value in tensors.items() if name.startswith("state.")}
+    leaves = [value if name.endswith("tensor") else value.item() for _, (name, value) in sorted(named.items())]
+    return tree_unflatten(leaves, treespec_loads(bytes(tensors["state"].tolist()).decode()))
 
 
 def snapshot_name(step: int) -> str:
@@ -30,7 +44,7 @@ def snapshot_name(step: int) -> str:
     return f"{step:07d}.safetensors"
 
 
-def load_snapshots(folder: Path) -> Iterator[Snapshot]:
+def load_snapshots(folder: Path) -> Iterator[Position]:
     """The snapshots of a run, by iteration, one in memory at a time.
 
     Raises:
@@ -39,7 +53,7 @@ def load_snapshots(folder: Path) -> Iterator[Snapshot]:
     return map(load_snapshot, snapshot_paths(folder))
 
 
-def load_snapshot(path: Path) -> Snapshot:
+def load_snapshot(path: Path) -> Position:
     """One snapshot.
 
     Raises:
@@ -48,7 +62,7 @@ def load_snapshot(path: Path) -> Snapshot:
     tensors = load_tensors(path)
     if "theta" not in tensors:
         raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
-    return Snapshot(int(path.stem), tensors["theta"])
+    return Position(int(path.stem), tensors["theta"], _state_in(tensors))
 
 
 def snapshot_paths(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,42 +12,63 @@ from torch import Tensor
 
 from eosrepro import catalog
 from eosrepro.config.members import Member
-from eosrepro.config.params import Config
-from eosrepro.config.sections import Experiment, Profile, Toy
+from eosrepro.config.runs import Run
+from eosrepro.config.sections import Profile
 from eosrepro.core.networks import trained
-from eosrepro.core.objective import Objective, network_problem, toy_problem
-from eosrepro.core.types import DTYPES, Dataset, Optimizer
+from eosrepro.core.objective import Objective, function_problem, network_problem
+from eosrepro.core.types import DTYPES, Dataset
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError
 from eosrepro.stages.processes import free_memory
 
 
 def dataset(profile: Profile) -> Dataset:
-    """The data of a profile, made afresh from its source."""
-    return preprocess(member("data", profile.data)(), **profile.preprocessing.model_dump())
+    """The data of a profile, made afresh from its source; images are preprocessed.
+
+    Raises:
+        ConfigError: they are images, and the profile does not say how.
+    """
+    made = member("data", profile.data)()
+    if isinstance(made, Dataset):
+        return made
+    if profile.preprocessing is None:
+        raise ConfigError(f"{profile.data.name} has images: say how they are preprocessed, `preprocessing: {{...}}`")
+    return preprocess(made, **profile.preprocessing.model_dump())
 
 
-def problem(config: Config, name: str, data: Dataset | None) -> tuple[Objective, Tensor]:
-    """The objective of a run and its start θ₀, with threads and precision set for it; toys need no data.
+def test_split_of(data: Dataset | None) -> Dataset:
+    """The test split as data.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if data is None or data.test is None:
+        raise ConfigError("the data of the profile has no test split: write n_test beside its n_examples")
+    inputs, targets = data.test
+    return replace(data, inputs=inputs, targets=targets, test=None)
+
+
+def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
+    """The objective of a run and its start θ₀, with threads and precision set for it; a function needs no data.
 
     Raises:
         ConfigError: the device is not there.
         EosreproError: the model cannot be trained in the memory that is free.
     """
-    run, compute = config.run(name), config.compute
+    setting, compute = run.setting, run.compute
     torch.set_num_threads(compute.threads)
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    if isinstance(run, Toy):
-        return toy_problem(member("toys", run.toy)(), run.start)
+    if setting.problem and setting.start:
+        return function_problem(member("problems", setting.problem)(), setting.start)
     assert data is not None
-    _check_memory(name, n_parameters(run, data), DTYPES[compute.dtype], device(compute.device))
+    assert setting.model
+    assert setting.loss
+    assert setting.seed is not None
+    _check_memory(run.name, n_parameters(run, data), DTYPES[compute.dtype], device(compute.device))
     return network_problem(
-        member("models", run.model),
-        member("losses", run.loss)(),
+        member("models", setting.model),
+        member("losses", setting.loss)(),
         data,
-        seed=run.seed,
+        seed=setting.seed,
         dtype=DTYPES[compute.dtype],
         device=device(compute.device),
         chunk_size=compute.chunk_size,
@@ -66,30 +88,26 @@ def device(setting: str) -> str:
     return setting
 
 
-def optimizer(run: Experiment | Toy) -> Optimizer:
-    """The optimizer of a run, with its step size."""
-    made: Optimizer = member("optimizers", run.optimizer)(step_size=float(run.step_size))
-    return made
-
-
 def member(kind: str, chosen: Member) -> Callable[..., Any]:
     """The function that a member stands for, with its options."""
     return partial(catalog.find(kind, chosen.name), **chosen.options)
 
 
-def n_parameters(run: Experiment, data: Dataset) -> int:
+def n_parameters(run: Run, data: Dataset) -> int:
     """Number of parameters P of the network of a run on these data; nothing is computed.
 
     Raises:
         EosreproError: it has more numbers than PyTorch can count.
     """
+    model = run.setting.model
+    assert model
     try:
         with torch.device("meta"):  # shapes without numbers
-            module = member("models", run.model)(tuple(data.inputs.shape[1:]), data.n_classes)
+            module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_outputs)
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise EosreproError(
-            f"PyTorch cannot make the model {run.model.name} of this size ({reason}): {REDUCE_MEMORY}"
+            f"PyTorch cannot make the model {model.name} of this size ({reason}): {REDUCE_MEMORY}"
         ) from None
     return sum(parameter.numel() for parameter in trained(module).values())
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-from eosrepro.records.files import save_text
-from eosrepro.records.places import FIGURES
+from eosrepro.config.params import Config
+from eosrepro.records import code, identity
+from eosrepro.records.files import save_json
+from eosrepro.records.places import CODE, FIGURES
 
 
-def stamp(path: Path) -> None:
-    """Stage `check`: a file that says that params.yaml is valid, for other stages to depend on."""
+def check(config: Config) -> None:
+    """Stage `check`: digests of the code behind every experiment and figure, for the other stages to depend on."""
     FIGURES.mkdir(exist_ok=True)  # stages depend on it, also where params.yaml has no figures
-    save_text(path, "params.yaml is valid\n")
+    save_json(CODE, digests(config))
+
+
+def digests(config: Config) -> dict[str, Any]:
+    """Of the code behind each stage, as DVC looks them up: `train.exp3.exp3_2over30`."""
+    train: dict[str, Any] = {}
+    diagnose: dict[str, Any] = {}
+    for run in config.runs.values():
+        train.setdefault(run.experiment, {})[run.name] = code.training_code(identity.members_of(run.settings))
+        diagnose.setdefault(run.experiment, {})[run.name] = {
+            each: code.diagnostic_code(each, identity.members_of(run.settings)) for each in run.diagnose
+        }
+    figures = {name: code.figure_code(figure.name) for name, figure in config.figures.items()}
+    views = {stage: code.stage_code(stage, {}) for stage in ("verify", "report", "track")}
+    views["data"] = code.stage_code("data", {"data": [config.active.data.name]})
+    return {"train": train, "diagnose": diagnose, "figure": figures, **views}

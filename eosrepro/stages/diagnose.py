@@ -1,99 +1,207 @@
-"""Stages `diagnose` and `measure`."""
+"""Stage `diagnose`: what diagnostics find on the snapshots of runs.
+
+The snapshots are cut into blocks, and a diagnostic starts afresh in each: what it finds does not depend on how many
+processes share the blocks of all runs of an experiment. What is found is kept in the store, as runs are.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from eosrepro.config.members import Member
 from eosrepro.config.params import Config
-from eosrepro.config.sections import Measurement
-from eosrepro.core.types import Dataset
-from eosrepro.records import resuming
-from eosrepro.records.code import diagnostic_code
-from eosrepro.records.files import remove_leftovers
-from eosrepro.records.identity import members_of
-from eosrepro.records.places import diagnostics_folder, train_folder
-from eosrepro.records.runs import Measured, load_origin, save_measured, save_sharpness
-from eosrepro.records.snapshots import snapshot_paths
-from eosrepro.stages import outdated, workers
-from eosrepro.stages.recorded import data_of, origin_now, provenance_of
+from eosrepro.config.runs import Run
+from eosrepro.core.types import Dataset, Position
+from eosrepro.records import code, resuming, store
+from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
+from eosrepro.records.identity import digest, members_of
+from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
+from eosrepro.records.runs import Measured, load_origin, save_measured
+from eosrepro.records.snapshots import load_snapshot, snapshot_paths
+from eosrepro.stages import engine, outdated
+from eosrepro.stages.build import member, problem, test_split_of
+from eosrepro.stages.progress import progress
+from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
 
+BLOCK = 50  # snapshots that a process looks at in a row
+HEADLINES = ("sharpness", "effective_sharpness")  # for DVC
 
-def diagnose(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
-    """Stage `diagnose`: the sharpness on the snapshots of a run, as a table."""
+Row = dict[str, Any]
+Keys = Mapping[str, Mapping[str, str]]  # run → diagnostic → its entry in the store
+Found = Mapping[str, Mapping[str, pd.DataFrame]]  # the same → a row a snapshot
+
+
+@dataclass(frozen=True)
+class Work:
+    """A diagnostic that is due on a run."""
+
+    run: Run
+    diagnostic: str
+    trained: Path  # the folder of the run
+    place: Path  # of blocks that are done
+
+    @property
+    def blocks(self) -> list[list[Path]]:
+        """The snapshots that it looks at."""
+        every = self.run.diagnose[self.diagnostic].every
+        paths = [path for path in snapshot_paths(self.trained / "snapshots") if int(path.stem) % every == 0]
+        return [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+
+    def load(self, block: Sequence[Path]) -> list[Row] | None:
+        """The rows of a block, if they have been found."""
+        saved = resuming.load_checkpoint(self._file(block))
+        if saved is None or saved["snapshots"] != _checksums(block):
+            return None
+        rows: list[Row] = saved["rows"]
+        return rows
+
+    def save(self, block: Sequence[Path], rows: list[Row]) -> None:
+        """Keep the rows of a block where a kill leaves them."""
+        save_checkpoint(self._file(block), {"snapshots": _checksums(block), "rows": rows})
+
+    def _file(self, block: Sequence[Path]) -> Path:
+        return self.place / f"from_{block[0].stem}"
+
+
+def _checksums(block: Sequence[Path]) -> list[str]:
+    return [sha256(path) for path in block]
+
+
+def diagnose(config: Config, name: str, *, jobs: int) -> Found:
+    """Stage `diagnose`: all that is declared on the runs that a name stands for."""
     started = time.monotonic()
-    run, data = config.run(name), data_of(config, name)
-    trained, folder = train_folder(run.folder, name), diagnostics_folder(run.folder, name)
-    table = diagnose_into(folder, trained, config, name, data, jobs=jobs)
-    sync_unless_short(config, name, data, started)
-    return table
+    runs = config.select(name)
+    data = data_of(runs)
+    if name in config.experiments:
+        shutil.rmtree(diagnostics_folder(name), ignore_errors=True)  # it all comes from the store
+    for run in runs:
+        own = data if run.has_examples else None
+        outdated.refuse_other(run, load_origin(train_folder(run.experiment, run.name)), origin_now(run, own, ""))
+    places = {run.name: train_folder(run.experiment, run.name) for run in runs}
+    keys = compute(runs, places, data, jobs=jobs)
+    for run in runs:
+        folder = diagnostics_folder(run.experiment, run.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for key in keys[run.name].values():
+            store.place_files(key, folder)
+    found = {run: {each: _table(key, each) for each, key in own.items()} for run, own in keys.items()}
+    if name in config.experiments:
+        save_json(METRICS / f"{name}.json", _headlines(runs, found))
+    for run in runs:
+        sync_unless_short(config, run, data if run.has_examples else None, started)
+    return found
 
 
-def measure(config: Config, name: str, *, jobs: int = 1) -> pd.DataFrame:
-    """Stage `measure`: a declared diagnostic on the snapshots of its run, as a table."""
-    started = time.monotonic()
-    measurement = config.measurement(name)
-    run, data = config.run(measurement.run), data_of(config, measurement.run)
-    trained = train_folder(run.folder, measurement.run)
-    folder = diagnostics_folder(run.folder, measurement.run)
-    table = measure_into(folder, trained, config, measurement, data, jobs=jobs)
-    sync_unless_short(config, measurement.run, data, started)
-    return table
+def _table(key: str, diagnostic: str) -> pd.DataFrame:
+    return load_table(store.STORE / key / f"{diagnostic}.csv")
 
 
-def diagnose_into(
-    folder: Path, trained: Path, config: Config, name: str, data: Dataset | None, *, jobs: int = 1
-) -> pd.DataFrame:
-    """Measure the sharpness of the run in `trained` and write what `save_sharpness` says to `folder`."""
-    settings = config.sharpness.model_dump()
-    diagnostic = Member("sharpness", settings)
-    with _measured(folder, trained, config, name, diagnostic, data, jobs) as table:
-        save_sharpness(folder, Measured(table, settings), trained)
-    return table
+def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
+    """A few numbers a run at its end, in the order of the runs: a table of DVC has a row an experiment."""
+    ended = [load_json(train_folder(run.experiment, run.name) / "summary.json") for run in runs]
+    lines = {"steps": [str(end["steps"]) for end in ended], "loss": [f"{end['loss']:.3g}" for end in ended]}
+    for quantity in HEADLINES:
+        last = [
+            table[quantity].iloc[-1]
+            for run in runs
+            for table in found[run.name].values()
+            if quantity in table and len(table)
+        ]
+        lines |= {quantity: [f"{value:.3g}" for value in last]} if len(last) == len(runs) else {}
+    return {quantity: " ".join(values) for quantity, values in lines.items()}
 
 
-def measure_into(
-    folder: Path, trained: Path, config: Config, measurement: Measurement, data: Dataset | None, *, jobs: int = 1
-) -> pd.DataFrame:
-    """Take a declared measurement of the run in `trained` and write what `save_measured` says to `folder`."""
-    diagnostic, every = measurement.diagnostic, measurement.every
-    settings = {**diagnostic.options, "every": every}
-    with _measured(folder, trained, config, measurement.run, diagnostic, data, jobs, every=every) as table:
-        save_measured(folder, diagnostic.name, Measured(table, settings), trained)
-    return table
+def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
+    """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys."""
+    keys = {run.name: {each: _key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
+    due = [(run, each, key) for run in runs for each, key in keys[run.name].items() if not store.holds(key)]
+    with ExitStack() as stack:
+        works = {key: stack.enter_context(_open(run, each, trained[run.name], key)) for run, each, key in due}
+        tasks = [(work, block) for work in works.values() for block in work.blocks if work.load(block) is None]
+        jobs = jobs if any(run.has_examples for run in runs) else 1
+        found = engine.map(_look, data, tasks, jobs=jobs)
+        for key, work in works.items():
+            table = _assemble(work, found)
+            measured = Measured(table, work.run.diagnose[work.diagnostic].settings)
+            with store.adding(key) as folder:
+                save_measured(folder, work.diagnostic, measured, work.trained)
+    return keys
+
+
+def _key(run: Run, diagnostic: str, trained: Path) -> str:
+    """That of the run, and a digest of all else that determines what a diagnostic finds on it."""
+    settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
+    made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
+    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by])
+    return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 
 
 @contextmanager
-def _measured(
-    folder: Path,
-    trained: Path,
-    config: Config,
-    name: str,
-    diagnostic: Member,
-    data: Dataset | None,
-    jobs: int,
-    *,
-    every: int = 1,
-) -> Iterator[pd.DataFrame]:
-    """What a diagnostic finds, for the block to write to `folder`: until then an interrupted one can go on."""
-    kept = snapshot_paths(trained / "snapshots")
-    snapshots = [path for path in kept if int(path.stem) % every == 0]
-    if len(snapshots) == 1 < len(kept):
-        print(
-            f"Warning: {diagnostic.name} of {name} is measured at iteration 0 alone: of its snapshots, one in "
-            f"{config.snapshot_every(name)} iterations, no other is divided by every: {every}",
-            file=sys.stderr,
-        )
-    outdated.refuse_other(config, name, load_origin(trained), origin_now(config, name, data, ""))
-    made_by = diagnostic_code(diagnostic.name, members_of(config.resolved(name)))
-    determined_by = [config.resolved(name), diagnostic, config.compute, provenance_of(data), made_by, workers.BLOCK]
-    with resuming.unfinished(folder / diagnostic.name, determined_by) as place:
-        remove_leftovers(folder, diagnostic.name)
-        yield workers.measure(config, name, diagnostic, snapshots, data, jobs=jobs, place=place)
+def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
+    """The unfinished work of a diagnostic on a run, for this process alone."""
+    settings = run.diagnose[diagnostic]
+    with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, key) as place:
+        kept = snapshot_paths(trained / "snapshots")
+        if len(kept) > 1 and all(int(path.stem) % settings.every for path in kept[1:]):
+            print(
+                f"Warning: {diagnostic} of {run.name} is found at iteration 0 alone: of its snapshots, one in "
+                f"{run.snapshot_every} iterations, no other is divided by every: {settings.every}",
+                file=sys.stderr,
+            )
+        yield Work(run, diagnostic, trained, place)
+
+
+def _assemble(work: Work, found: Iterator[Iterable[Row]]) -> pd.DataFrame:
+    """All rows of a diagnostic on a run; `found` are those of its blocks that were missing, as they come."""
+    rows: list[Row] = []
+    blocks = work.blocks
+    with progress(f"{work.diagnostic} of {work.run.name}", int(blocks[-1][-1].stem)) as report:
+        for block in blocks:
+            for row in work.load(block) or next(found):
+                rows.append(row)
+                step, *quantities = row
+                report(row[step], **{quantity: row[quantity] for quantity in quantities[:2]})
+    return pd.DataFrame(rows)
+
+
+def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[Row]:
+    """Run a diagnostic on one block of snapshots, and keep what it finds."""
+    work, block = task
+    run = work.run
+    objective, start = problem(run, data if run.has_examples else None)
+    method = run.method
+    facts: dict[str, Any] = {
+        "step_size": float(run.setting.step_size),
+        "minibatches": method.minibatches,
+        "optimizer": method,
+    }
+    yields = member("diagnostics", run.diagnose[work.diagnostic])
+    takes = inspect.signature(yields).parameters
+    given = {key: value for key, value in facts.items() if key in takes}
+    if "test" in takes:
+        given["test"] = problem(run, test_split_of(data))[0]
+    points = (_at(start, load_snapshot(path)) for path in block)
+    rows = []
+    for row in yields(objective, points, **given):
+        rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
+        yield rows[-1]
+    work.save(block, rows)
+
+
+def _at(start: Tensor, kept: Position) -> Position:
+    """A snapshot where the objective computes."""
+    state = tree_map_only(Tensor, lambda each: each.to(start.device), kept.state)
+    return Position(kept.step, kept.theta.to(start), state)

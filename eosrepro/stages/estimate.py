@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from eosrepro.config.params import Config
+from eosrepro.config.runs import Run
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import DTYPES, Dataset, Iterate, Optimizer
-from eosrepro.stages.build import n_parameters, optimizer
+from eosrepro.stages.build import n_parameters
 from eosrepro.stages.progress import duration
 
 TIMING_SECONDS = 0.2  # of iterations that are timed
@@ -44,34 +44,33 @@ class Size:
         return self.snapshots * self.n_parameters * self.itemsize
 
 
-def of_experiment(config: Config, name: str, data: Dataset) -> Size:
-    """The size of an experiment on these data; nothing is computed."""
-    run = config.experiments[name]
-    itemsize = DTYPES[config.compute.dtype].itemsize
-    return Size(n_parameters(run, data), config.stop(name).max_steps, config.snapshot_every(name), itemsize)
+def of_run(run: Run, data: Dataset) -> Size:
+    """The size of a run on these data; nothing is computed."""
+    itemsize = DTYPES[run.compute.dtype].itemsize
+    return Size(n_parameters(run, data), run.stop.max_steps, run.snapshot_every, itemsize)
 
 
-def announce(config: Config, name: str, objective: Objective, theta: Tensor, *, done: int, folder: Path) -> None:
-    """Say on stderr what the training of an experiment takes at most, before hours are spent.
+def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder: Path) -> None:
+    """Say on stderr what a training takes at most, before hours are spent.
 
     Args:
-        objective: of the experiment; one iteration of it is timed.
+        objective: of the run; one iteration of it is timed.
         theta: its start, (P,).
         done: iterations that an earlier attempt has made.
         folder: on the disk that takes the snapshots.
     """
-    stop = config.stop(name)
-    left = Size(len(theta), stop.max_steps - done, config.snapshot_every(name), theta.element_size())
-    seconds = left.steps * _seconds_an_iteration(objective, theta, optimizer(config.run(name)))
+    left = Size(len(theta), run.stop.max_steps - done, run.snapshot_every, theta.element_size())
+    seconds = left.steps * _seconds_an_iteration(objective, theta, run.method)
     print(
-        f"train {name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; at most {left.steps:,} "
-        f"iterations (about {duration(seconds)}) and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
+        f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; "
+        f"at most {left.steps:,} iterations (about {duration(seconds)}) "
+        f"and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
         file=sys.stderr,
         flush=True,
     )
     free = shutil.disk_usage(folder).free
     if left.bytes > free:
-        found = f"the snapshots of {name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
+        found = f"the snapshots of {run.name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
         print(f"Warning: {found}. They fit if the run ends early; else {MORE_ROOM}", file=sys.stderr)
 
 

@@ -7,34 +7,31 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from eosrepro import catalog
-from eosrepro.config.members import Figure, Member
+from eosrepro.config.members import Member
 from eosrepro.config.params import Config
-from eosrepro.core.types import Toy as FunctionOfFew
+from eosrepro.core.types import Function
 from eosrepro.errors import ConfigError, StoreError
-from eosrepro.records.files import load_table, remove_leftovers, save_table
+from eosrepro.records.files import remove_leftovers, save_table
 from eosrepro.records.places import FIGURES
-from eosrepro.records.published import REFERENCE
 from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
 from eosrepro.stages.build import member
-from eosrepro.stages.recorded import published_files, recorded, worded_figure
+from eosrepro.stages.recorded import published_curves, recorded, worded_figure
 
 
-def plot(config: Config, name: str) -> Path:
+def draw(config: Config, name: str) -> Path:
     """Stage `figure`: one figure from recorded tables, as PNG and SVG, with the table it shows."""
     from eosrepro.figures._style import save
 
     if name not in config.figures:
         raise ConfigError(f"params.yaml has no figure {name!r}{catalog.did_you_mean(name, list(config.figures))}")
-    figure = config.figures[name]
-    draw = catalog.find("figures", figure.name)
-    records = {run: recorded(config, run) for run in figure.runs}
+    figure = config.drawn[name]
+    function = catalog.find("figures", figure.name)
+    records = {run: recorded(config.run(run)) for run in figure.runs}
     outdated.warn(config, records.values())
     worded = worded_figure(config, figure, records)
-    drawn, table = draw(**_ingredients(config, figure, draw, records), runs=worded.runs, **worded.options)
+    drawn, table = function(**_ingredients(config, function, records), runs=worded.runs, **worded.options)
     folder = FIGURES / name
     remove_leftovers(folder)
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")
@@ -42,33 +39,24 @@ def plot(config: Config, name: str) -> Path:
     return folder
 
 
-def _ingredients(
-    config: Config, figure: Figure, draw: Callable[..., Any], records: Mapping[str, Record]
-) -> dict[str, Any]:
+def _ingredients(config: Config, function: Callable[..., Any], records: Mapping[str, Record]) -> dict[str, Any]:
     """What a figure is drawn from: those of the following that its function takes."""
     made: dict[str, Callable[[], Any]] = {
         "records": lambda: [*records.values()],
         "data_label": lambda: "; ".join(sorted({record.origin.data for record in records.values()} - {""})),
-        "published": lambda: _published(config, figure, records),
+        "published": lambda: published_curves(config, records),
         "functions": lambda: {
-            name: _function(record) for name, record in records.items() if "toy" in record.origin.settings
+            name: _function(record) for name, record in records.items() if "problem" in record.origin.settings
         },
     }
-    return {name: made[name]() for name in inspect.signature(draw).parameters if name in made}
+    return {name: made[name]() for name in inspect.signature(function).parameters if name in made}
 
 
-def _function(record: Record) -> FunctionOfFew:
-    """The toy that a run was trained on."""
-    options = dict(record.origin.settings["toy"])
+def _function(record: Record) -> Function:
+    """The problem that a run was trained on."""
+    options = dict(record.origin.settings["problem"])
     try:
-        f: FunctionOfFew = member("toys", Member(options.pop("name"), options))()
+        f: Function = member("problems", Member(options.pop("name"), options))()
         return f
     except (LookupError, TypeError) as error:
-        raise StoreError(f"{record.name} was trained on a toy that is no more ({error}): run `dvc repro`") from None
-
-
-def _published(config: Config, figure: Figure, records: Mapping[str, Record]) -> dict[str, dict[str, pd.DataFrame]]:
-    return {
-        panel: {run: load_table(REFERENCE / f"{file}.csv") for run, file in files.items()}
-        for panel, files in published_files(config, figure, records).items()
-    }
+        raise StoreError(f"{record.name} was trained on a problem that is no more ({error}): run `dvc repro`") from None

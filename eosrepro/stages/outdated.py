@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eosrepro.config.params import Config
+from eosrepro.config.runs import Run
+from eosrepro.config.sections import Profile
 from eosrepro.errors import StoreError
 from eosrepro.records.dataset import DATA, DATA_SETTINGS
 from eosrepro.records.files import load_json
@@ -19,41 +21,41 @@ MOST_SHOWN = 3  # settings, in one message
 Differences = Mapping[str, Mapping[str, Any]]  # setting, with dots → `recorded` and `now` → value
 
 
-def outdated(config: Config, record: Record) -> str:
-    """In what a run is not that of now, as a phrase; "" where it is."""
-    if found := other_settings_or_data(config, record):
+def outdated(run: Run, record: Record) -> str:
+    """In what a record is not that of the run as it is declared now, as a phrase; "" where it is."""
+    if found := other_settings_or_data(run, record):
         return found
     checksum = record.origin.data_sha256
-    by_now = fingerprint(config.resolved(record.name), None if checksum is None else {"sha256": checksum})
+    by_now = fingerprint(run.settings, None if checksum is None else {"sha256": checksum})
     return "" if record.origin.fingerprint == by_now else "trained by other code than today's"
 
 
-def other_settings_or_data(config: Config, record: Record) -> str:
+def other_settings_or_data(run: Run, record: Record) -> str:
     """The same, but for the code, which may change without changing what the run is of."""
-    origin, now = record.origin, config.resolved(record.name)
+    origin, now = record.origin, run.settings
     if changed := _differences(_less_data(origin.settings), _less_data(now)):
         return f"trained with {in_words(changed)}"
-    if origin.data_sha256 is None:  # a toy
+    if origin.data_sha256 is None:  # a problem
         return ""
     if origin.data_sha256 != _data_sha256():
         return "trained on other data than stages/data holds"
-    return f"trained on data made with {in_words(changed)}" if (changed := data_differences(config)) else ""
+    return f"trained on data made with {in_words(changed)}" if (changed := data_differences(run.profile)) else ""
 
 
-def data_differences(config: Config) -> Differences:
+def data_differences(profile: Profile) -> Differences:
     """The settings with which stages/data were made, where params.yaml has others.
 
     Raises:
         StoreError: they do not say.
     """
-    return _differences(load_json(DATA_SETTINGS), config.active.made_with)
+    return _differences(load_json(DATA_SETTINGS), profile.made_with)
 
 
 def by_reason(config: Config, records: Iterable[Record]) -> dict[str, list[str]]:
     """The runs that are not those of now, by what they differ in."""
     found: dict[str, list[str]] = {}
     for record in records:
-        if reason := outdated(config, record):
+        if reason := outdated(config.run(record.name), record):
             found.setdefault(reason, []).append(record.name)
     return found
 
@@ -65,7 +67,7 @@ def warn(config: Config, records: Iterable[Record]) -> None:
         print(f"Warning: {found}. This is as it was recorded; `dvc repro` trains anew", file=sys.stderr)
 
 
-def refuse_other(config: Config, name: str, recorded: Origin, now: Origin) -> None:
+def refuse_other(run: Run, recorded: Origin, now: Origin) -> None:
     """End what would look at the snapshots of one run with the settings of another.
 
     Raises:
@@ -74,8 +76,8 @@ def refuse_other(config: Config, name: str, recorded: Origin, now: Origin) -> No
     changed = _differences(recorded.problem_and_step, now.problem_and_step)
     found = f"with {in_words(changed)}" if changed else "on other data than stages/data holds"
     if changed or recorded.data_sha256 != now.data_sha256:
-        stage = config.stage("train", name)
-        raise StoreError(f"{name} was trained {found}: `dvc repro {stage}` trains it anew, or set params.yaml back")
+        stage = f"train@{run.experiment}"
+        raise StoreError(f"{run.name} was trained {found}: `dvc repro {stage}` trains it anew, or set params.yaml back")
 
 
 def in_words(changed: Differences) -> str:

@@ -16,6 +16,15 @@ LINE_SHARE = 0.1  # a line for every tenth of the steps
 SHORTEST_SILENCE = 1.0  # but a run of a second is told by its first and last line
 
 
+_is_shared = False  # the terminal, with other processes that report
+
+
+def share_the_terminal() -> None:
+    """From now on lines, as in a pipe: two bars cannot stand at one place."""
+    global _is_shared
+    _is_shared = True
+
+
 class Report(Protocol):
     """Called once a step, with the values worth seeing."""
 
@@ -33,7 +42,7 @@ def progress(description: str, total: int) -> Iterator[Report]:
     Yields:
         The function to call at every step. It costs about a microsecond where it shows nothing.
     """
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _is_shared
     display = (_Bar if on_terminal else _Lines)(description, total)
     try:
         yield display.report

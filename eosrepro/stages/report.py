@@ -28,7 +28,7 @@ def report(config: Config) -> Path:
     from eosrepro.views.report.page import page
 
     verdicts = _optional(load_json, VERIFY / "claims.json")
-    records = recorded_runs(config, config.runs)
+    records = recorded_runs(config.runs.values())
     published = published_runs(config, records)
     text = page(
         [_part(config, name, records, published) for name in config.figures],
@@ -52,7 +52,7 @@ def _part(config: Config, name: str, all_records: Mapping[str, Record], publishe
     """A figure for the report."""
     from eosrepro.views.report.chart import Part
 
-    figure, folder = config.figures[name], FIGURES / name
+    figure, folder = config.drawn[name], FIGURES / name
     records = {run: all_records[run] for run in figure.runs if run in all_records}
     pictures = [path for path in (folder / f"{name}.png", folder / f"{name}.svg") if path.exists()]
     limits = figure.options.get("limits")
@@ -74,7 +74,7 @@ def _part(config: Config, name: str, all_records: Mapping[str, Record], publishe
 
 def _settings(config: Config, run: str, records: Mapping[str, Record]) -> dict[str, Any]:
     """All that determines a run, less its name: as it was recorded, or else as it would be trained now."""
-    settings = records[run].origin.settings if run in records else config.resolved(run)
+    settings = records[run].origin.settings if run in records else config.run(run).settings
     return {key: value for key, value in settings.items() if key != "name"}
 
 
@@ -82,11 +82,11 @@ def _missing(config: Config, name: str, records: Mapping[str, Record], pictures:
     """What of a figure was not made yet, and what makes it."""
     if not pictures:
         yield f"The figure has not been drawn: `dvc repro figure@{name}`"
-    for run in config.figures[name].runs:
+    for run in config.drawn[name].runs:
         if run not in records:
-            yield f"{run} has not been run: `dvc repro {config.stage('train', run)}`"
+            yield f"{run} has not been run: `dvc repro train@{config.run(run).experiment}`"
         elif records[run].sharpness is None:
-            command = f"`dvc repro {config.stage('diagnose', run)}`"
+            command = f"`dvc repro diagnose@{config.run(run).experiment}`"
             yield f"The sharpness of {run} has not been measured since it was trained: {command}"
 
 

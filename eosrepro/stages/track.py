@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from eosrepro.config.params import Config
+from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset, Row
-from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records import store
 from eosrepro.records.places import FIGURES, diagnostics_folder, train_folder
 from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
-from eosrepro.stages.recorded import is_trained, provenance_of, recorded, recorded_runs
+from eosrepro.stages.recorded import data_of, is_trained, provenance_of, recorded, recorded_runs
 from eosrepro.stages.verify import verdicts_on
 from eosrepro.verdicts import characteristics
 from eosrepro.views.mlflow import description
@@ -24,22 +25,22 @@ from eosrepro.views.mlflow.sync import About, describe, sync_run
 SHORT = 10.0  # seconds
 
 
-def sync(config: Config, name: str | None = None) -> bool:
+def track(config: Config, name: str | None = None) -> bool:
     """Stage `track`: bring MLflow up to date from the recorded files of one run, or of all with figures and verdicts.
 
     Returns:
         Whether MLflow now has everything.
     """
-    names = [name] if name else [run for run in config.runs if is_trained(config, run)]
-    data = load_dataset(DATA) if config.experiments.keys() & names else None
-    figures = [figure for figure, entry in config.figures.items() if set(entry.runs) <= set(names)]
+    runs = config.select(name) if name else [run for run in config.runs.values() if is_trained(run)]
+    data, names = data_of(runs), {run.name for run in runs}
+    figures = [figure for figure, entry in config.drawn.items() if entry.runs.keys() <= names]
     if name is None:
-        verdicts = verdicts_on(config, recorded_runs(config, config.runs), config.runs)
+        verdicts = verdicts_on(config, recorded_runs(config.runs.values()), config.runs)
         if not describe(config.mlflow.experiment, description.experiment(config.mlflow.paper, verdicts)):
             return False  # MLflow is away: each run would wait for it again
     done = [
-        _sync(config, run, data if run in config.experiments else None, figures=figures)
-        for run in reversed(names)  # MLflow lists the newest first
+        _sync(config, run, data if run.has_examples else None, figures=figures)
+        for run in reversed(runs)  # MLflow lists the newest first
     ]
     return all(done)
 
@@ -60,17 +61,17 @@ def _colour(config: Config, name: str) -> str | None:
 
     from eosrepro.figures._style import colours
 
-    for figure in config.figures.values():
+    for figure in config.drawn.values():
         if name in figure.runs:
             return to_hex(colours(figure.runs)[name])
     return None
 
 
-def _about(config: Config, name: str, record: Record, figures: Collection[str]) -> About:
+def _about(config: Config, run: Run, record: Record, figures: Collection[str]) -> About:
+    name = run.name
     verdicts = verdicts_on(config, {name: record}, [name])
-    run = config.run(name)
-    trained, measured = train_folder(run.folder, name), diagnostics_folder(run.folder, name)
-    drawn = [FIGURES / figure for figure in figures if name in config.figures[figure].runs]
+    trained, measured = train_folder(run.experiment, name), diagnostics_folder(run.experiment, name)
+    drawn = [FIGURES / figure for figure in figures if name in config.drawn[figure].runs]
     tables = [trained / "trajectory.csv", *(measured / f"{diagnostic}.csv" for diagnostic in record.measured)]
     summary = characteristics.summary(record)
     of = reproduction_tag(config, name)
@@ -79,6 +80,7 @@ def _about(config: Config, name: str, record: Record, figures: Collection[str]) 
         description=description.run(record.origin.settings, of["reproduction"], record, summary, verdicts),
         colour=_colour(config, name) if drawn else None,
         summary=summary,
+        times=store.times(record.origin.fingerprint),
         artifacts={
             "tables": tables,
             **{f"figures/{folder.name}": sorted(folder.iterdir()) for folder in drawn if folder.exists()},
@@ -108,15 +110,15 @@ def live_log(open_run: Callable[[], LiveRun], started: float) -> Callable[[Row],
     return observe
 
 
-def sync_unless_short(config: Config, name: str, data: Dataset | None, started: float) -> None:
+def sync_unless_short(config: Config, run: Run, data: Dataset | None, started: float) -> None:
     if _is_worth_mlflow(started):
-        _sync(config, name, data)
+        _sync(config, run, data)
 
 
-def _sync(config: Config, name: str, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
-    record = recorded(config, name)
-    if other := outdated.outdated(config, record):
-        print(f"Warning: {name} was {other}: run `dvc repro`", file=sys.stderr)
+def _sync(config: Config, run: Run, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
+    record = recorded(run)
+    if other := outdated.outdated(run, record):
+        print(f"Warning: {run.name} was {other}: run `dvc repro`", file=sys.stderr)
         return False
-    about = _about(config, name, record, figures)
-    return sync_run(name, record.origin.settings, provenance_of(data), record, about=about, **mlflow_view(config))
+    about = _about(config, run, record, figures)
+    return sync_run(run.name, record.origin.settings, provenance_of(data), record, about=about, **mlflow_view(config))

@@ -2,75 +2,103 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from eosrepro.config.params import Config
+from eosrepro.config.runs import Run
 from eosrepro.core.training import minimise, outcome
 from eosrepro.core.types import Dataset, Outcome, Row
-from eosrepro.records import identity, resuming
-from eosrepro.records.files import remove_leftovers
+from eosrepro.errors import EosreproError
+from eosrepro.records import identity, resuming, store
+from eosrepro.records.files import load_json
 from eosrepro.records.places import train_folder
 from eosrepro.records.runs import save_run
-from eosrepro.stages import estimate
-from eosrepro.stages.build import optimizer, problem
+from eosrepro.stages import engine, estimate
+from eosrepro.stages.build import problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now, provenance_of
 from eosrepro.stages.track import live_log, mlflow_view, reproduction_tag, sync_unless_short
 from eosrepro.views.mlflow import live
 
+Shared = tuple[Config, Dataset | None]
 
-def train(config: Config, name: str) -> Outcome:
-    """Stage `train`: one run from start to end, with its trajectory, summary and snapshots; followed live in MLflow."""
-    run, data = config.run(name), data_of(config, name)
-    resolved, provenance = config.resolved(name), provenance_of(data)
-    made_by = identity.fingerprint(resolved, provenance)
-    folder = train_folder(run.folder, name)
+
+def train(config: Config, name: str, *, jobs: int) -> dict[str, Outcome]:
+    """Stage `train`: the runs that a name stands for, and by run how it ended."""
+    runs = config.select(name)
+    if name in config.experiments:
+        _remove_others(name, runs)
+    shared = (config, data_of(runs))
+    jobs = jobs if any(run.has_examples for run in runs) else 1  # a problem is over before a process has started
+    ended = engine.map(_train, shared, runs, jobs=jobs)
+    return dict(zip([run.name for run in runs], ended, strict=True))
+
+
+def _remove_others(experiment: str, runs: list[Run]) -> None:
+    """What a run left that is no more in the experiment."""
+    folder, names = train_folder(experiment), {run.name for run in runs}
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _train(shared: Shared, run: Run) -> Outcome:
+    """One run from start to end, with its trajectory, summary and snapshots; followed live in MLflow."""
+    config, data = shared
+    data = data if run.has_examples else None
     started = time.monotonic()
-    tags = reproduction_tag(config, name)
-    with ExitStack() as stack:
+    provenance = provenance_of(data)
+    key = identity.fingerprint(run.settings, provenance)
+    if not store.holds(key):
+        with ExitStack() as stack:
 
-        def open_run() -> live.LiveRun:
-            return stack.enter_context(live.open_run(name, resolved, provenance, tags=tags, **mlflow_view(config)))
+            def open_run() -> live.LiveRun:
+                tags = reproduction_tag(config, run.name)
+                facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
+                return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
 
-        ended = train_into(folder, config, name, data, fingerprint=made_by, observe=live_log(open_run, started))
-    sync_unless_short(config, name, data, started)
-    return ended
+            compute(run, data, key, observe=live_log(open_run, started))
+    folder = train_folder(run.experiment, run.name)
+    store.place(key, folder)
+    sync_unless_short(config, run, data, started)
+    try:
+        return Outcome(**load_json(folder / "summary.json"))
+    except TypeError:
+        raise EosreproError(f"{folder / 'summary.json'} is of another version: delete stages/store/{key}") from None
 
 
-def train_into(
-    folder: Path,
-    config: Config,
-    name: str,
-    data: Dataset | None,
-    *,
-    fingerprint: str,
-    observe: Callable[[Row], None] = lambda _row: None,
-) -> Outcome:
-    """Train a run and write what `save_run` says to `folder`; `observe` sees every row."""
-    run, stop, snapshot_every = config.run(name), config.stop(name), config.snapshot_every(name)
-    objective, theta = problem(config, name, data)
-    determined_by = [config.resolved(name), fingerprint, stop, snapshot_every, config.compute, theta.device]
+def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe = lambda _row: None) -> None:
+    """Train a run and put it into the store; `observe` sees every row."""
+    objective, theta = problem(run, data)
+    determined_by = [run.settings, key, theta.device]
     with (
-        resuming.unfinished(folder, determined_by) as place,
-        resuming.training(place, snapshot_every) as so_far,
+        resuming.unfinished(train_folder(run.experiment, run.name), determined_by) as place,
+        resuming.training(place, run.snapshot_every) as so_far,
     ):
         if data is not None:
-            estimate.announce(config, name, objective, theta, done=len(so_far.rows), folder=place)
-        remove_leftovers(folder)
+            estimate.announce(run, objective, theta, done=len(so_far.rows), folder=place)
         for row in so_far.rows:
             observe(row)
-        start, method = so_far.position(theta), optimizer(run)
-        with progress(f"train {name}", stop.max_steps) as report:
-            for row in minimise(objective, start, method, stop=stop, on_iterate=so_far.keep):
+        start, method = so_far.position(theta), run.method
+        with progress(f"train {run.name}", run.stop.max_steps) as report:
+            rows = minimise(
+                objective, start, method, stop=run.stop, on_iterate=so_far.keep, observe=run.observe, origin=theta
+            )
+            for row in rows:
                 so_far.rows.append(row)
                 observe(row)
-                shown = {"loss": row.loss, "accuracy": row.accuracy}
-                shown |= {"RP": row.relative_progress, "L": row.directional_smoothness}
-                report(row.step, **shown, **{method.threshold_formula: row.stability_threshold})
-        ended = outcome(so_far.rows[-1], stop)
-        origin = origin_now(config, name, data, fingerprint)
-        save_run(folder, so_far.rows, ended, origin, snapshots=place / "snapshots")
-    return ended
+                report(row.step, **_shown(row), **{method.threshold_formula: row.stability_threshold})
+        with store.adding(key, seconds=so_far.seconds) as folder:
+            ended = outcome(so_far.rows[-1], run.stop)
+            save_run(folder, so_far.rows, ended, origin_now(run, data, key), snapshots=place / "snapshots")
+
+
+def _shown(row: Row) -> dict[str, float]:
+    return {
+        "loss": row.loss,
+        "accuracy": row.accuracy,
+        "RP": row.relative_progress,
+        "L": row.directional_smoothness,
+    }

@@ -19,10 +19,10 @@ from eosrepro.views import markdown
 
 def verify(config: Config) -> list[claims.Verdict]:
     """Stage `verify`: a verdict on every declared claim, and what characterises the runs of networks."""
-    records = recorded_runs(config, config.runs)
+    records = recorded_runs(config.runs.values())
     outdated.warn(config, records.values())
     verdicts = verdicts_on(config, records, config.runs)
-    trained = [record for name, record in records.items() if name in config.experiments]
+    trained = [record for name, record in records.items() if config.run(name).has_examples]
     compared = characteristics.table(trained, published_runs(config, records))
     remove_leftovers(VERIFY)
     save_json(VERIFY / "claims.json", claims.as_json(verdicts))
@@ -41,13 +41,15 @@ def _about_data(config: Config, records: Sequence[Record]) -> str:
 def verdicts_on(config: Config, records: Mapping[str, Record], names: Collection[str]) -> list[claims.Verdict]:
     """Verdicts on all claims about these runs, from those that are recorded."""
     declared = {key: claim for key, claim in config.claims.items() if claim.run in names}
-    others = {name: outdated.other_settings_or_data(config, records[name]) for name in records.keys() & {*names}}
+    others = {
+        name: outdated.other_settings_or_data(config.run(name), records[name]) for name in records.keys() & {*names}
+    }
     return [_verdict(config, key, claim, records, others.get(claim.run, "")) for key, claim in declared.items()]
 
 
 def _verdict(config: Config, key: str, claim: Claim, records: Mapping[str, Record], other: str) -> claims.Verdict:
     """Verdict on one claim; `other` says in what the recorded run is not the declared one."""
-    is_declared_at_scale = config.active.published or claim.run in config.toys
+    is_declared_at_scale = config.active.published or not config.run(claim.run).has_examples
     verdict = claims.check(key, claim, records.get(claim.run), at_paper_scale=is_declared_at_scale and not other)
     text = with_step_size(claim.claim, [step_size_of(config, claim.run, records)])
     return replace(verdict, claim=text, reason="; ".join(filter(None, [verdict.reason, other])))

@@ -13,12 +13,13 @@ import click
 from click.shell_completion import CompletionItem
 
 PARAMS = Path("params.yaml")  # as in `config`, which takes a second to import
+TRAINED = Path("stages/train")  # <experiment>/<run>
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def names(*sections: str) -> Completer:
-    """Complete to the keys of these sections of params.yaml that are not on the command line yet."""
+    """Complete to keys of these sections of params.yaml, and to recorded runs; not to what is on the line already."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         taken = ctx.params.get(parameter.name or "") or ()
@@ -37,6 +38,7 @@ def _keys(sections: Sequence[str]) -> list[str]:
     try:
         # The loader in C reads the file in a tenth of the time; where it is missing, there is no completion.
         content: Any = yaml.load(PARAMS.read_text("utf-8"), yaml.CSafeLoader)
-        return [str(name) for section in sections for name in content[section]]
+        runs = [path.name for path in TRAINED.glob("*/*")] if "experiments" in sections else []
+        return [*(str(name) for section in sections for name in content[section]), *sorted(runs)]
     except Exception:  # whatever is wrong with the file, `eosrepro config check` says it
         return []

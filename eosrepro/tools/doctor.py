@@ -23,8 +23,8 @@ from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.records import resuming
 from eosrepro.records.dataset import DATA, load_dataset
-from eosrepro.records.places import train_folder
 from eosrepro.stages import build, estimate, outdated
+from eosrepro.stages.recorded import is_trained
 from eosrepro.tools import listing
 from eosrepro.views.mlflow.server import check
 
@@ -107,7 +107,7 @@ def _data(declared: Config) -> Iterator[Check]:
     """The data of the profile, and the disk that the snapshots of its runs need, which hangs on their shape."""
     try:
         made = load_dataset(DATA) if (DATA / "provenance.json").exists() else None
-        changed = {} if made is None else outdated.data_differences(declared)
+        changed = {} if made is None else outdated.data_differences(declared.active)
     except EosreproError as error:
         yield Check("data", "problem", str(error))
         return
@@ -131,13 +131,9 @@ def _data(declared: Config) -> Iterator[Check]:
 
 
 def _disk(declared: Config, data: Dataset) -> Check:
-    """Room for the snapshots of all experiments that are still to run."""
-    open_ = [
-        name
-        for name, run in declared.experiments.items()
-        if not (train_folder(run.folder, name) / "summary.json").exists()
-    ]
-    needed = sum(estimate.of_experiment(declared, name, data).bytes for name in open_)
+    """Room for the snapshots of all runs that are still to come."""
+    open_ = [run for run in declared.runs.values() if run.has_examples and not is_trained(run)]
+    needed = sum(estimate.of_run(run, data).bytes for run in open_)
     free = shutil.disk_usage(Path()).free
     found = f"{estimate.in_words(free)} free"
     if open_:

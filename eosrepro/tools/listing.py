@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eosrepro.config.load import read_params
 from eosrepro.config.params import Config
+from eosrepro.config.runs import Run
 from eosrepro.config.values import step_size_text
 from eosrepro.errors import StoreError
 from eosrepro.records import resuming
-from eosrepro.records.places import diagnostics_folder, train_folder
+from eosrepro.records.places import CODE, diagnostics_folder, train_folder
+from eosrepro.stages.check import digests
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
 
-# Its output says the same whatever params.yaml holds: nothing runs anew because of it.
-CHECK_STAGE = "check"
-VALID = "stages/valid"  # its output; DVC deletes it while params.yaml is not valid
+CHECK_STAGE = "check"  # runs each time; what hangs on it compares the digests in its output
 
-Kind = Literal["experiment", "toy", "measurement", "figure", "other"]
+Kind = Literal["experiment", "figure", "other"]
 Word = Literal["up to date", "changed", "behind", "never made", "unfinished", "running"]
 
 
@@ -51,17 +51,17 @@ class Entry:
 
     kind: Kind
     name: str
-    about: str  # settings of a run, what is measured, runs of a figure
+    about: str  # its runs
     states: Mapping[str, State]  # by stage, as `dvc repro` takes it
 
 
 def entries(declared: Config) -> list[Entry]:
-    """All experiments, toys, measurements and figures, and the stages that are of none of them.
+    """All experiments and figures, and the stages that are of none of them.
 
     Raises:
         StoreError: DVC cannot read the project.
     """
-    states = _states(_results(declared))
+    states = _states(declared)
     found = [
         Entry(kind, name, about, {stage: states.get(stage, UNKNOWN) for stage in stages})
         for kind, name, about, stages in _declared(declared)
@@ -73,9 +73,7 @@ def entries(declared: Config) -> list[Entry]:
 def tables(listed: Sequence[Entry]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """The same for a reader: title, head and rows of a table for each kind."""
     heads: Mapping[Kind, list[str]] = {
-        "experiment": ["experiment", "settings", "training", "sharpness"],
-        "toy": ["toy", "settings", "training", "sharpness"],
-        "measurement": ["measurement", "of", "state"],
+        "experiment": ["experiment", "runs", "training", "diagnostics"],
         "figure": ["figure", "runs", "state"],
         "other": ["stage", "", "state"],
     }
@@ -119,45 +117,40 @@ def project() -> Iterator[Repo]:
 
 
 def _declared(declared: Config) -> Iterator[tuple[Kind, str, str, list[str]]]:
-    for name, run in declared.experiments.items():
-        about = f"{run.model.name}, {run.loss.name}, {run.optimizer.name}, η = {step_size_text(run.step_size)}"
-        yield "experiment", name, about, [declared.stage("train", name), declared.stage("diagnose", name)]
-    for name, toy in declared.toys.items():
-        about = f"{toy.toy.name}, {toy.optimizer.name}, η = {step_size_text(toy.step_size)}"
-        yield "toy", name, about, [declared.stage("train", name), declared.stage("diagnose", name)]
-    for name, measurement in declared.measurements.items():
-        about = f"{measurement.diagnostic.name} of {measurement.run}"
-        yield "measurement", name, about, [f"measure@{name}"]
-    for name, figure in declared.figures.items():
+    for name, family in declared.experiments.items():
+        runs = declared.select(name)
+        about = f"{len(family)} run{'s' * (len(family) > 1)}: {', '.join(_what(run) for run in runs)}"
+        yield "experiment", name, about, [f"train@{name}", f"diagnose@{name}"]
+    for name, figure in declared.drawn.items():
         yield "figure", name, ", ".join(figure.runs), [f"figure@{name}"]
 
 
-def _results(declared: Config) -> dict[str, Path]:
+def _what(run: Run) -> str:
+    """What tells a run from the others of its experiment."""
+    return ", ".join(run.varied.values()) or f"η = {step_size_text(run.setting.step_size)}"
+
+
+def _unfinished(declared: Config) -> dict[str, list[Path]]:
     """By stage, what `resuming` knows its unfinished work by."""
-    results = {}
-    for name, run in declared.experiments.items():
-        results[f"train@{name}"] = train_folder(run.folder, name)
-        results[f"diagnose@{name}"] = diagnostics_folder(run.folder, name) / "sharpness"
-    for name, measurement in declared.measurements.items():
-        folder = diagnostics_folder(declared.run(measurement.run).folder, measurement.run)
-        results[f"measure@{name}"] = folder / measurement.diagnostic.name
-    return results
+    found: dict[str, list[Path]] = {}
+    for run in declared.runs.values():
+        found.setdefault(f"train@{run.experiment}", []).append(train_folder(run.experiment, run.name))
+        folder = diagnostics_folder(run.experiment, run.name)
+        found.setdefault(f"diagnose@{run.experiment}", []).extend(folder / each for each in run.diagnose)
+    return found
 
 
-def _states(results: Mapping[str, Path]) -> dict[str, State]:
+def _states(declared: Config) -> dict[str, State]:
     """Of all stages of the pipeline."""
     standings = resuming.standings()
     with project() as repo:
         stages, graph = repo.index.stages, repo.index.graph
-        content = read_params()
-        own = {stage.addressing: _own_state(stage, content) for stage in stages}
-        for stage, result in results.items():
-            if (
-                stage in own
-                and own[stage].word != "up to date"
-                and (standing := standings.get(resuming.place_of(result).name))
-            ):
-                own[stage] = _going_on(standing)
+        contents = {"params.yaml": read_params(), str(CODE): digests(declared)}
+        own = {stage.addressing: _own_state(stage, contents) for stage in stages}
+        for stage, places in _unfinished(declared).items():
+            open_ = [standings[name] for name in (resuming.place_of(each).name for each in places) if name in standings]
+            if stage in own and own[stage].word != "up to date" and open_:
+                own[stage] = _going_on(open_[-1])
         inputs = {stage.addressing: [each.addressing for each in graph.successors(stage)] for stage in stages}
         return {stage: _after_others(stage, own, _needs(stage, inputs)) for stage in own}
 
@@ -173,25 +166,26 @@ def _needs(stage: str, inputs: Mapping[str, list[str]]) -> list[str]:
     return waiting
 
 
-def _own_state(stage: Stage, content: Mapping[str, Any]) -> State:
+def _own_state(stage: Stage, contents: Mapping[str, Any]) -> State:
+    if stage.addressing == CHECK_STAGE:
+        return State("up to date")
     if not any(entry.hash_info for entry in (*stage.deps, *stage.outs)):
         exists = stage.outs and all(out.exists for out in stage.outs)
         return State("changed", "made without `dvc repro`") if exists else State("never made")
-    changes = [*_changes(stage, content)]
+    changes = [*_changes(stage, contents)]
     return State("changed", ", ".join(changes)) if changes else State("up to date")
 
 
-def _changes(stage: Stage, content: Mapping[str, Any]) -> Iterator[str]:
+def _changes(stage: Stage, contents: Mapping[str, Any]) -> Iterator[str]:
     from dvc.dependency.param import ParamsDependency
 
     if stage.changed_stage():
         yield "its command"
     for entry in (*stage.deps, *stage.outs):
-        if entry in stage.deps and entry.def_path == VALID:
-            continue  # says the same whenever it is there: see CHECK_STAGE
         if isinstance(entry, ParamsDependency):
             recorded = entry.hash_info.value or {}
-            yield from (key for key in entry.params if _at(content, key) != recorded.get(key))
+            now = contents[entry.def_path]
+            yield from (key for key in entry.params if _at(now, key) != recorded.get(key))
         else:
             yield from (path if how == "modified" else f"{path} {how}" for path, how in entry.status().items())
 

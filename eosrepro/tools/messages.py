@@ -11,7 +11,7 @@ from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory
 from eosrepro.views import terminal
 
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
-GOING_ON = ("train", "diagnose", "measure", "sweep")  # from where they were interrupted
+GOING_ON = ("train", "diagnose", "sweep")  # from where they were interrupted
 
 
 class Group(click.Group):

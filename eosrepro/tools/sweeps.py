@@ -1,7 +1,7 @@
-"""Variants of one run as a declared grid of settings over params.yaml, and their table beside the published curves.
+"""A study: one run of params.yaml as a grid of settings, and their table beside the published curves.
 
-A sweep is a YAML file (see studies/preprocessing.yaml). Each variant is params.yaml with a few keys set anew, validated
-and run as usual. A variant whose files are there is not run again, so a sweep that was interrupted goes on.
+A study is a YAML file (see studies/preprocessing.yaml). Its runs are found in the store, or go there, as those of an
+experiment; so a study that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
-import re
-import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,34 +23,37 @@ from pydantic_core import PydanticCustomError
 from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
 from eosrepro.config.checks import supposes_another_optimizer
+from eosrepro.config.families import value_name
 from eosrepro.config.load import parse, read_params, validate
 from eosrepro.config.params import Config
-from eosrepro.config.sections import Measurement, Profile
+from eosrepro.config.runs import Run
+from eosrepro.config.sections import Profile
 from eosrepro.config.statements import Statistic
 from eosrepro.config.values import Section, keys_of
 from eosrepro.config.yaml import read
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
-from eosrepro.records.code import diagnostic_code
+from eosrepro.records import store
 from eosrepro.records.files import save_table, save_text
-from eosrepro.records.identity import fingerprint, members_of
+from eosrepro.records.identity import fingerprint
 from eosrepro.records.places import STAGES
-from eosrepro.records.published import REFERENCE, load_published
+from eosrepro.records.published import published
 from eosrepro.records.runs import Record, load_record
-from eosrepro.stages import build
-from eosrepro.stages.diagnose import diagnose_into, measure_into
-from eosrepro.stages.train import train_into
-from eosrepro.verdicts import statistics
+from eosrepro.stages import build, diagnose, train
+from eosrepro.stages.track import mlflow_view
+from eosrepro.verdicts import characteristics, statistics
 from eosrepro.views import markdown
+from eosrepro.views.mlflow.sync import About, sync_run
 
-SWEEPS = STAGES / "sweeps"
+STUDIES = STAGES / "studies"
 EVENTS = ("onset", "first_above", "first_outside", "run_length")  # statistics that are iterations
+OF_PARAMS = ("profile", "profiles", "compute", "mlflow")  # key paths of params.yaml; all others are of the run
 
 
 class Axis(Section):
     """One setting that varies."""
 
-    path: str | Annotated[list[str], Field(min_length=1)]  # key path in params.yaml, or several that vary together
+    path: str | Annotated[list[str], Field(min_length=1)]  # key path, or several that vary together
     values: Annotated[dict[str, Any], Field(min_length=1)]  # name in the table → value set there
 
 
@@ -60,21 +61,21 @@ class Published(Section):
     """The published curves that some of the variants can be laid over."""
 
     where: dict[str, str]  # axis → name of its value
-    curves: dict[str, str]  # quantity → reference/<file>.csv
+    run: str  # of the paper
 
 
-class Sweep(Section):
-    """A sweep file."""
+class Study(Section):
+    """A study file. Key paths are those of the run (step_size, model.width), or of params.yaml: see `OF_PARAMS`."""
 
-    run: str  # the experiment that all variants start from
-    set: dict[str, Any] = Field(default_factory=dict)  # key path in params.yaml → value, for all variants
+    run: str  # of params.yaml, which all variants start from
+    set: dict[str, Any] = Field(default_factory=dict)  # key path → value, for all variants
     vary: Annotated[dict[str, Axis], Field(min_length=1)]
     pooled: list[str]  # axes whose variants are summarised in one row, e.g. seeds
     measures: Annotated[dict[str, Statistic], Field(min_length=1)]
     published: list[Published] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _names_agree(self) -> Sweep:
+    def _names_agree(self) -> Study:
         named = [self.pooled, *(list(published.where) for published in self.published)]
         unknown = {axis for axes in named for axis in axes} - self.vary.keys()
         unknown |= {
@@ -90,149 +91,158 @@ class Sweep(Section):
         return self
 
 
-def run(file: Path) -> Path:
-    """Run all variants of a sweep file, write table.csv (a row each) and table.md (a row a group), name the folder.
+def run(file: Path, *, jobs: int) -> Path:
+    """Run all variants of a study, write table.csv (a row each) and table.md (a row a group), name the folder.
 
     Raises:
         ConfigError: the file, or params.yaml with the settings of a variant, is not valid.
     """
-    sweep = parse(Sweep, read(file, keys_of(Sweep)), file)
+    study = parse(Study, read(file, keys_of(Study)), file)
     params = read_params()
-    folder = SWEEPS / file.stem
+    folder = STUDIES / file.stem
     # All is read before the first variant is run: a mistake in the last is not found hours later.
-    theirs = [(published.where, load_published("published", published.curves)) for published in sweep.published]
-    combinations = itertools.product(*(axis.values for axis in sweep.vary.values()))
-    variants = {names: _variant(sweep, params, names, file) for names in combinations}
+    theirs = [(each.where, _published(params, each.run, file)) for each in study.published]
+    combinations = itertools.product(*(axis.values for axis in study.vary.values()))
+    variants = {names: _variant(study, params, names, file) for names in combinations}
     rows = []
     for names, variant in variants.items():
-        record = _record(variant, sweep, folder / "runs")
+        record = _record(variant, folder / "runs", jobs)
         facts = {"source": "ours", "steps": record.summary["steps"]}
-        rows.append(dict(zip(sweep.vary, names, strict=True)) | facts | _measured(sweep, record))
-    rows += [where | {"source": "published"} | _measured(sweep, record) for where, record in theirs]
+        rows.append(dict(zip(study.vary, names, strict=True)) | facts | _measured(study, record))
+    rows += [where | {"source": "published"} | _measured(study, record) for where, record in theirs]
     table = pd.DataFrame(rows)
     save_table(folder / "table.csv", table)
-    save_text(folder / "table.md", as_markdown(sweep, table))
+    save_text(folder / "table.md", as_markdown(study, table))
     return folder
 
 
-def as_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
+def as_markdown(study: Study, table: pd.DataFrame) -> str:
     """One table for each combination of the settings that the published curves distinguish, the published row first.
 
     Cells are means over the pooled axes, with their range. The last column, misfit, is the mean over all measures of
     |ln(measured / published)|: 0.1 means about 10 % away. An event that did not come counts as coming at the end.
     """
-    fixed = list(sweep.published[0].where) if sweep.published else []
-    candidates = [key for key in sweep.vary if key not in fixed and key not in sweep.pooled]
+    fixed = list(study.published[0].where) if study.published else []
+    candidates = [key for key in study.vary if key not in fixed and key not in study.pooled]
     blocks = []
-    for names in itertools.product(*(sweep.vary[key].values for key in fixed)):
+    for names in itertools.product(*(study.vary[key].values for key in fixed)):
         part = table[(table[fixed] == list(names)).all(axis=1)] if fixed else table
         theirs = part[part["source"] == "published"]
-        head = [*(candidates or [""]), *sweep.measures, *(["misfit"] if len(theirs) else [])]
+        head = [*(candidates or [""]), *study.measures, *(["misfit"] if len(theirs) else [])]
         rows = []
         if len(theirs):
-            rows.append(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in sweep.measures), ""])
+            rows.append(["published", *[""] * (len(candidates) - 1), *(_cell(theirs[m]) for m in study.measures), ""])
         ours = part[part["source"] == "ours"]
         for key, group in ours.groupby(candidates, sort=False) if candidates else [(("ours",), ours)]:
-            misfit = [f"{_misfit(sweep, group, theirs):.2f}"] if len(theirs) else []
-            rows.append([*map(str, key), *(_cell(group[m]) for m in sweep.measures), *misfit])
+            misfit = [f"{_misfit(study, group, theirs):.2f}"] if len(theirs) else []
+            rows.append([*map(str, key), *(_cell(group[m]) for m in study.measures), *misfit])
         title = ", ".join(f"{key} {name}" for key, name in zip(fixed, names, strict=True))
         blocks.append((f"**{title}**\n\n" if title else "") + markdown.table(head, rows) + "\n")
     return "\n".join(blocks)
 
 
-def _variant(sweep: Sweep, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
-    """params.yaml with the settings of one variant: `names` are those of its values, an axis each."""
+def _published(params: Mapping[str, Any], name: str, file: Path) -> Record:
+    found = published(Path(params.get("paper") or ""), name)
+    if found is None:
+        raise ConfigError(f"{file}: published: there are no published curves of {name!r}")
+    return found
+
+
+def _variant(study: Study, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
+    """params.yaml with one variant in it and nothing else: `names` are those of its values, an axis each."""
     chosen = {
         path: axis.values[name]
-        for axis, name in zip(sweep.vary.values(), names, strict=True)
+        for axis, name in zip(study.vary.values(), names, strict=True)
         for path in ([axis.path] if isinstance(axis.path, str) else axis.path)
     }
     place = Path(f"{file} ({', '.join(names)})")
-    variant = validate(_with(params, sweep.set | chosen), place, reference=REFERENCE)
-    # Coordinates of θ are read from snapshots, and a sweep keeps none.
-    known = [quantity for quantity in variant.quantities(sweep.run) if "theta_" not in quantity]
-    for name, measure in sweep.measures.items():
-        for key, quantity in (("quantity", measure.quantity), ("against", measure.against)):
+    name = "_".join(map(value_name, (file.stem, *names)))
+    start = validate(copy.deepcopy(dict(params)), Path("params.yaml")).run(study.run)
+    content = {key: value for key, value in params.items() if key not in ("figures", "paper")}
+    content["experiments"] = {name: _written(start, params["experiments"][start.experiment])}
+    for path, value in (study.set | chosen).items():
+        inside = path if path.split(".")[0] in OF_PARAMS else f"experiments.{name}.{path}"
+        content = _with(content, inside, value)
+    asked = {quantity for each in study.measures.values() for quantity in (each.quantity, each.against) if quantity}
+    variant = validate(_less(content, name, asked), place)
+    run = variant.run(name)
+    # Coordinates of θ are read from snapshots, and a study keeps none.
+    known = [quantity for quantity in variant.quantities(name) if "theta_" not in quantity]
+    for key, of in study.measures.items():
+        for which, quantity in (("quantity", of.quantity), ("against", of.against)):
             if quantity is not None and quantity not in known:
                 hint = did_you_mean(quantity, known)
-                raise ConfigError(f"{file}: measures.{name}.{key}: {sweep.run} has no {quantity!r}{hint}")
-        if complaint := supposes_another_optimizer(variant.run(sweep.run), measure):
-            raise ConfigError(f"{place}: measures.{name}: {complaint}")
+                raise ConfigError(f"{file}: measures.{key}.{which}: {study.run} has no {quantity!r}{hint}")
+        if complaint := supposes_another_optimizer(run, of):
+            raise ConfigError(f"{place}: measures.{key}: {complaint}")
     return variant
 
 
-def _with(params: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _written(start: Run, experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment of the one run, as it would be written."""
+    diagnose = {
+        name: {key: value for key, value in options.items() if key != "of"}
+        for name, options in experiment.get("diagnose", {}).items()
+        if name in start.diagnose
+    }
+    return {**start.setting.model_dump(mode="json", exclude={"diagnose"}, exclude_none=True), "diagnose": diagnose}
+
+
+def _less(content: dict[str, Any], name: str, asked: set[str]) -> dict[str, Any]:
+    """Without the diagnostics that tell nothing of what is asked for."""
+    declared = validate(content, Path("params.yaml")).run(name).diagnose
+    silent = {each for each, of in declared.items() if not asked & {*catalog.quantities(each, of.options)}}
+    content = copy.deepcopy(content)
+    for entry in (content, content["experiments"][name]):
+        entry["diagnose"] = {key: of for key, of in entry.get("diagnose", {}).items() if key not in silent}
+    return content
+
+
+def _with(params: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     changed = copy.deepcopy(dict(params))
-    for path, value in settings.items():
-        *parents, last = path.split(".")
-        entry = changed
-        for key in parents:
-            entry = entry.setdefault(key, {}) if isinstance(entry, dict) else None
-        if not isinstance(entry, dict):
-            raise ConfigError(f"params.yaml has no setting {path}: {'.'.join(parents)} is no mapping")
-        entry[last] = value
+    *parents, last = path.split(".")
+    entry: Any = changed
+    for key in parents:
+        entry = entry.setdefault(key, {}) if isinstance(entry, dict) else None
+    if not isinstance(entry, dict):
+        raise ConfigError(f"params.yaml has no setting {path}: {'.'.join(parents)} is no mapping")
+    entry[last] = value
     return changed
 
 
-def _record(variant: Config, sweep: Sweep, folder: Path) -> Record:
-    name = sweep.run
-    resolved, data = variant.resolved(name), _dataset(variant.active.model_dump_json())
-    made_by = fingerprint(resolved, {"sha256": _checksum(data)})
-    measurements = _measurements(variant, sweep)
-    settings = [each.model_dump(mode="json") for each in measurements]
-    if measures_sharpness := _needs_sharpness(sweep):
-        settings.append(variant.sharpness.model_dump())
-    diagnostics = ["sharpness", *(each.diagnostic.name for each in measurements)]
-    code = [diagnostic_code(each, members_of(resolved)) for each in diagnostics]
-    key = json.dumps([made_by, settings, code], sort_keys=True)
-    place = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    trained, snapshots = place / "run.json", place / "snapshots"  # the last file of a training
-    measured = place / "measured"
-    to_measure = [each for each in measurements if not (measured / f"{each.diagnostic.name}.json").exists()]
-    measures_sharpness &= not (measured / "summary.json").exists()
-    if not (trained.exists() and (snapshots.exists() or not (to_measure or measures_sharpness))):
-        train_into(place, variant, name, data, fingerprint=made_by)
-    if measures_sharpness:
-        diagnose_into(measured, place, variant, name, data)
-    for each in to_measure:
-        measure_into(measured, place, variant, each, data)
-    shutil.rmtree(snapshots, ignore_errors=True)
-    return load_record(place)
-
-
-def _measurements(variant: Config, sweep: Sweep) -> list[Measurement]:
-    """The measurements of params.yaml that tell a quantity of the sweep."""
-    of_run = [each for each in variant.measurements.values() if each.run == sweep.run]
-    return [each for each in of_run if _asked(sweep) & {*catalog.quantities(each.diagnostic.name)}]
+def _record(variant: Config, folder: Path, jobs: int) -> Record:
+    (run,) = variant.runs.values()
+    data = _dataset(run.profile.model_dump_json()) if run.has_examples else None
+    provenance = None if data is None else data.provenance
+    key = fingerprint(run.settings, provenance)
+    place = folder / run.name
+    if not store.holds(key):
+        train.compute(run, data, key)
+    store.place(key, place)
+    for found in diagnose.compute([run], {run.name: place}, data, jobs=jobs)[run.name].values():
+        store.place_files(found, place / "diagnostics")
+    store.drop_snapshots(key, place)
+    record = load_record(place)
+    about = About(summary=characteristics.summary(record), times=store.times(key))
+    sync_run(run.name, run.settings, provenance, record, about=about, **mlflow_view(variant))
+    return record
 
 
 @lru_cache(maxsize=1)
 def _dataset(profile: str) -> Dataset:
-    return build.dataset(Profile.model_validate_json(profile))
+    made = build.dataset(Profile.model_validate_json(profile))
+    checksum = hashlib.sha256(made.inputs.numpy().tobytes() + made.targets.numpy().tobytes()).hexdigest()
+    return replace(made, provenance={**made.provenance, "label": made.label, "sha256": checksum})
 
 
-def _checksum(data: Dataset) -> str:
-    return hashlib.sha256(data.inputs.numpy().tobytes() + data.targets.numpy().tobytes()).hexdigest()
+def _measured(study: Study, record: Record) -> dict[str, float]:
+    return {name: statistics.value(record, of) for name, of in study.measures.items()}
 
 
-def _needs_sharpness(sweep: Sweep) -> bool:
-    return any(re.match("sharpness|eigenvalue_", quantity) for quantity in _asked(sweep))
-
-
-def _asked(sweep: Sweep) -> set[str]:
-    """The quantities that its measures take."""
-    quantities = (each for measure in sweep.measures.values() for each in (measure.quantity, measure.against))
-    return {quantity for quantity in quantities if quantity}
-
-
-def _measured(sweep: Sweep, record: Record) -> dict[str, float]:
-    return {name: statistics.value(record, of) for name, of in sweep.measures.items()}
-
-
-def _misfit(sweep: Sweep, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
-    columns = [name for name in sweep.measures if theirs[name].notna().all()]
+def _misfit(study: Study, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    columns = [name for name in study.measures if theirs[name].notna().all()]
     # What did not happen within a run happened at its end at the earliest: its misfit is a lower bound.
-    events = {name: ours["steps"] for name in columns if sweep.measures[name].statistic in EVENTS}
+    events = {name: ours["steps"] for name in columns if study.measures[name].statistic in EVENTS}
     ratios = (ours[columns].fillna(pd.DataFrame(events)).mean() / theirs[columns].iloc[0]).dropna()
     return float(np.abs(np.log(np.abs(ratios.to_numpy(float)))).mean())
 

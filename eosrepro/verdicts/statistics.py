@@ -106,6 +106,8 @@ def measure(
         both = rows.merge(series(record, against), on="step", suffixes=("", "_against"))
         return Found(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
     values = rows["value"].to_numpy(float)
+    if relative_to == "threshold" and record.origin.preconditioned and not record.compares(quantity):
+        raise UndefinedError(f"the threshold of {record.name} is one of the effective sharpness, not of {quantity}")
     if relative_to == "threshold":
         values, level = values / record.threshold_at(rows["step"]), 1.0 if level is None else level
     if statistic in _OF_VALUES:

@@ -6,6 +6,7 @@ from math import isnan
 
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,7 +16,6 @@ from eosrepro.core.training import minimise
 from eosrepro.core.types import Stop
 from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian, interpolated, small_problem
 
 

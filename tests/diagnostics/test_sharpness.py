@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from torch import Tensor
 
 from eosrepro.core.lanczos import top_eigenpairs
@@ -22,7 +23,6 @@ from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
@@ -201,7 +201,7 @@ def quadratic_with(hessian: Tensor, n_examples: int, of_sketch: Tensor | None = 
         assert of_sketch is not None
         return quadratic_with(of_sketch, len(indices))
 
-    return Objective(len(hessian), [part], n_examples, sketch)
+    return Objective(torch.zeros(len(hessian)), [part], n_examples, sketch)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
 from torch import Tensor
 
 from eosrepro.core.objective import Objective, toy_problem
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum
 from eosrepro.losses.mse import mse
-from eosrepro.toys.quadratic import quadratic
 from tests.conftest import dense_hessian
 from tests.diagnostics.test_sharpness import sixty_digits, snapshots_of_a_run
 
@@ -87,7 +87,7 @@ def test_all_products_are_counted() -> None:
         def hvp(self, theta: Tensor) -> Counted:
             return Counted(theta)
 
-    counting = Counting(objective.n_params, objective.parts, objective.n_examples)
+    counting = Counting(objective.start, objective.parts, objective.n_examples)
     row = next(spectrum(counting, snapshots, **SETTINGS))
 
     assert row.spectrum_products == len(calls)

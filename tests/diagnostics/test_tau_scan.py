@@ -8,6 +8,8 @@ from math import isnan
 import numpy as np
 import pytest
 import torch
+from eosrepro.toys.quadratic import quadratic
+from eosrepro.toys.tanh_product import tanh_product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -19,8 +21,6 @@ from eosrepro.core.types import Stop
 from eosrepro.diagnostics import tau_scan as module
 from eosrepro.diagnostics.tau_scan import TauScan, tau_scan
 from eosrepro.optimizers.gd import gd
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_product import tanh_product
 from tests.conftest import interpolated, small_problem
 
 

@@ -19,13 +19,13 @@ _ENDS = {
     "diverged": "diverged",
 }
 _SHORT = {"holds": "holds", "fails": "**fails**", "not applicable": "n.a."}
-_MEMBERS = ("toy", "model", "loss", "optimizer", "preprocessing")
+_MEMBERS = ("problem", "model", "loss", "optimizer", "preprocessing")
 _MOST_ROWS = 25  # MLflow takes 8,000 characters
 
 _EXPERIMENT = """\
 **{counts}** of the claims{paper}: see the description of each run.
 
-One run for each entry of `experiments` and `toys` in `params.yaml`, as `dvc.yaml` runs them.
+One run for each run of `experiments` in `params.yaml`, as `dvc.yaml` runs them.
 
 | metrics | of what |
 | --- | --- |
@@ -62,7 +62,7 @@ def run(
     """What a run is, how it ended, and a table of the claims about it.
 
     Args:
-        resolved: `Config.resolved(name)`.
+        resolved: `Run.settings`.
         reproduces: from `reproduction`.
         record: what is on disk.
         summary: `comparison.summary(record)`.

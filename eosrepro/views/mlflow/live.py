@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -14,6 +14,8 @@ from eosrepro.views.mlflow.tags import machine_tags, run_params, run_tags
 from eosrepro.views.mlflow.writing import create_run, find_run, log_data, log_params, log_points, set_tags
 
 FLUSH_SECONDS = 10.0
+
+Observe = Callable[[Row], None]  # of every row, as it comes
 
 
 class LiveRun:
@@ -79,23 +81,25 @@ def open_run(
     experiment: str,
     window: int,
     profile: str,
+    preconditioned: bool,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> LiveRun:
     """Find or make the MLflow run of a training that starts now, on this machine.
 
     Args:
         name: name of the run in params.yaml.
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem.
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
         profile: name of the profile, for a tag.
+        preconditioned: as that of the optimizer.
         tags: further ones.
 
     Returns:
         A run that takes rows; it does nothing with them where MLflow is away.
     """
-    series = PointSeries(window)
+    series = PointSeries(window, preconditioned=preconditioned)
     with WarnAndContinue():
         store = open_store(experiment)
         tags = {**run_tags(name, resolved, data_provenance, profile), **machine_tags(resolved), **tags}

@@ -35,15 +35,17 @@ class Point(NamedTuple):
 class PointSeries:
     """From rows to points, one row at a time: the same points live and from the record."""
 
-    def __init__(self, window: int) -> None:
-        self._length = window
+    def __init__(self, window: int, *, preconditioned: bool) -> None:
+        self._length, self._preconditioned = window, preconditioned
         self._window: list[Row] = []
 
     def add(self, row: Row) -> list[Point]:
         """The points of one iteration, and of the window that ends with it."""
         points = [Point(f"train/{name}", row.step, getattr(row, name)) for name in PER_STEP]
-        relative = row.directional_smoothness / row.stability_threshold
-        points.append(Point("train/directional_smoothness_over_threshold", row.step, relative))
+        if not self._preconditioned:
+            relative = row.directional_smoothness / row.stability_threshold
+            points.append(Point("train/directional_smoothness_over_threshold", row.step, relative))
+        points += [Point(f"train/{mlflow_name(name)}", row.step, value) for name, value in row.observed.items()]
         self._window.append(row)
         if (row.step + 1) % self._length == 0:
             # A training that resumed inside a window has seen a part of it only: the sync at its end logs it.
@@ -70,9 +72,9 @@ def _extent(name: str, step: int, values: Sequence[float]) -> Iterator[Point]:
 
 
 def trajectory_points(record: Record, window: int) -> Iterator[Point]:
-    series = PointSeries(window)
-    for row in record.trajectory.astype({"step": int}).itertuples(index=False):
-        yield from series.add(row)  # type: ignore[arg-type]  # a named tuple with the fields of a Row
+    series = PointSeries(window, preconditioned=record.origin.preconditioned)
+    for columns in record.trajectory.to_dict("records"):
+        yield from series.add(Row.of({str(name): value for name, value in columns.items()}))
     yield from series.rest()
 
 
@@ -83,8 +85,8 @@ def measured_points(record: Record) -> Iterator[Point]:
             continue  # a curve at each step, which no metric can hold
         columns = [str(name) for name in table if name != "step"]
         prefix = "diagnostics/"
-        if diagnostic == "sharpness":
-            columns = [name for name in columns if re.fullmatch(r"sharpness|eigenvalue_\d+", name)]
+        if diagnostic in ("sharpness", "effective_sharpness"):
+            columns = [name for name in columns if re.fullmatch(r"(effective_)?(sharpness|eigenvalue_\d+)", name)]
             prefix = "curvature/"
         thresholds = record.threshold_at(table["step"])
         rows = table[["step", *columns]].itertuples(index=False)
@@ -93,9 +95,9 @@ def measured_points(record: Record) -> Iterator[Point]:
                 Point(prefix + mlflow_name(name), int(step), float(at))
                 for name, at in zip(columns, values, strict=True)
             ]
-            if diagnostic == "sharpness":
+            if record.compares(diagnostic):
                 relative = points[0].value / float(threshold)
-                points.append(Point("curvature/sharpness_over_threshold", int(step), relative))
+                points.append(Point(f"curvature/{diagnostic}_over_threshold", int(step), relative))
             yield from _finite(points)
 
 

@@ -9,7 +9,7 @@ MLflow run with the recorded tables, point by point:
   single points, and two series under one name would lie. So the settings of the sharpness are no part of the
   fingerprint; they are parameters of the run.
 
-Nothing here raises because MLflow is away: the first failure prints one line, and `eosrepro sync` catches up later.
+Nothing here raises because MLflow is away: the first failure prints one line, and `eosrepro track` catches up later.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class About:
     colour: str | None = None  # of its curves, #RRGGBB; None: as it is
     summary: Mapping[str, float] = field(default_factory=dict)  # one number a run; NaN where it has none
     artifacts: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # folder in MLflow → files
+    times: tuple[float, float] | None = None  # begin and end of its training, seconds since 1970; None: not known
 
 
 def sync_run(
@@ -75,8 +76,8 @@ def sync_run(
 
     Args:
         name: name of the run in params.yaml.
-        resolved: `Config.resolved(name)`.
-        data_provenance: stages/data/provenance.json; None for a toy.
+        resolved: `Run.settings`.
+        data_provenance: stages/data/provenance.json; None for a problem.
         record: what is on disk.
         experiment: MLflow experiment, from `mlflow.experiment`.
         window: steps a windowed value covers, from `mlflow.window`.
@@ -104,7 +105,7 @@ def sync_run(
                 store.client.delete_run(run.info.run_id)
                 tags = {key: value for key, value in run.data.tags.items() if is_machine_tag(key)} | tags
             if run is None or missing is None:
-                run, missing = create_run(store, name, tags), points
+                run, missing = create_run(store, name, tags, (about.times or [None])[0]), points
         run_id = run.info.run_id
         log_params(store, run_id, {key: value for key, value in params.items() if key not in run.data.params})
         log_data(store, run, data_provenance)
@@ -113,7 +114,8 @@ def sync_run(
             for path in paths:
                 store.client.log_artifact(run_id, str(path), folder)
         if run.info.status != "FINISHED":
-            store.client.set_terminated(run_id, "FINISHED")
+            ended = None if about.times is None else round(1000 * about.times[1])
+            store.client.set_terminated(run_id, "FINISHED", end_time=ended)
         set_tags(store, run, tags | synced)
         return True
     return False

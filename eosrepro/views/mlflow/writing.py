@@ -46,9 +46,11 @@ def is_complete(run: Run, synced: Mapping[str, str], artifacts: Mapping[str, Seq
     return all((folder / name / path.name).exists() for name, paths in artifacts.items() for path in paths)
 
 
-def create_run(store: Store, name: str, tags: Mapping[str, str]) -> Run:
+def create_run(store: Store, name: str, tags: Mapping[str, str], started: float | None = None) -> Run:
+    """`started`: seconds since 1970; None: now."""
     said = {key: shortened(value, TAG_LENGTH) for key, value in tags.items() if value}
-    return store.client.create_run(store.experiment_id, tags=said, run_name=name)
+    start_time = None if started is None else round(1000 * started)
+    return store.client.create_run(store.experiment_id, start_time=start_time, tags=said, run_name=name)
 
 
 def log_data(store: Store, run: Run, data_provenance: Mapping[str, Any] | None) -> None:
@@ -60,7 +62,7 @@ def log_data(store: Store, run: Run, data_provenance: Mapping[str, Any] | None) 
     checksum = data_provenance["sha256"]
     origin = {"uri": str(DATA / "dataset.safetensors"), "sha256": checksum}
     source = _data_source(origin | {key: data_provenance[key] for key in NOT_PARAMETERS if key in data_provenance})
-    size = json.dumps({"num_rows": data_provenance["n_examples"], "num_classes": data_provenance["n_classes"]})
+    size = json.dumps({"num_rows": data_provenance["n_examples"], "num_outputs": data_provenance["n_outputs"]})
     label = shortened(data_provenance["label"], DATA_NAME_LENGTH)
     data = Dataset(label, checksum[:8], "local", source, profile=size)
     use = [InputTag(USE_OF_DATA, "training")]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from eosrepro.core.quantities import compared_with_threshold, quantity
+from eosrepro.core.quantities import quantity
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
@@ -154,7 +154,7 @@ def _traces(part: Part, panel: Panel) -> Iterator[dict[str, Any]]:
                 line = {"color": to_hex(colours[run]), "width": 1.2, "dash": dash}
                 yield _trace(points, labels[run], group, line, f"{labels[run]}, {_label(name)}")
     for run, record in part.records.items():
-        if any(map(compared_with_threshold, panel.quantities)):
+        if any(map(record.compares, panel.quantities)):
             points, formula = _threshold(record), record.origin.threshold_formula
             line = {"color": to_hex(colours[run]), "width": 1.5, "dash": "dash"}
             yield _trace(points, formula, formula, line, f"{formula}, {labels[run]}") | {"mode": "lines"}
@@ -214,7 +214,7 @@ def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
         for name in panel.quantities:
             shown += _series(part, run, name)["value"].quantile(calm).to_list()
             shown += _published_series(part, run, name)["value"].quantile([outer, 1 - outer]).to_list()
-        shown += [*record.thresholds.quantile(calm)] * any(map(compared_with_threshold, panel.quantities))
+        shown += [*record.thresholds.quantile(calm)] * any(map(record.compares, panel.quantities))
     finite = [value for value in shown if math.isfinite(value)]
     return min(finite, default=0.0), max(finite, default=0.0)
 

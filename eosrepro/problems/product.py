@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.core.types import Toy
+from eosrepro.core.types import Function
 
 
-def product() -> Toy:
+def product() -> Function:
     """f(θ) = (θ₁θ₂)². On the valley θ₂ = 0 the sharpness is 2θ₁²."""
 
     def f(theta: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.core.types import Toy
+from eosrepro.core.types import Function
 
 
-def quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Toy:
+def quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Function:
     """f(θ) = Σ_i c_i θ_i², so the Hessian is diag(2 c). The defaults give 20θ₁² + θ₂², with sharpness 40."""
 
     def f(theta: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.core.types import Toy
+from eosrepro.core.types import Function
 
 
-def tanh_quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Toy:
+def tanh_quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Function:
     """f(θ) = tanh(Σ_i c_i θ_i²): as the quadratic near 0, and flat far from it."""
 
     def f(theta: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eosrepro.core.types import Toy
+from eosrepro.core.types import Function
 
 
-def tanh_product() -> Toy:
+def tanh_product() -> Function:
     """f(θ) = (θ₁ tanh θ₂)². On the valley θ₂ = 0 the sharpness is 2θ₁²."""
 
     def f(theta: Tensor) -> Tensor:

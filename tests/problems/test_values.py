@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-
-from eosrepro import catalog
 from eosrepro.toys.quadratic import quadratic
 from eosrepro.toys.tanh_quadratic import tanh_quadratic
+
+from eosrepro import catalog
 
 
 def hessian(name: str, theta: list[float]) -> torch.Tensor:

@@ -1,0 +1,82 @@
+"""Independent tasks, one after the other or several at once: what they give does not depend on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from torch import multiprocessing
+
+from eosrepro.errors import EosreproError
+from eosrepro.stages import progress
+from eosrepro.stages.processes import die_with_parent
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Shared = TypeVar("Shared")
+
+
+def default_jobs(threads: int) -> int:
+    """As many processes as fit on the cores of this machine, or what EOSREPRO_JOBS says."""
+    return int(os.environ.get("EOSREPRO_JOBS", 0)) or max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def map(
+    function: Callable[[Shared, Task], Result], shared: Shared, tasks: Sequence[Task], *, jobs: int
+) -> Iterator[Result]:
+    """What `function(shared, task)` gives for each task, in their order; what it yields, as it comes or all at once.
+
+    Args:
+        function: of a module, so that other processes find it.
+        shared: what all tasks need; its tensors are in memory once.
+        jobs: processes; 1: all in this one.
+
+    Raises:
+        EosreproError: a process was killed.
+    """
+    jobs = min(jobs, len(tasks))
+    if jobs <= 1:
+        yield from (function(shared, task) for task in tasks)
+        return
+    # PyTorch does not survive a fork; its own `spawn` shares the tensors between the processes.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(function, shared)) as pool:
+        try:
+            yield from pool.map(_work, tasks)
+        except BaseException as error:
+            # Else the tasks at work, and those that wait for them, would be done to their end first.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise EosreproError(
+                    "one of the processes that share the work was killed, most likely for want of memory: "
+                    "take a smaller --jobs. What is done is kept"
+                ) from None
+            raise
+
+
+_function: Callable[[Any, Any], Any]  # of this worker, and what all its tasks share
+_shared: Any
+
+
+def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
+    global _function, _shared
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that started them ends them
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a training writes its checkpoint
+    progress.share_the_terminal()
+    _function, _shared = function, shared
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise SystemExit(1)
+
+
+def _work(task: Any) -> Any:
+    found = _function(_shared, task)
+    return [*found] if isinstance(found, Iterator) else found
