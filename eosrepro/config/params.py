@@ -122,6 +122,11 @@ class Config(Section):
         n_thetas = len(run.setting.start or ())
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
 
+    @property
+    def claims_file(self) -> Path:
+        """What the paper says, where a paper is named."""
+        return Path(self.paper or "") / "claims.yaml"
+
     @cached_property
     def claims(self) -> dict[str, Claim]:
         """What the paper says about the runs, by <run>_<statement>.
@@ -134,4 +139,4 @@ class Config(Section):
         if self.paper is None:
             return {}
         runs_of = {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
-        return claims(Path(self.paper) / "claims.yaml", runs_of)
+        return claims(self.claims_file, runs_of)
