@@ -22,7 +22,7 @@ from eosrepro.records.places import train_folder
 from eosrepro.records.runs import load_record
 from eosrepro.stages import outdated
 from tests.plugins import Write, install, project_in
-from tests.project import ROOT, small_params, write_params
+from tests.project import alone, small_params, write_params
 
 HALF = """
 from eosrepro.core.types import Geometry, Optimizer
@@ -39,7 +39,6 @@ RUN = "example1_2over39"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Writes files of a project in the working folder."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
     yield from project_in(tmp_path, monkeypatch)
 
 
@@ -68,23 +67,22 @@ def test_a_member_from_elsewhere_trains_and_is_known_by_its_code(
 ) -> None:
     name, helper = write_half(project, where, monkeypatch)
     params = small_params()
-    params["toys"][RUN]["optimizer"] = {"name": name}
-    write_params(Path(), params)
-    assert CliRunner().invoke(main, ["config", "check", "--stamp", "stages/valid"]).exit_code == 0
+    params["experiments"]["example1"]["optimizer"] = {"name": name}
+    write_params(Path(), alone(params, "example1"))
     for command in ("train", "diagnose"):
         done = CliRunner().invoke(main, [command, RUN])
         assert done.exit_code == 0, done.output
-    loaded = load()
-    record = load_record(train_folder("toys/example1", RUN))
+    run = load().runs[RUN]
+    record = load_record(train_folder("example1", RUN))
     # f = 20θ₁² + θ₂²: with half of η = 2/39, θ₁ is multiplied by 1 − 40/39 in each step.
     first = record.trajectory["loss"][0] - 0.1**2
     assert record.trajectory["loss"][1] == pytest.approx(first / 39**2 + 0.1**2 * (1 - 2 / 39) ** 2, rel=1e-12)
-    assert outdated.outdated(loaded, record) == ""
+    assert outdated.outdated(run, record) == ""
 
     project(helper, "# a half\nshare = 0.5\n")
-    assert outdated.outdated(loaded, record) == ""
+    assert outdated.outdated(run, record) == ""
     project(helper, "share = 0.25\n")
-    assert outdated.outdated(loaded, record) == "trained by other code than today's"
+    assert outdated.outdated(run, record) == "trained by other code than today's"
 
 
 def test_names_are_those_of_all_places(project: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +121,7 @@ def test_a_name_that_is_there_twice_is_refused(project: Write, monkeypatch: pyte
         ("nets:", r"'nets:' should read package\.module:function"),
         ("../nets:wider", r"'\.\./nets:wider' should read package\.module:function"),
         ("nets.py:wider", r"no module 'nets\.py' is installed"),
-        ("widest", r"no 'widest' in models \(there are: broken, mlp, wants\)"),
+        ("widest", r"no 'widest' in models \(there are: broken, .*wants\)"),
         ("builtins:dict", r"builtins:dict does not say which parameters it has"),
     ],
 )
@@ -132,9 +130,9 @@ def test_a_name_that_leads_nowhere_is_one_message_at_its_place(name: str, messag
     project("members/models/wants.py", "import nlp_of_tomorrow")
     project("nets.py", "number = 3\ndef wider(): ...")
     params = small_params()
-    params["experiments"]["exp3_2over30"]["model"] = {"name": name}
-    with pytest.raises(ConfigError, match=rf"^params\.yaml: experiments\.exp3_2over30\.model\.name: {message}"):
-        validate(params, Path("params.yaml"), reference=ROOT / "reference")
+    params["experiments"]["exp3"]["model"] = {"name": name}
+    with pytest.raises(ConfigError, match=rf"^params\.yaml: experiments\.exp3\.model\.name: {message}"):
+        validate(params, Path("params.yaml"))
 
 
 # --- functions that know nothing of this package ----------------------------------------------------------------------
@@ -188,9 +186,9 @@ def test_a_class_of_a_model_is_given_what_it_names_and_its_options(project: Writ
 def test_options_of_a_foreign_class_are_checked(model: dict[str, Any], message: str, project: Write) -> None:
     project("nets.py", NETS)
     params = small_params()
-    params["experiments"]["exp3_2over30"]["model"] = model
-    with pytest.raises(ConfigError, match=rf"^params\.yaml: experiments\.exp3_2over30\.model\.{message}"):
-        validate(params, Path("params.yaml"), reference=ROOT / "reference")
+    params["experiments"]["exp3"]["model"] = model
+    with pytest.raises(ConfigError, match=rf"^params\.yaml: experiments\.exp3\.model\.{message}"):
+        validate(params, Path("params.yaml"))
 
 
 def test_networks_of_torchvision_and_losses_of_pytorch_by_their_place() -> None:
@@ -214,8 +212,8 @@ def test_the_signature_of_a_foreign_function_is_that_of_a_member() -> None:
 def test_the_schema_lets_a_place_be_written() -> None:
     jsonschema = importlib.import_module("jsonschema")
     params = small_params()
-    params["experiments"]["exp3_2over30"]["model"] = {"name": "torchvision.models:resnet18", "num_classes": 10}
+    params["experiments"]["exp3"]["model"] = {"name": "torchvision.models:resnet18", "num_classes": 10}
     jsonschema.validate(params, schema())
-    params["experiments"]["exp3_2over30"]["model"] = {"name": "resnet18"}
+    params["experiments"]["exp3"]["model"] = {"name": "resnet18"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(params, schema())
