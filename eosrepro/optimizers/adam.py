@@ -17,7 +17,7 @@ Moments = tuple[Tensor, Tensor, int]  # means of the gradient and of its square,
 
 
 def adam(
-    *, step_size: float, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, AtLeast(0)] = 1e-8
+    step_size: float, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, AtLeast(0)] = 1e-8
 ) -> Optimizer:
     """θ ← θ − η m̂/(√v̂ + ε), as `torch.optim.Adam`.
 
