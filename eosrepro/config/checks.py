@@ -17,6 +17,7 @@ from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
 from eosrepro.core.lanczos import lowest_rtol
+from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import DTYPES, Rtol
 
 
@@ -118,6 +119,8 @@ def supposes_another_optimizer(run: Run, of: Statistic) -> str | None:
     of_gd = {of.quantity, of.against, of.statistic} & {"relation_error", BY_NEXT_GRADIENT}
     if of_gd and optimizer != "gd":
         return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"
+    if of.relative_to and run.method.preconditioned and not compared_with_threshold(of.quantity, preconditioned=True):
+        return f"the threshold of {optimizer} is one of the effective sharpness, not of {of.quantity}"
     return None
 
 

@@ -165,9 +165,15 @@ def _observed(observe: Sequence[Observation], here: Visited, following: Visited)
 
 def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
     """The stability threshold at an iterate; L and sharpness are divided by it."""
-    threshold = optimizer.geometry(state, here.grad).threshold
+    threshold, preconditioner = optimizer.geometry(state, here.grad)
     if not 0 < threshold < inf:
         raise ConfigError(f"the stability threshold is {threshold} by the optimizer: it should be positive and finite")
+    if optimizer.preconditioned == (preconditioner is None):
+        # Else the sharpness would be judged by a threshold of the effective sharpness, or the reverse.
+        found = f"preconditioned = {optimizer.preconditioned}, and its geometry has "
+        raise ConfigError(f"the optimizer says {found}{'none' if preconditioner is None else 'a preconditioner'}")
+    if preconditioner is not None and not (torch.as_tensor(preconditioner) > 0).all():
+        raise ConfigError("the preconditioner of the optimizer should be positive everywhere, and is not")
     return threshold
 
 
