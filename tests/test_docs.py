@@ -165,6 +165,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / SWEEP).write_text(content, "utf-8")
         elif language == "python" and what:
             assert not (folder / what).exists(), f"{what} is in the project already"
+            (folder / what).parent.mkdir(parents=True, exist_ok=True)
             (folder / what).write_text(content, "utf-8")
     (folder / "params.yaml").write_text(params, "utf-8")
     return folder

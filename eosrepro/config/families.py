@@ -60,7 +60,7 @@ def _family(raw: Any) -> Family:
             setting = Setting.model_validate(_with(common, chosen))
             variants.append(Variant("_".join(names), varied, setting))
         except ValidationError as error:
-            findings |= dict.fromkeys((_where(place, chosen), message) for place, message in places(error))
+            findings |= dict.fromkeys((_where(place, chosen, common), message) for place, message in places(error))
     if findings:
         _refuse(findings)
     return tuple(variants)
@@ -88,7 +88,7 @@ def _combinations(vary: Any) -> Iterator[tuple[list[str], dict[str, Any], dict[s
 def _axis(path: Any, values: Any) -> dict[str, Any]:
     """The values of one path by the names that they have in the names of runs."""
     if not isinstance(path, str):
-        _refuse([(("vary", path), "should be a key path such as model.width")])
+        _refuse([(("vary", str(path)), "should be a key path such as model.width")])
     if isinstance(values, dict) and values:
         named = [(str(name), value) for name, value in values.items()]
     elif isinstance(values, list) and values:
@@ -128,11 +128,11 @@ def _with(common: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any
     return setting
 
 
-def _where(place: tuple[str | int, ...], chosen: Mapping[str, Any]) -> tuple[str | int, ...]:
+def _where(place: tuple[str | int, ...], chosen: Mapping[str, Any], common: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Where a finding of a variant stands in the experiment as it is written."""
     for path in chosen:
         keys = tuple(path.split("."))
-        if place[: len(keys)] == keys:
+        if place[: len(keys)] == keys or (keys[: len(place)] == place != () and place[0] not in common):
             return ("vary", path, *place[len(keys) :])
     return place
 

@@ -45,9 +45,8 @@ class Objective:
     start: Tensor = field(repr=False)  # θ₀, (P,)
     parts: Sequence[Part] = field(repr=False)
     n_examples: int
-    of_examples: Callable[[Tensor], Objective] | None = field(
-        default=None, repr=False
-    )  # the same on some; None: it has none
+    # indices of examples → the same on those alone; None: it has none
+    of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
     metric: Metric = "accuracy"  # what the scores of its parts are of
 
@@ -232,7 +231,7 @@ def network_objective(
         targets: (n, ...), classes or numbers.
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
-        batch_statistics: as of `Objective.of`. What a last group would lack is with the one before it.
+        batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
@@ -240,7 +239,8 @@ def network_objective(
     # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    together = _group_size(batch_statistics or getattr(module, "batch_statistics", None), len(inputs))
+    declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
+    together = _group_size(declared, len(inputs))
     start = flattened(module)
     whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
     few = torch.tensor([0, -1]) if together is None else torch.arange(min(together, FEW))
@@ -290,9 +290,11 @@ def network_objective(
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
-    if statistics is None or statistics == "whole":
-        return statistics and n_examples
-    if isinstance(statistics, int) and statistics > 0:
+    if statistics is None:
+        return None
+    if statistics == "whole":
+        return n_examples
+    if type(statistics) is int and statistics > 0:
         return min(statistics, n_examples)
     raise ConfigError(f'batch_statistics is {statistics!r}: it should be "whole", or the number of examples of a group')
 
