@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,12 +15,13 @@ from torch.testing import assert_close
 
 from benchmarks.baselines import without_first_layer
 from eosrepro.core.along import MinibatchStep, along, dot, minibatch_steps
-from eosrepro.core.objective import LinearFirst, Objective, network_problem, toy_problem
+from eosrepro.core.objective import LinearFirst, Objective, function_problem, network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
+from eosrepro.problems.quadratic import quadratic
 from tests.conftest import small_dataset, small_problem
 from tests.members import variants
 
@@ -58,7 +58,7 @@ def smoothness(slope: float, time: float, sq_norm: float) -> float:
 
 
 def test_on_a_quadratic_value_and_slope_are_known() -> None:
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
+    objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
     direction = torch.tensor([1.0, -2.0], dtype=torch.float64)
     for time, point in zip((0.0, 0.5, -2.0), along(objective, theta, direction, (0.0, 0.5, -2.0)), strict=True):
         first, second = 0.1 + time, 0.1 - 2 * time
@@ -225,9 +225,9 @@ def test_the_same_parts_make_the_objective_whether_or_not_its_first_layer_is_kno
     assert_close(whole.batch(few).value_and_grad(theta).grad, expected)
 
 
-def test_a_toy_has_no_minibatches() -> None:
-    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
-    with pytest.raises(ConfigError, match="a toy has no examples"):
+def test_a_problem_has_no_minibatches() -> None:
+    objective, theta = function_problem(quadratic(), [0.1, 0.1])
+    with pytest.raises(ConfigError, match="a problem has no examples"):
         list(minibatch_steps(objective, theta, theta, [torch.tensor([0])], step_size=0.1))
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune, vector_to_parameters
 
-from eosrepro.core.objective import LinearFirst, Objective, network_objective, network_problem, toy_problem
+from eosrepro.core.objective import LinearFirst, Objective, function_problem, network_objective, network_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Dataset, Loss, Stop, Toy
+from eosrepro.core.types import Dataset, Function, Loss, Stop
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.digits import digits
 from eosrepro.errors import ConfigError, DataError
@@ -573,7 +573,7 @@ def test_parameters_of_several_dtypes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("toy", "start"),
+    ("f", "start"),
     [
         (lambda theta: theta.relu().square().sum(), [0.0]),  # its second derivative jumps at the start
         (lambda theta: theta.abs().sum(), [0.0, 1.0]),
@@ -582,8 +582,8 @@ def test_parameters_of_several_dtypes_are_refused() -> None:
         (lambda theta: 0 * theta.sum(), [0.0]),
     ],
 )
-def test_differences_that_say_nothing_of_a_hessian_refuse_no_function(toy: Toy, start: list[float]) -> None:
-    objective, theta = toy_problem(toy, start)
+def test_differences_that_say_nothing_of_a_hessian_refuse_no_function(f: Function, start: list[float]) -> None:
+    objective, theta = function_problem(f, start)
     assert objective.hvp(theta)(torch.ones_like(theta)).shape == theta.shape
 
 
@@ -598,11 +598,11 @@ def test_outputs_that_are_nan_are_left_to_the_training_to_name() -> None:
         next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
 
 
-def test_a_toy_without_second_derivatives_is_refused() -> None:
+def test_a_function_without_second_derivatives_is_refused() -> None:
     with pytest.raises(ConfigError, match="second derivatives of it are not those of its gradient"):
-        toy_problem(lambda theta: Once.apply(theta).sum(), [0.1, 0.2])  # type: ignore[no-untyped-call]
+        function_problem(lambda theta: Once.apply(theta).sum(), [0.1, 0.2])  # type: ignore[no-untyped-call]
     with pytest.raises(ConfigError, match="the Hessian of f cannot be computed"):
-        toy_problem(lambda theta: theta.detach().sum(), [0.1, 0.2])
+        function_problem(lambda theta: theta.detach().sum(), [0.1, 0.2])
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------

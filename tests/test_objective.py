@@ -6,15 +6,15 @@ from functools import partial
 
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
 from torch import nn
 from torch.testing import assert_close
 
-from eosrepro.core.objective import network_problem, toy_problem
+from eosrepro.core.objective import function_problem, network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
+from eosrepro.problems.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
@@ -107,8 +107,8 @@ def test_the_start_is_pytorchs_default_initialisation() -> None:
     assert_close(start[: 9 * 200].view(200, 9), layer.weight.detach(), rtol=0, atol=0)
 
 
-def test_a_toy_is_an_objective_without_accuracy() -> None:
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
+def test_a_function_is_an_objective_without_accuracy() -> None:
+    objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
     evaluation = objective.value_and_grad(theta)
     hvp = objective.hvp(theta)
 
@@ -119,7 +119,7 @@ def test_a_toy_is_an_objective_without_accuracy() -> None:
 
 
 def test_an_affine_function_has_no_curvature() -> None:
-    objective, theta = toy_problem(lambda point: point.sum(), [1.0, 2.0])
+    objective, theta = function_problem(lambda point: point.sum(), [1.0, 2.0])
 
     assert_close(objective.hvp(theta)(torch.ones(2, dtype=torch.float64)), torch.zeros(2, dtype=torch.float64))
 

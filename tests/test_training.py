@@ -1,4 +1,4 @@
-"""The loop against definitions evaluated afresh, closed forms and the paper's toy examples."""
+"""The loop against definitions evaluated afresh, closed forms and the paper's examples on functions of two numbers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from math import atanh, cosh, inf, isnan, nan, sqrt
 import numpy as np
 import pytest
 import torch
-from eosrepro.toys.product import product
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_product import tanh_product
-from eosrepro.toys.tanh_quadratic import tanh_quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, network_problem, toy_problem
+from eosrepro.core.objective import Objective, function_problem, network_problem
 from eosrepro.core.training import minimise, outcome
-from eosrepro.core.types import Dataset, Geometry, Row, Stop, Toy
+from eosrepro.core.types import Dataset, Function, Geometry, Row, Stop
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.digits import digits
 from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
+from eosrepro.problems.product import product
+from eosrepro.problems.quadratic import quadratic
+from eosrepro.problems.tanh_product import tanh_product
+from eosrepro.problems.tanh_quadratic import tanh_quadratic
 from tests.conftest import small_problem
 
 
@@ -40,40 +40,40 @@ def descend(
     return rows, torch.stack(path).numpy()
 
 
-def toy_run(toy: Toy, start: list[float], step_size: Fraction, steps: int) -> tuple[list[Row], np.ndarray]:
-    return descend(*toy_problem(toy, start), step_size, Stop(steps))
+def descended(f: Function, start: list[float], step_size: Fraction, steps: int) -> tuple[list[Row], np.ndarray]:
+    return descend(*function_problem(f, start), step_size, Stop(steps))
 
 
-# The paper's toy examples
+# The paper's examples on functions of two numbers
 
 
 def test_example_1_above_the_threshold_zigzags_out_of_the_frame_at_step_32_or_33() -> None:
-    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 39), 100)
+    _, path = descended(quadratic(), [0.1, 0.1], Fraction(2, 39), 100)
 
     assert int(np.argmax(np.abs(path[:, 0]) > 0.5)) in (32, 33)
 
 
 def test_example_1_at_the_threshold_oscillates_forever_between_plus_and_minus_one_tenth() -> None:
-    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
+    _, path = descended(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
 
     np.testing.assert_allclose(path[:, 0], [0.1 * (-1) ** t for t in range(101)], rtol=1e-12)
 
 
 def test_example_1_below_the_threshold_converges() -> None:
-    _, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 41), 100)
+    _, path = descended(quadratic(), [0.1, 0.1], Fraction(2, 41), 100)
 
     np.testing.assert_allclose(np.abs(path[:, 0]), 0.1 * (39 / 41) ** np.arange(101), rtol=1e-9)
 
 
 def test_example_2_the_quadratic_leaves_the_frame_at_step_79() -> None:
-    _, path = toy_run(quadratic(), [0.01, 0.1], Fraction(2, 39), 100)
+    _, path = descended(quadratic(), [0.01, 0.1], Fraction(2, 39), 100)
 
     assert int(np.argmax(np.abs(path[:, 0]) > 0.5)) == 79
 
 
 def test_example_2_under_a_tanh_settles_in_the_two_cycle_of_the_closed_form() -> None:
     """|θ₁| = 0.0893, where sech²(20θ₁²) = 39/40."""
-    _, path = toy_run(tanh_quadratic(), [0.01, 0.1], Fraction(2, 39), 400)
+    _, path = descended(tanh_quadratic(), [0.01, 0.1], Fraction(2, 39), 400)
     closed_form = sqrt(atanh(sqrt(1 / 40)) / 20)
 
     assert closed_form == pytest.approx(0.0893, abs=5e-5)
@@ -83,14 +83,14 @@ def test_example_2_under_a_tanh_settles_in_the_two_cycle_of_the_closed_form() ->
 
 
 def test_example_3_the_linear_valley_explodes_within_about_six_steps() -> None:
-    rows, path = toy_run(product(), [13.0, 0.01], Fraction(2, 150), 400)
+    rows, path = descended(product(), [13.0, 0.01], Fraction(2, 150), 400)
 
     assert outcome(rows[-1], Stop(400)).reason == "diverged"
     assert int(np.argmax(np.abs(path[:, 1]) > 13)) == 6
 
 
 def test_example_3_under_a_tanh_walks_to_where_the_sharpness_is_just_below_the_threshold() -> None:
-    rows, path = toy_run(tanh_product(), [13.0, 0.01], Fraction(2, 150), 2000)
+    rows, path = descended(tanh_product(), [13.0, 0.01], Fraction(2, 150), 2000)
 
     assert outcome(rows[-1], Stop(2000)).reason == "max_steps"
     assert abs(path[-1, 0]) == pytest.approx(8.6165, abs=5e-4)
@@ -98,7 +98,7 @@ def test_example_3_under_a_tanh_walks_to_where_the_sharpness_is_just_below_the_t
 
 
 def test_example_4_directional_smoothness_of_a_quadratic_at_the_threshold_tends_to_the_threshold() -> None:
-    rows, _ = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
+    rows, _ = descended(quadratic(), [0.1, 0.1], Fraction(2, 40), 100)
 
     assert rows[-2].directional_smoothness == pytest.approx(40, rel=1e-6)
 
@@ -127,9 +127,9 @@ def test_the_recorded_measures_are_the_definitions_evaluated_afresh_in_float64(a
         assert row.directional_smoothness == pytest.approx(smoothness.item(), rel=1e-4, abs=1e-4)
 
 
-def test_the_exact_relation_4_2_holds_on_a_toy() -> None:
+def test_the_exact_relation_4_2_holds_on_a_function() -> None:
     """RP = −1 + η ∫₀¹ τ L(θ; ητ∇f) dτ, the integral by scipy, L by Definition 2."""
-    objective, theta = toy_problem(tanh_product(), [9.0, 0.05])
+    objective, theta = function_problem(tanh_product(), [9.0, 0.05])
     step_size = 2 / 150
     row = next(minimise(objective, theta, gd(step_size=step_size), stop=Stop(1)))
     grad = objective.value_and_grad(theta).grad
@@ -151,7 +151,7 @@ def test_the_exact_relation_4_2_holds_on_a_toy() -> None:
 def test_on_every_quadratic_relation_4_3_is_exact(curvatures: list[float], step_size: float, seed: int) -> None:
     """RP = −1 + ηL/2, because the curvature along a segment is constant."""
     start = np.random.default_rng(seed).uniform(0.5, 1.0, len(curvatures)).tolist()
-    objective, theta = toy_problem(quadratic(curvatures=tuple(curvatures)), start)
+    objective, theta = function_problem(quadratic(curvatures=tuple(curvatures)), start)
     row = next(minimise(objective, theta, gd(step_size=step_size), stop=Stop(1)))
 
     assert row.relative_progress == pytest.approx(-1 + step_size * row.directional_smoothness / 2, abs=1e-9)
@@ -185,7 +185,7 @@ def test_the_last_row_of_a_run_takes_no_step() -> None:
 
 
 def test_a_diverging_run_is_recorded_up_to_its_last_finite_iterate() -> None:
-    rows, path = toy_run(quadratic(), [0.1, 0.1], Fraction(2, 10), 10_000)
+    rows, path = descended(quadratic(), [0.1, 0.1], Fraction(2, 10), 10_000)
 
     assert outcome(rows[-1], Stop(10_000)).reason == "diverged"
     assert np.isfinite([row.loss for row in rows]).all()
@@ -194,7 +194,7 @@ def test_a_diverging_run_is_recorded_up_to_its_last_finite_iterate() -> None:
 
 
 def test_a_loss_above_the_bound_counts_as_divergence() -> None:
-    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    objective, theta = function_problem(quadratic(), [0.1, 0.1])
     stop = Stop(100, loss_above=10.0)
     rows, _ = descend(objective, theta, Fraction(2, 30), stop)
 
@@ -203,7 +203,7 @@ def test_a_loss_above_the_bound_counts_as_divergence() -> None:
 
 
 def test_a_loss_that_is_nan_at_the_start_is_an_error_that_names_the_data() -> None:
-    objective, theta = toy_problem(quadratic(), [nan, 0.1])
+    objective, theta = function_problem(quadratic(), [nan, 0.1])
 
     with pytest.raises(DataError, match=r"at initialisation is nan.*training data"):
         next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
@@ -216,7 +216,7 @@ def test_a_first_loss_above_the_bound_is_an_error_and_not_a_run_that_diverged() 
 
 
 def test_a_run_that_goes_on_where_its_loss_has_passed_the_bound_ends_there() -> None:
-    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    objective, theta = function_problem(quadratic(), [0.1, 0.1])
     stop, path = Stop(100, loss_above=10.0), []
     rows = list(minimise(objective, theta, gd(step_size=2 / 30), stop=stop, on_iterate=path.append))
     (last,) = minimise(objective, path[-1], gd(step_size=2 / 30), stop=stop)
@@ -260,7 +260,7 @@ def test_progress_of_the_smallest_steps_that_are_defined_is_still_nearer_to_minu
 
 def test_a_step_that_rounding_takes_from_theta_has_neither_progress_nor_smoothness() -> None:
     """At θ = 1e8 + 1 numbers are 1.5e-8 apart. The loss is exact, and did not change since θ did not."""
-    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
+    objective, theta = function_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
     lost, kept = (next(minimise(objective, theta, gd(step_size=eta), stop=Stop(1))) for eta in (1e-10, 0.25))
     assert isnan(lost.relative_progress)
     assert isnan(lost.directional_smoothness)
@@ -268,7 +268,7 @@ def test_a_step_that_rounding_takes_from_theta_has_neither_progress_nor_smoothne
 
 
 def test_of_a_large_loss_small_progress_is_not_defined_and_its_smoothness_is() -> None:
-    objective, theta = toy_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
+    objective, theta = function_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
     row = next(minimise(objective, theta, gd(step_size=0.25), stop=Stop(1)))
     assert isnan(row.relative_progress)
     assert row.directional_smoothness == pytest.approx(2)
@@ -288,19 +288,19 @@ def test_a_cross_entropy_of_1e_15_is_too_coarse_for_progress() -> None:
 
 
 def test_a_loss_that_explodes_is_a_progress_however_small_the_promise() -> None:
-    objective, theta = toy_problem(lambda point: point.pow(4).sum(), [1.0])
+    objective, theta = function_problem(lambda point: point.pow(4).sum(), [1.0])
     row = next(minimise(objective, theta, gd(step_size=1e6), stop=Stop(1)))
     assert row.relative_progress == pytest.approx((1 - 4e6) ** 4 / 16e6)
 
 
 def test_a_step_onto_a_minimum_of_exactly_0_has_its_progress() -> None:
-    objective, theta = toy_problem(lambda point: point.square().sum(), [0.25])
+    objective, theta = function_problem(lambda point: point.square().sum(), [0.25])
     row = next(minimise(objective, theta, gd(step_size=0.5), stop=Stop(1)))
     assert (row.relative_progress, row.directional_smoothness) == (-0.5, 2.0)
 
 
 def test_without_a_gradient_nothing_is_measured() -> None:
-    objective, theta = toy_problem(quadratic(), [0.0, 0.0])
+    objective, theta = function_problem(quadratic(), [0.0, 0.0])
     row = next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(1)))
     assert row.loss == row.grad_norm == 0
     assert isnan(row.relative_progress)
@@ -317,7 +317,7 @@ def test_the_same_run_twice_is_bitwise_the_same() -> None:
 
 @pytest.mark.parametrize("threshold", [nan, 0.0, -2.0, inf])
 def test_a_threshold_that_nothing_can_be_divided_by_is_refused(threshold: float) -> None:
-    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+    objective, theta = function_problem(quadratic(), [0.1, 0.1])
     wrong = gd(step_size=0.01)._replace(geometry=lambda _state, _grad: Geometry(threshold))
     with pytest.raises(ConfigError, match="stability threshold is"):
         list(minimise(objective, theta, wrong, stop=Stop(3)))

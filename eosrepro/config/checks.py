@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from eosrepro import catalog
-from eosrepro.config.members import Diagnosis, Figure, annotation_of
+from eosrepro.config.members import Diagnosis, Figure, annotation_of, is_foreign
 from eosrepro.config.params import ALL, Config
-from eosrepro.config.runs import Run
+from eosrepro.config.runs import Run, run_name
 from eosrepro.config.statements import BY_NEXT_GRADIENT, GRADIENT_STEPS, Statistic
 from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
@@ -21,17 +21,23 @@ from eosrepro.core.types import DTYPES, Rtol
 
 
 def contradictions(config: Config) -> Iterator[Finding]:
+    """What is wrong in params.yaml, and where."""
     if config.profile not in config.profiles:
         yield ("profile",), f"there is no profile {unknown_name(config.profile, config.profiles)}"
         return  # no run is known without one
-    for name, times in Counter(_names(config)).items():
-        if times > 1:
-            yield ("experiments",), f"two runs would be named {name}: rename an experiment, or a value that varies"
+    yield from _ambiguous_names(config)
     for name, diagnosis in config.diagnose.items():
         if diagnosis.of is not None:
             yield ("diagnose", name, "of"), "this is of all experiments: write it in one of them, under `diagnose`"
     for experiment, family in config.experiments.items():
-        yield from _experiment_contradictions(config, experiment, {**family[0].setting.diagnose})
+        own = [run.name for run in config.runs.values() if run.experiment == experiment]
+        asked = (
+            (name, each) for variant in family for name, of in variant.setting.diagnose.items() for each in of.of or ()
+        )
+        for name, each in dict.fromkeys(asked):
+            if not config.chosen(own, each):
+                place = ("experiments", experiment, "diagnose", name, "of")
+                yield place, f"{experiment} has no run {unknown_name(each, own)}"
     found: dict[Finding, None] = {}
     for run in config.runs.values():
         found |= dict.fromkeys(_run_contradictions(config, run))
@@ -39,21 +45,22 @@ def contradictions(config: Config) -> Iterator[Finding]:
     if not found:
         for name, figure in config.figures.items():
             yield from _figure_contradictions(config, name, figure)
-        yield from _claim_contradictions(config)
 
 
-def _names(config: Config) -> Iterator[str]:
-    for experiment, family in config.experiments.items():
-        yield from ("_".join(filter(None, [experiment, variant.suffix])) for variant in family)
-
-
-def _experiment_contradictions(config: Config, experiment: str, diagnose: dict[str, Diagnosis]) -> Iterator[Finding]:
-    own = [run.name for run in config.runs.values() if run.experiment == experiment]
-    for name, diagnosis in diagnose.items():
-        for each in diagnosis.of or ():
-            if not config.chosen(own, each):
-                place = ("experiments", experiment, "diagnose", name, "of")
-                yield place, f"{experiment} has no run {unknown_name(each, own)}"
+def _ambiguous_names(config: Config) -> Iterator[Finding]:
+    """Names that would stand for two runs, or for a run and for another experiment."""
+    names = [
+        (experiment, run_name(experiment, variant)) for experiment, of in config.experiments.items() for variant in of
+    ]
+    times = Counter(name for _, name in names)
+    for experiment, name in names:
+        if times[name] > 1:
+            yield (
+                ("experiments", experiment),
+                f"two runs would be named {name}: rename an experiment or a value that varies",
+            )
+        elif name != experiment and name in config.experiments:
+            yield ("experiments", experiment), f"a run would have the name of the experiment {name}: rename one of them"
 
 
 def _run_contradictions(config: Config, run: Run) -> Iterator[Finding]:
@@ -71,7 +78,7 @@ def _run_contradictions(config: Config, run: Run) -> Iterator[Finding]:
 def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Diagnosis) -> Iterator[Finding]:
     member = catalog.find("diagnostics", name)
     takes, options, optimizer = inspect.signature(member).parameters, diagnosis.options, run.setting.optimizer.name
-    for key, value in options.items():
+    for key, value in options.items() if not is_foreign(name) else ():
         # Audits are ten times as accurate as the solves.
         times = 10 if "audit_every" in options else 1
         if annotation_of(member, takes[key]) == Rtol and (complaint := _out_of_reach(config, value, times=times)):
@@ -80,6 +87,8 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"asks for k = {options['k']} eigenvalues in max_products = {options['max_products']} products"
     if "minibatches" in takes and run.counts != "epochs":
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
+    if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
+        yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
     if "step_size" in takes and optimizer not in GRADIENT_STEPS:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
@@ -112,16 +121,18 @@ def supposes_another_optimizer(run: Run, of: Statistic) -> str | None:
     return None
 
 
-def _claim_contradictions(config: Config) -> Iterator[Finding]:
-    for name, claim in config.claims.items():
+def claim_contradictions(config: Config) -> Iterator[Finding]:
+    """The same of the claims of a valid params.yaml; where they stand in claims.yaml."""
+    for claim in config.claims.values():
+        place = ("statements", claim.statement)
         if complaint := spelt_step_size(claim.claim):
-            yield ("claims", name, "claim"), complaint
+            yield (*place, "claim"), complaint
         known = config.quantities(claim.run)
         for key, quantity in (("quantity", claim.quantity), ("against", claim.against)):
             if quantity is not None and quantity not in known:
-                yield ("claims", name, key), f"{claim.run} has no {unknown_name(quantity, known)}"
+                yield (*place, key), f"{claim.run} has no {unknown_name(quantity, known)}"
         if complaint := supposes_another_optimizer(config.run(claim.run), claim):
-            yield ("claims", name), complaint
+            yield place, f"{complaint} ({claim.run})"
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:
@@ -131,12 +142,15 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
         return
     own = [run.name for run in config.runs.values() if figure.of in (run.experiment, ALL)]
     columns = figure.options.get("columns") or {}
-    named = [("runs", each) for each in figure.runs] + [("without", each) for each in figure.without]
-    for key, each in [*named, *((f"columns.{of}", each) for of, names in columns.items() for each in names)]:
+    drawn, panels = config.drawn[name], figure.options.get("panels", ())
+    for key, each in [("runs", each) for each in figure.runs] + [("without", each) for each in figure.without]:
         if not config.chosen(own, each):
             where = "there is no run" if figure.of == ALL else f"{figure.of} has no run"
             yield (*place, key), f"{where} {unknown_name(each, own)}"
-    drawn, panels = config.drawn[name], figure.options.get("panels", ())
+    for heading, names in columns.items():
+        for each in names:
+            if not config.chosen(drawn.runs, each):
+                yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
     if not drawn.runs:
         yield place, "shows no run"
     runs = {run: config.runs[run] for run in drawn.runs}

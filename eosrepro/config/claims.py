@@ -7,15 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from eosrepro.config.runs import named
 from eosrepro.config.statements import Bound, Claim, Statistic
 from eosrepro.config.values import Exact, Section, Text, keys_of
-from eosrepro.config.words import Finding, complaint, places, quoted, unknown_name
+from eosrepro.config.words import Finding, complaint, places, quoted, refusal, unknown_name
 from eosrepro.config.yaml import read, unusable
-from eosrepro.errors import ConfigError
 
 
 def _share(raw: object) -> float:
@@ -43,18 +49,18 @@ class _Judged(Exact):
     within: Within | None = None
     """Or how far from the paper's number, as a share of it; judged on the paper's data and length alone."""
 
+    @model_validator(mode="after")
+    def _one_bound(self) -> _Judged:
+        if self.bound is not None and self.within is not None:
+            raise complaint("holds both bound and within: which of them decides?")
+        return self
+
 
 class Statement(Statistic, _Judged):
     """What is said of several runs: a statistic, and what it must be."""
 
     claim: Text
     """In words, in which {step_size} stands for that of the run."""
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Statement:
-        if self.bound and self.within:
-            raise complaint("holds both bound and within: which of them decides?")
-        return self
 
 
 class About(Section, _Judged):
@@ -64,9 +70,29 @@ class About(Section, _Judged):
     """What the paper has."""
 
 
+class _Block(Section):
+    """A line a statement, with a number a run, or one for all of them."""
+
+    model_config = ConfigDict(extra="allow")
+    source: Text
+    """Figure, experiment or theorem of the paper."""
+    of: Annotated[list[Text], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+    """The runs: experiments, names, or the first part of names."""
+
+    @property
+    def lines(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> _Block:
+        if not self.lines:
+            raise complaint("says nothing: it should hold a statement")
+        return self
+
+
 class _Tables(Section):
     statements: dict[str, Statement]
-    claims: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    claims: Annotated[list[_Block], Field(min_length=1)]
 
 
 def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]:
@@ -79,85 +105,79 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
         ConfigError: the file is not valid; a line a finding.
     """
     content = read(file, keys_of(_Tables))
-    findings: list[Finding] = [*unusable(content)]
+    if findings := [*unusable(content)]:
+        raise refusal(file, findings)
+    try:
+        tables = _Tables.model_validate(content)
+    except ValidationError as error:
+        raise refusal(file, places(error)) from None
     found: dict[str, Claim] = {}
-    if not findings:
-        try:
-            tables = _Tables.model_validate(content)
-        except ValidationError as error:
-            findings = places(error)
-        else:
-            for number, block in enumerate(tables.claims):
-                for item in _block(tables.statements, block, runs_of):
-                    if isinstance(item, Claim):
-                        key = f"{item.run}_{item.statement}"
-                        if key in found:
-                            findings.append((("claims", number), f"{item.statement} is said of {item.run} twice"))
-                        found[key] = item
-                    else:
-                        where, words = item
-                        findings.append((("claims", number, *where), words))
+    for number, block in enumerate(tables.claims):
+        for item in _claims(tables.statements, block, runs_of):
+            if not isinstance(item, Claim):
+                where, words = item
+                findings.append((("claims", number, *where), words))
+            elif (name := f"{item.run}_{item.statement}") in found:
+                findings.append((("claims", number, item.statement), f"is said of {item.run} twice"))
+            else:
+                found[name] = item
     if findings:
-        lines = (f"{file}: {'.'.join(map(str, where))}: {words}" for where, words in findings)
-        raise ConfigError("\n".join(lines))
+        raise refusal(file, findings)
     return found
 
 
-def _block(
-    statements: Mapping[str, Statement], block: Mapping[str, Any], runs_of: Mapping[str, Sequence[str]]
+def _claims(
+    statements: Mapping[str, Statement], block: _Block, runs_of: Mapping[str, Sequence[str]]
 ) -> Iterator[Claim | Finding]:
-    """The claims of one block: a line a statement, a number a run."""
-    lines = {key: value for key, value in block.items() if key not in ("source", "of")}
-    if missing := {"source", "of"} - block.keys():
-        yield (), f"has no {', '.join(sorted(missing))}"
-        return
-    names = [block["of"]] if isinstance(block["of"], str) else block["of"]
+    """Those of one block."""
     runs: list[str] = []
     everything = [run for family in runs_of.values() for run in family]
-    for name in names:
+    for name in block.of:
         about = [*runs_of.get(name, ())] or named(everything, [name])
         if not about:
-            yield ("of",), f"there is no experiment and no run {unknown_name(str(name), [*runs_of, *everything])}"
+            yield ("of",), f"there is no experiment and no run {unknown_name(name, [*runs_of, *everything])}"
+            return
         runs += about
-    for key, entry in lines.items():
-        if key not in statements:
-            yield (key,), f"there is no statement {unknown_name(key, statements)}"
-            continue
-        entries = entry if isinstance(entry, list) else [entry] * len(runs)
-        if len(entries) != len(runs):
-            yield (key,), f"holds {len(entries)} numbers for {len(runs)} runs ({', '.join(runs)})"
-            continue
-        for run, each in zip(runs, entries, strict=True):
-            yield _claim(key, statements[key], each, source=str(block["source"]), run=run)
+    for name, entry in block.lines.items():
+        if name not in statements:
+            yield (name,), f"there is no statement {unknown_name(name, statements)}"
+        elif not isinstance(entry, list):
+            for run in runs:
+                yield from _claim(name, statements[name], entry, (name,), source=block.source, run=run)
+        elif len(entry) != len(runs):
+            yield (name,), f"holds {len(entry)} numbers for {len(runs)} runs ({', '.join(runs)})"
+        else:
+            for i, (run, each) in enumerate(zip(runs, entry, strict=True)):
+                yield from _claim(name, statements[name], each, (name, i), source=block.source, run=run)
 
 
-def _claim(name: str, statement: Statement, entry: Any, *, source: str, run: str) -> Claim | Finding:
+def _claim(
+    name: str, statement: Statement, entry: Any, place: tuple[str | int, ...], *, source: str, run: str
+) -> Iterator[Claim | Finding]:
     try:
         about = About.model_validate(entry if isinstance(entry, dict) else {"published": entry})
-        own = about.bound is not None or about.within is not None  # and not what the statement says
-        within, bound = (about.within, about.bound) if own else (statement.within, statement.bound)
-        if about.bound and about.within:
-            raise complaint("holds both bound and within: which of them decides?")
-        if within is not None:
-            if about.published is None:
-                raise complaint(f"holds no number of the paper, and is to be within {within:.0%} of it")
-            margin = within * abs(about.published)
-            low, high = (float(f"{about.published + sign * margin:.10g}") for sign in (-1, 1))
-            bound = Bound(min=low, max=high)
-        if bound is None:
-            raise complaint("neither the statement nor this says `bound` or `within`")
-        return Claim(
-            **{key: getattr(statement, key) for key in Statistic.model_fields},
-            claim=statement.claim,
-            statement=name,
-            source=source,
-            run=run,
-            bound=bound,
-            published=about.published,
-            needs=None if within is None else "published",
-        )
     except ValidationError as error:
-        (where, words), *_ = places(error)
-        return (name, *where), words
-    except PydanticCustomError as error:
-        return (name,), error.message()
+        yield from (((*place, *(where if isinstance(entry, dict) else ())), words) for where, words in places(error))
+        return
+    decides = about if about.bound is not None or about.within is not None else statement
+    bound, within = decides.bound, decides.within
+    if within is not None:
+        if about.published is None:
+            yield place, f"holds no number of the paper, and is to be within {within:.0%} of it"
+            return
+        margin = within * abs(about.published)
+        low, high = (float(f"{about.published + sign * margin:.10g}") for sign in (-1, 1))
+        bound = Bound(min=low, max=high)
+    if bound is None:
+        yield place, "neither the statement nor this says `bound` or `within`"
+        return
+    yield Claim(
+        **{key: getattr(statement, key) for key in Statistic.model_fields},
+        claim=statement.claim,
+        statement=name,
+        source=source,
+        run=run,
+        bound=bound,
+        published=about.published,
+        needs=None if within is None else "published",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from eosrepro.config.sections import Setting
 from eosrepro.config.words import Finding, complaint, places, quoted
 
+MOST_RUNS = 10_000  # of one experiment
 VARIABLE = {"vary": "Key path → the values it takes, as a list, or by the names that they have in the names of runs."}
 
 
@@ -58,7 +60,7 @@ def _family(raw: Any) -> Family:
             setting = Setting.model_validate(_with(common, chosen))
             variants.append(Variant("_".join(names), varied, setting))
         except ValidationError as error:
-            findings |= dict.fromkeys((_where(place, chosen), message) for place, message in places(error))
+            findings |= dict.fromkeys((_where(place, chosen, common), message) for place, message in places(error))
     if findings:
         _refuse(findings)
     return tuple(variants)
@@ -69,6 +71,11 @@ def _combinations(vary: Any) -> Iterator[tuple[list[str], dict[str, Any], dict[s
     if not isinstance(vary, dict):
         _refuse([(("vary",), f"found {quoted(vary)}, should be a mapping of key paths")])
     axes = {path: _axis(path, values) for path, values in vary.items()}
+    if (runs := math.prod(map(len, axes.values()))) > MOST_RUNS:
+        _refuse([(("vary",), f"makes {runs:,} runs, should be at most {MOST_RUNS:,}")])
+    for first, then in itertools.combinations(axes, 2):
+        if f"{first}.".startswith(f"{then}."):
+            _refuse([(("vary", first), f"{then} would replace it in every run: write {then} first")])
     for names in itertools.product(*axes.values()):
         chosen = {path: axis[name] for (path, axis), name in zip(axes.items(), names, strict=True)}
         words = {
@@ -78,8 +85,10 @@ def _combinations(vary: Any) -> Iterator[tuple[list[str], dict[str, Any], dict[s
         yield list(names), chosen, words
 
 
-def _axis(path: str, values: Any) -> dict[str, Any]:
+def _axis(path: Any, values: Any) -> dict[str, Any]:
     """The values of one path by the names that they have in the names of runs."""
+    if not isinstance(path, str):
+        _refuse([(("vary", str(path)), "should be a key path such as model.width")])
     if isinstance(values, dict) and values:
         named = [(str(name), value) for name, value in values.items()]
     elif isinstance(values, list) and values:
@@ -119,11 +128,11 @@ def _with(common: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any
     return setting
 
 
-def _where(place: tuple[str | int, ...], chosen: Mapping[str, Any]) -> tuple[str | int, ...]:
+def _where(place: tuple[str | int, ...], chosen: Mapping[str, Any], common: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Where a finding of a variant stands in the experiment as it is written."""
     for path in chosen:
         keys = tuple(path.split("."))
-        if place[: len(keys)] == keys:
+        if place[: len(keys)] == keys or (keys[: len(place)] == place != () and place[0] not in common):
             return ("vary", path, *place[len(keys) :])
     return place
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eosrepro.config.checks import contradictions
+from eosrepro.config.checks import claim_contradictions, contradictions
 from eosrepro.config.params import PARAMS, Config
 from eosrepro.config.values import SectionType, keys_of
-from eosrepro.config.words import Finding
+from eosrepro.config.words import places, refusal
 from eosrepro.config.yaml import read, unusable
 from eosrepro.errors import ConfigError
 
@@ -48,10 +48,12 @@ def validate(content: dict[str, Any], path: Path) -> Config:
         changes = "\n".join(f"  {key}: {FIRST_EDITION[key]}" for key in FIRST_EDITION if key in old)
         raise ConfigError(f"{path} is written for the first edition of eosrepro. What has changed:\n{changes}")
     if findings := [*unusable(content)]:
-        raise _refusal(path, findings)
+        raise refusal(path, findings)
     config = parse(Config, content, path)
     if findings := [*contradictions(config)]:
-        raise _refusal(path, findings)
+        raise refusal(path, findings)
+    if findings := [*dict.fromkeys(claim_contradictions(config))]:
+        raise refusal(config.claims_file, findings)
     return config
 
 
@@ -60,7 +62,7 @@ def parse(section: type[SectionType], content: dict[str, Any], path: Path) -> Se
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        raise _refusal(path, [(line["loc"], line["msg"]) for line in error.errors()]) from None
+        raise refusal(path, places(error)) from None
 
 
 def schema() -> dict[str, Any]:
@@ -70,12 +72,3 @@ def schema() -> dict[str, Any]:
         **Config.model_json_schema(by_alias=True),
         "title": "params.yaml of eosrepro",
     }
-
-
-def _refusal(path: Path, findings: list[Finding]) -> ConfigError:
-    return ConfigError("\n".join(f"{path}: {'.'.join(map(_key, where))}: {what}" for where, what in findings))
-
-
-def _key(part: str | int) -> str:
-    text = str(part)
-    return text if text.isprintable() else repr(text)  # a line break in a key would break the message

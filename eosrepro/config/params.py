@@ -116,11 +116,17 @@ class Config(Section):
         run = self.run(name)
         columns = [column.name for column in fields(Row) if run.has_examples or column.name != "accuracy"]
         columns.remove("observed")
+        columns += ["r2"] if run.has_examples else []  # of targets that are numbers
         columns.append(BY_NEXT_GRADIENT)
         for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
             columns += [each for name, of in members.items() for each in catalog.quantities(name, of.options, kind)]
         n_thetas = len(run.setting.start or ())
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
+
+    @property
+    def claims_file(self) -> Path:
+        """What the paper says, where a paper is named."""
+        return Path(self.paper or "") / "claims.yaml"
 
     @cached_property
     def claims(self) -> dict[str, Claim]:
@@ -134,4 +140,4 @@ class Config(Section):
         if self.paper is None:
             return {}
         runs_of = {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
-        return claims(Path(self.paper) / "claims.yaml", runs_of)
+        return claims(self.claims_file, runs_of)

@@ -68,7 +68,7 @@ def resolve(
 ) -> Run:
     """One run of an experiment. The profile caps those of networks; `common` are the diagnostics of all."""
     setting = variant.setting
-    name = "_".join(filter(None, [experiment, variant.suffix]))
+    name = run_name(experiment, variant)
     run = Run(
         name=name,
         experiment=experiment,
@@ -81,6 +81,10 @@ def resolve(
         compute=compute,
     )
     return _capped(run) if run.has_examples else run
+
+
+def run_name(experiment: str, variant: Variant) -> str:
+    return "_".join(filter(None, [experiment, variant.suffix]))
 
 
 def _of(name: str, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Diagnosis]:

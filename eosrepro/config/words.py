@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from eosrepro.catalog import did_you_mean
+from eosrepro.errors import ConfigError
 
-# Where a finding stands in params.yaml, and what is wrong with it.
+# Where a finding stands in a file, and what is wrong with it.
 Finding = tuple[tuple[str | int, ...], str]
 
 
@@ -21,6 +23,16 @@ def complaint(words: str) -> PydanticCustomError:
 def places(error: ValidationError) -> list[Finding]:
     """Where each finding of a validation stands, and what is wrong there."""
     return [(line["loc"], line["msg"]) for line in error.errors(include_url=False, include_context=False)]
+
+
+def refusal(path: Path, findings: Iterable[Finding]) -> ConfigError:
+    """One message about a file, with a line a finding."""
+    return ConfigError("\n".join(f"{path}: {'.'.join(map(_key, where))}: {what}" for where, what in findings))
+
+
+def _key(part: str | int) -> str:
+    text = str(part)
+    return text if text.isprintable() else repr(text)  # a line break in a key would break the message
 
 
 def reworded(error: ValidationError, allowed: list[str]) -> ValidationError:

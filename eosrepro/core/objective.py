@@ -16,6 +16,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
+from eosrepro.core.metrics import Metric, metric
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -28,12 +29,12 @@ from eosrepro.core.networks import (
     refuse_wrong_products,
     trained,
 )
-from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss, is_classes
+from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
 
-# θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
+# θ → (share of f that one chunk contributes, float64 scalar; sum of the scores of its examples, or NaN)
 Part = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -44,10 +45,10 @@ class Objective:
     start: Tensor = field(repr=False)  # θ₀, (P,)
     parts: Sequence[Part] = field(repr=False)
     n_examples: int
-    of_examples: Callable[[Tensor], Objective] | None = field(
-        default=None, repr=False
-    )  # the same on some; None: it has none
+    # indices of examples → the same on those alone; None: it has none
+    of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
+    metric: Metric = "accuracy"  # what the scores of its parts are of
 
     @classmethod
     def of(
@@ -110,21 +111,30 @@ class Objective:
 
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
+        return self.value(theta)[0]
+
+    def value(self, theta: Tensor) -> tuple[float, float]:
+        """f(θ) and the metric; NaN where there is none."""
+        loss, scores = 0.0, 0.0
         with torch.no_grad():
-            return sum(part(theta)[0].item() for part in self.parts)
+            for part in self.parts:
+                value, scored = part(theta)
+                loss += value.item()
+                scores += scored.item()
+        return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f(θ), ∇f(θ) and the accuracy, from one pass over the examples."""
+        """f(θ), ∇f(θ) and the metric, from one pass over the examples."""
         leaf = theta.detach().requires_grad_()
-        loss, correct, grad = 0.0, 0.0, None
+        loss, scores, grad = 0.0, 0.0, None
         for part in self.parts:
-            value, hits = part(leaf)
+            value, scored = part(leaf)
             piece = torch.autograd.grad(value, leaf)[0]
             grad = piece if grad is None else grad + piece
             loss += value.item()
-            correct += hits.item()
+            scores += scored.item()
         assert grad is not None  # there is at least one part
-        return Evaluation(loss, grad, correct / self.n_examples)
+        return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
 
     def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
         """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
@@ -218,10 +228,10 @@ def network_objective(
 
     Args:
         inputs: (n, ...), of the module's dtype and on its device.
-        targets: (n,) classes, or (n, ...) numbers.
+        targets: (n, ...), classes or numbers.
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
-        batch_statistics: as of `Objective.of`. What a last group would lack is with the one before it.
+        batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
@@ -229,19 +239,24 @@ def network_objective(
     # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    together = _group_size(batch_statistics or getattr(module, "batch_statistics", None), len(inputs))
+    declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
+    together = _group_size(declared, len(inputs))
     start = flattened(module)
     whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
     few = torch.tensor([0, -1]) if together is None else torch.arange(min(together, FEW))
     tried = inputs[few], targets[few]
     expected = refuse_unless_function(module, whole, loss, *tried, theta, coupled=together is not None)
 
+    named, score = metric(targets)
+    # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
+    size = targets.square().sum().item() / len(targets) if targets.is_floating_point() else 1.0
+    quantum = torch.finfo(torch.float64).eps * size
+
     def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-            hits = (outputs.argmax(-1) == of_outputs).sum() if is_classes(of_outputs) else outputs.new_tensor(nan)
-            return loss(outputs.double(), of_outputs).sum() / n_examples, hits
+            return loss(outputs.double(), of_outputs).sum() / n_examples, score(outputs, of_outputs).sum()
 
         def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
             if leading is None:
@@ -257,8 +272,7 @@ def network_objective(
         sizes = chunk_size if together is None else _groups(n_examples, together)
         chunks = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
         parts = [part(*chunk) for chunk in chunks]
-        # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
-        return Objective(start, parts, n_examples, of_examples, quantum=torch.finfo(torch.float64).eps)
+        return Objective(start, parts, n_examples, of_examples, quantum, named)
 
     trial = mean_over(*tried)
     if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):
@@ -276,9 +290,11 @@ def network_objective(
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
-    if statistics is None or statistics == "whole":
-        return statistics and n_examples
-    if isinstance(statistics, int) and statistics > 0:
+    if statistics is None:
+        return None
+    if statistics == "whole":
+        return n_examples
+    if type(statistics) is int and statistics > 0:
         return min(statistics, n_examples)
     raise ConfigError(f'batch_statistics is {statistics!r}: it should be "whole", or the number of examples of a group')
 

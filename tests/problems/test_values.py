@@ -1,4 +1,4 @@
-"""Toy functions by what their docstrings say of them."""
+"""Problems by what their docstrings say of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_quadratic import tanh_quadratic
 
 from eosrepro import catalog
+from eosrepro.problems.quadratic import quadratic
+from eosrepro.problems.tanh_quadratic import tanh_quadratic
 
 
 def hessian(name: str, theta: list[float]) -> torch.Tensor:
-    return torch.autograd.functional.hessian(catalog.find("toys", name)(), torch.tensor(theta, dtype=torch.float64))
+    return torch.autograd.functional.hessian(catalog.find("problems", name)(), torch.tensor(theta, dtype=torch.float64))
 
 
 def test_the_quadratic_of_example_1_has_sharpness_40_everywhere() -> None:
@@ -34,5 +34,5 @@ def test_the_tanh_of_the_quadratic(scale: float) -> None:
 @pytest.mark.parametrize("name", ["product", "tanh_product"])
 @pytest.mark.parametrize("along", [0.5, 8.6, 13.0])
 def test_the_sharpness_on_the_valley_is_2_theta_1_squared(name: str, along: float) -> None:
-    assert catalog.find("toys", name)()(torch.tensor([along, 0.0])).item() == 0
+    assert catalog.find("problems", name)()(torch.tensor([along, 0.0])).item() == 0
     assert torch.linalg.eigvalsh(hessian(name, [along, 0.0]))[-1].item() == pytest.approx(2 * along**2)
