@@ -151,7 +151,7 @@ def key(run: Run, diagnostic: str, trained: Path) -> str:
     """The entry in the store of what a diagnostic finds on a run: that of the run, and a digest of all else."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
     made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
-    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by])
+    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by, BLOCK])
     return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 
 
