@@ -158,7 +158,7 @@ def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     A model is given `input_shape` and `n_outputs` where it has parameters of these names.
     """
-    if kind in ("diagnostics", "figures"):  # they live on what they are given
+    if kind in ("diagnostics", "figures", "observations"):  # they live on what they are given
         return function
     try:
         signature = inspect.signature(function)

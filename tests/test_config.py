@@ -500,11 +500,11 @@ def test_lists_become_tuples_and_defaults_of_the_member_are_filled_in(read: Call
 def test_an_options_schema_is_that_of_the_member_in_the_catalogue(
     project: Write, read: Callable[[str], Config]
 ) -> None:
-    project("members/models/cnn.py", "def cnn(shape, n, *, channels: list[int], pool: bool = False): ...")
-    setting = read(in_exp3(MODEL, "model: {name: cnn, channels: [8, 16]}")).run("exp3_2over30").setting
+    project("members/models/mine.py", "def mine(shape, n, *, channels: list[int], pool: bool = False): ...")
+    setting = read(in_exp3(MODEL, "model: {name: mine, channels: [8, 16]}")).run("exp3_2over30").setting
     assert setting.model is not None
-    assert (setting.model.name, setting.model.options) == ("cnn", {"channels": [8, 16], "pool": False})
-    path = project("params.yaml", in_exp3(MODEL, "model: {name: cnn}"))
+    assert (setting.model.name, setting.model.options) == ("mine", {"channels": [8, 16], "pool": False})
+    path = project("params.yaml", in_exp3(MODEL, "model: {name: mine}"))
     assert messages(path) == [f"{path}: experiments.exp3.model.channels: is missing, and there is no default"]
 
 

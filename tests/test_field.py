@@ -85,11 +85,13 @@ def test_regression_on_numbers_with_a_test_split(project: Path) -> None:
     trajectory, found = run(
         project,
         {"loss": {"name": "mse"}, "stop": {"max_steps": 30}, "step_size": 0.05},
-        profile={"data": {"name": "chebyshev", "n_examples": 20, "degree": 3, "n_test": 11}},
+        profile={"data": {"name": "chebyshev", "n_examples": 20, "degree": 3, "n_test": 11}, "preprocessing": None},
         diagnose={"test_split": {"every": 10}},
     )
     assert trajectory["accuracy"].isna().all()
     assert trajectory["loss"].iloc[-1] < trajectory["loss"].iloc[0]
+    power = 0.5  # of T₃ on the grid, about: R² = 1 − loss / (half of its variance)
+    assert (1 - trajectory["r2"] - 2 * trajectory["loss"] / power).abs().max() < 0.2
     assert list(found["test_split"]["step"]) == [0, 10, 20, 30]
     assert (found["test_split"]["test_loss"] > 0).all()
 

@@ -17,6 +17,7 @@ from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
 from eosrepro.core.lanczos import lowest_rtol
+from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import DTYPES, Rtol
 
 
@@ -87,6 +88,8 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"asks for k = {options['k']} eigenvalues in max_products = {options['max_products']} products"
     if "minibatches" in takes and run.counts != "epochs":
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
+    if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
+        yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
     if "step_size" in takes and optimizer not in GRADIENT_STEPS:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
@@ -116,6 +119,8 @@ def supposes_another_optimizer(run: Run, of: Statistic) -> str | None:
     of_gd = {of.quantity, of.against, of.statistic} & {"relation_error", BY_NEXT_GRADIENT}
     if of_gd and optimizer != "gd":
         return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"
+    if of.relative_to and run.method.preconditioned and not compared_with_threshold(of.quantity, preconditioned=True):
+        return f"the threshold of {optimizer} is one of the effective sharpness, not of {of.quantity}"
     return None
 
 

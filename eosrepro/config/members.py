@@ -212,8 +212,10 @@ class _ByName:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         known = {name: self.of.written_schema(handler, name) for name in catalog.names(self.of.kind)}
-        by_name = {"type": "object", "properties": known, "additionalProperties": False}
-        return {"anyOf": [by_name, {"type": "array", "items": {"enum": [*known]}}]}
+        foreign = {"patternProperties": {":": {"type": "object"}}}
+        by_name = {"type": "object", "properties": known, **foreign, "additionalProperties": False}
+        names = {"anyOf": [{"enum": [*known]}, {"type": "string", "pattern": ":"}]}
+        return {"anyOf": [by_name, {"type": "array", "items": names}]}
 
     def _read(self, raw: Any) -> dict[str, Member]:
         if isinstance(raw, list):

@@ -116,6 +116,7 @@ class Config(Section):
         run = self.run(name)
         columns = [column.name for column in fields(Row) if run.has_examples or column.name != "accuracy"]
         columns.remove("observed")
+        columns += ["r2"] if run.has_examples else []  # of targets that are numbers
         columns.append(BY_NEXT_GRADIENT)
         for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
             columns += [each for name, of in members.items() for each in catalog.quantities(name, of.options, kind)]

@@ -70,7 +70,7 @@ class Profile(Section):
     @property
     def made_with(self) -> dict[str, Any]:
         """All that determines the data, ready for JSON."""
-        return self.model_dump(mode="json", include={"data", "preprocessing"})
+        return self.model_dump(mode="json", include={"data", *(["preprocessing"] if self.preprocessing else [])})
 
 
 class Compute(Section):

@@ -27,7 +27,7 @@ from eosrepro.errors import ConfigError, is_out_of_memory
 if TYPE_CHECKING:
     from eosrepro.core.objective import Objective
 
-# (inputs (n, ...), θ (P,)) → outputs (n, n_outputs)
+# (inputs (n, ...), θ (P,)) → outputs (n, ..., n_outputs)
 Outputs = Callable[[Tensor, Tensor], Tensor]
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -296,9 +296,9 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
         raise ConfigError(f"the model cannot be evaluated on {of}: {_first_line(error)}") from error
     if not isinstance(outputs, Tensor):
         raise ConfigError(f"the model returns a {type(outputs).__name__} for {of}, and should return a tensor")
-    if outputs.ndim != 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
+    if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
         found = f"shape {tuple(outputs.shape)} and {outputs.dtype}"
-        raise ConfigError(f"the model returns {found} for {of}, and should return real numbers, (n, n_outputs)")
+        raise ConfigError(f"the model returns {found} for {of}, and should return real numbers, (n, ..., n_outputs)")
     return outputs
 
 

@@ -16,6 +16,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
+from eosrepro.core.metrics import Metric, metric
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -28,12 +29,12 @@ from eosrepro.core.networks import (
     refuse_wrong_products,
     trained,
 )
-from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss, is_classes
+from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
 
-# θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
+# θ → (share of f that one chunk contributes, float64 scalar; sum of the scores of its examples, or NaN)
 Part = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -47,6 +48,7 @@ class Objective:
     # indices of examples → the same on those alone; None: it has none
     of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
+    metric: Metric = "accuracy"  # what the scores of its parts are of
 
     @classmethod
     def of(
@@ -109,21 +111,30 @@ class Objective:
 
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
+        return self.value(theta)[0]
+
+    def value(self, theta: Tensor) -> tuple[float, float]:
+        """f(θ) and the metric; NaN where there is none."""
+        loss, scores = 0.0, 0.0
         with torch.no_grad():
-            return sum(part(theta)[0].item() for part in self.parts)
+            for part in self.parts:
+                value, scored = part(theta)
+                loss += value.item()
+                scores += scored.item()
+        return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f(θ), ∇f(θ) and the accuracy, from one pass over the examples."""
+        """f(θ), ∇f(θ) and the metric, from one pass over the examples."""
         leaf = theta.detach().requires_grad_()
-        loss, correct, grad = 0.0, 0.0, None
+        loss, scores, grad = 0.0, 0.0, None
         for part in self.parts:
-            value, hits = part(leaf)
+            value, scored = part(leaf)
             piece = torch.autograd.grad(value, leaf)[0]
             grad = piece if grad is None else grad + piece
             loss += value.item()
-            correct += hits.item()
+            scores += scored.item()
         assert grad is not None  # there is at least one part
-        return Evaluation(loss, grad, correct / self.n_examples)
+        return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
 
     def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
         """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
@@ -217,7 +228,7 @@ def network_objective(
 
     Args:
         inputs: (n, ...), of the module's dtype and on its device.
-        targets: (n,) classes, or (n, ...) numbers.
+        targets: (n, ...), classes or numbers.
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
         batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
@@ -236,12 +247,16 @@ def network_objective(
     tried = inputs[few], targets[few]
     expected = refuse_unless_function(module, whole, loss, *tried, theta, coupled=together is not None)
 
+    named, score = metric(targets)
+    # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
+    size = targets.square().sum().item() / len(targets) if targets.is_floating_point() else 1.0
+    quantum = torch.finfo(torch.float64).eps * size
+
     def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-            hits = (outputs.argmax(-1) == of_outputs).sum() if is_classes(of_outputs) else outputs.new_tensor(nan)
-            return loss(outputs.double(), of_outputs).sum() / n_examples, hits
+            return loss(outputs.double(), of_outputs).sum() / n_examples, score(outputs, of_outputs).sum()
 
         def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
             if leading is None:
@@ -257,8 +272,7 @@ def network_objective(
         sizes = chunk_size if together is None else _groups(n_examples, together)
         chunks = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
         parts = [part(*chunk) for chunk in chunks]
-        # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
-        return Objective(start, parts, n_examples, of_examples, quantum=torch.finfo(torch.float64).eps)
+        return Objective(start, parts, n_examples, of_examples, quantum, named)
 
     trial = mean_over(*tried)
     if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):

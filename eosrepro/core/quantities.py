@@ -26,8 +26,10 @@ class Quantity:
 _TABLE = (
     Quantity("loss", "training loss", oscillates=True),
     Quantity("accuracy", "training accuracy"),
+    Quantity("r2", "training R²"),
     Quantity("test_loss", "test loss", shown_with="loss"),
     Quantity("test_accuracy", "test accuracy", shown_with="accuracy"),
+    Quantity("test_r2", "test R²", shown_with="r2"),
     Quantity("grad_norm", "gradient norm"),
     Quantity("relative_progress", "relative progress", "zero", oscillates=True),
     Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),

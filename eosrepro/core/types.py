@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import nan
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from eosrepro.errors import DataError
 
-# Per-example losses ℓ(outputs, targets): (n, n_outputs), (n,) → (n,).
+# Per-example losses ℓ(outputs, targets): (n, ..., n_outputs), (n, ...) → (n,).
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A function f(θ) of a vector of few numbers: (P,) → ().
@@ -85,20 +86,21 @@ class RawImages:
                 f"{self.label}: targets are {self.targets.dtype}, should be integers, the number of each image's class "
                 "from 0 (a source of numbers returns a `Dataset` with float targets)"
             )
-        _check_classes(self.targets, len(self.pixels), self.n_classes, self.label)
+        if (shape := self.targets.shape) != (len(self.pixels),):
+            one_hot = ": of one-hot targets take argmax(-1)" if len(shape) == 2 and shape[1] > 1 else ""
+            found = f"have the shape {shape}, should have ({len(self.pixels)},), one for each image"
+            raise DataError(f"{self.label}: targets {found}{one_hot}")
+        _check_classes(self.targets, self.n_classes, self.label)
 
 
-def _check_classes(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
-    """Refuse what is not one class for each example, (n,)."""
-    if targets.shape != (n_examples,):
-        one_hot = ": of one-hot targets take argmax(-1)" if targets.ndim == 2 and targets.shape[1] > 1 else ""
-        shapes = f"have the shape {targets.shape}, should have ({n_examples},), one for each image"
-        raise DataError(f"{label}: targets {shapes}{one_hot}")
-    outside = np.flatnonzero((targets < 0) | (targets >= n_classes))
-    if len(outside):
+def _check_classes(targets: np.ndarray, n_classes: int, label: str) -> None:
+    """Refuse targets, (n, ...), that are none of the classes."""
+    wrong = (targets < 0) | (targets >= n_classes)
+    if wrong.any():
+        outside = np.unique(np.nonzero(wrong)[0])
         others = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
         raise DataError(
-            f"{label}: example {outside[0]}{others} has the target {targets[outside[0]]}, "
+            f"{label}: example {outside[0]}{others} has the target {targets[wrong][0]}, "
             f"and the classes are 0..{n_classes - 1} (n_classes = {n_classes})"
         )
 
@@ -113,11 +115,11 @@ class Dataset:
     """Training data as the objective reads it.
 
     Raises:
-        DataError: a number is NaN or infinite, or there is not one target for each example.
+        DataError: a number is NaN or infinite, targets are neither classes nor numbers, or examples lack one.
     """
 
     inputs: Tensor  # (n, ...), floats; of images (n, channels, height, width)
-    targets: Tensor  # classes: (n,), int64; numbers: (n, ...), floats
+    targets: Tensor  # (n, ...); classes: int64 in 0..n_outputs-1; numbers: floats
     n_outputs: int  # of a network for these data; the number of classes
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -125,10 +127,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for inputs, targets in ((self.inputs, self.targets), *([self.test] if self.test else [])):
-            if is_classes(targets):
-                _check_classes(targets.numpy(), len(inputs), self.n_outputs, self.label)
-            elif len(targets) != len(inputs):
+            if not (targets.is_floating_point() or targets.dtype == torch.int64):
+                raise DataError(f"{self.label}: targets are {targets.dtype}, should be int64 (classes) or floats")
+            if len(targets) != len(inputs):
                 raise DataError(f"{self.label}: there are {len(inputs)} inputs and {len(targets)} targets")
+            for ours, own, what in ((inputs, self.inputs, "inputs"), (targets, self.targets, "targets")):
+                if (ours.shape[1:], ours.dtype) != (own.shape[1:], own.dtype):
+                    raise DataError(f"{self.label}: {what} of the test split are not like those that are trained on")
+            if is_classes(targets):
+                _check_classes(targets.numpy(), self.n_outputs, self.label)
             self._check_finite(inputs, "inputs")
             self._check_finite(targets, "targets")
 
@@ -147,11 +154,12 @@ class Dataset:
 
 
 class Evaluation(NamedTuple):
-    """f, its gradient and the training accuracy at one θ."""
+    """f, its gradient and the metric of the targets at one θ."""
 
     loss: float  # summed in float64
     grad: Tensor  # (P,)
-    accuracy: float  # share of examples classified rightly; NaN where the targets are no classes, or there are none
+    accuracy: float = nan  # of classes; NaN where the targets are numbers, or there are none
+    r2: float = nan  # R² of numbers
 
 
 class HessianProduct(Protocol):
@@ -187,7 +195,7 @@ class HasGradient(Protocol):
     """The mean of the loss over some examples."""
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f, ∇f and the accuracy at θ, (P,)."""
+        """f, ∇f and the metric at θ, (P,)."""
         ...
 
 

@@ -17,16 +17,18 @@ def chebyshev(
     degree: Annotated[int, AtLeast(0)],
     n_test: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
-    """y = T_k(x) at `n_examples` equally spaced x of [−1, 1]; the test split, in the same way, at `n_test`.
+    """y = T_k(x) at `n_examples` equally spaced x of [−1, 1].
 
+    The test split are the middles of `n_test` equal intervals, none of which is trained on where `n_examples` is even.
     Inputs and targets have the shape (n, 1).
     """
 
-    def grid(n: int) -> tuple[Tensor, Tensor]:
-        inputs = torch.linspace(-1, 1, n, dtype=torch.float64)
+    def labelled(inputs: Tensor) -> tuple[Tensor, Tensor]:
         targets = torch.from_numpy(Chebyshev.basis(degree)(inputs.numpy()))
         return inputs[:, None], targets[:, None]
 
-    inputs, targets = grid(n_examples)
+    inputs, targets = labelled(torch.linspace(-1, 1, n_examples, dtype=torch.float64))
+    middles = (2 * torch.arange(n_test, dtype=torch.float64) + 1) / max(n_test, 1) - 1
     source = {"name": "chebyshev", "rule": f"T_{degree} at {n_examples} equally spaced points of [-1, 1]"}
-    return Dataset(inputs, targets, 1, f"Chebyshev T{degree}", {"source": source}, grid(n_test) if n_test else None)
+    test = labelled(middles) if n_test else None
+    return Dataset(inputs, targets, 1, f"Chebyshev T{degree}", {"source": source}, test)

@@ -113,8 +113,8 @@ def _weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:
     """v ↦ P^-½ ∇²f P^-½ v."""
     if preconditioner is None:
         return hvp
-    root = torch.as_tensor(preconditioner).rsqrt()
-    return lambda vector: root * hvp(root * vector)
+    scale = preconditioner**-0.5
+    return lambda vector: scale * hvp(scale * vector)
 
 
 def _with_sketch(random: Tensor, rough: list[EigenPair], k: int) -> Tensor:

@@ -10,7 +10,7 @@ from eosrepro.errors import DataError
 
 
 def cross_entropy() -> Loss:
-    """ℓ(z, y) = log Σ_c exp(z_c) − z_y, in nats.
+    """ℓ(z, y) = log Σ_c exp(z_c) − z_y, in nats; the mean of them where an example has several classes.
 
     Raises:
         DataError: the targets are no classes.
@@ -21,6 +21,7 @@ def cross_entropy() -> Loss:
             raise DataError(
                 "cross_entropy is of classes, and these targets are numbers: take another loss, such as mse"
             )
-        return functional.cross_entropy(outputs, targets, reduction="none")
+        each = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
+        return each.reshape(len(targets), -1).mean(-1)
 
     return losses

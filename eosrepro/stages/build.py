@@ -26,10 +26,12 @@ def dataset(profile: Profile) -> Dataset:
     """The data of a profile, made afresh from its source; images are preprocessed.
 
     Raises:
-        ConfigError: they are images, and the profile does not say how.
+        ConfigError: they are images and the profile does not say how, or they are not and it does.
     """
     made = member("data", profile.data)()
     if isinstance(made, Dataset):
+        if profile.preprocessing:
+            raise ConfigError(f"{profile.data.name} has no images: leave preprocessing out of the profile")
         return made
     if profile.preprocessing is None:
         raise ConfigError(f"{profile.data.name} has images: say how they are preprocessed, `preprocessing: {{...}}`")

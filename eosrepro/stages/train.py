@@ -98,7 +98,7 @@ def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe =
 def _shown(row: Row) -> dict[str, float]:
     return {
         "loss": row.loss,
-        "accuracy": row.accuracy,
+        **({"R²": row.observed["r2"]} if "r2" in row.observed else {"accuracy": row.accuracy}),
         "RP": row.relative_progress,
         "L": row.directional_smoothness,
     }
