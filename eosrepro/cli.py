@@ -294,7 +294,9 @@ def config_check() -> None:
 
 
 def _valid(loaded: Config) -> str:
-    return f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+    counts = f"{len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+    others = f" (left out: those about {', '.join(loaded.left_out)})" if loaded.left_out else ""
+    return f"params.yaml is valid: {counts}{others}"
 
 
 @main.command()

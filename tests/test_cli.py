@@ -610,6 +610,13 @@ def test_config_schema_prints_the_committed_file() -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_check_names_the_runs_that_claims_are_about_and_no_experiment_has(folder: Path) -> None:
+    write_claims(folder, {}, {"source": "Exp 2", "of": ["exp2_2over400", "exp2_2over500"], "loss_falls": None})
+    counts = "5 runs, 4 figures, 10 claims (left out: those about exp2_2over400, exp2_2over500)"
+    assert run("config", "check").stdout == f"params.yaml is valid: {counts}\n"
+
+
+@pytest.mark.usefixtures("small")
 def test_check_counts_and_writes_what_code_is_behind_each_stage(folder: Path) -> None:
     assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 4 figures, 10 claims\n"
     assert contents(folder) == {}

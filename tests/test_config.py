@@ -441,6 +441,7 @@ def test_the_committed_file_declares_the_paper(committed: Config) -> None:
         "example1", "example2", "example3", "example4", "figure1", "exp1", "exp2", "exp3", "exp6", "exp8", "exp9",
     }  # fmt: skip
     assert {claim.run for claim in committed.claims.values()} == set(committed.runs)
+    assert committed.left_out == []
 
 
 def test_every_run_but_the_remark_is_in_a_figure(committed: Config) -> None:

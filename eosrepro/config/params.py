@@ -137,7 +137,15 @@ class Config(Section):
         """
         from eosrepro.config.claims import claims
 
-        if self.paper is None:
-            return {}
-        runs_of = {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
-        return claims(self.claims_file, runs_of)
+        return {} if self.paper is None else claims(self.claims_file, self._runs_of)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The runs that the paper speaks of and that no experiment has."""
+        from eosrepro.config.claims import left_out
+
+        return [] if self.paper is None else left_out(self.claims_file, self._runs_of)
+
+    @property
+    def _runs_of(self) -> dict[str, list[str]]:
+        return {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
