@@ -295,7 +295,7 @@ def config_check() -> None:
 
 def _valid(loaded: Config) -> str:
     counts = f"{len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
-    others = f" (left out: those about {', '.join(loaded.left_out)})" if loaded.left_out else ""
+    others = f" (not among the runs now: {', '.join(loaded.left_out)})" if loaded.left_out else ""
     return f"params.yaml is valid: {counts}{others}"
 
 

@@ -36,7 +36,7 @@ def contradictions(config: Config) -> Iterator[Finding]:
             (name, each) for variant in family for name, of in variant.setting.diagnose.items() for each in of.of or ()
         )
         for name, each in dict.fromkeys(asked):
-            if not config.chosen(own, each):
+            if not config.chosen(own, each) and not config.may_be(each, experiment):
                 place = ("experiments", experiment, "diagnose", name, "of")
                 yield place, f"{experiment} has no run {unknown_name(each, own)}"
     found: dict[Finding, None] = {}
@@ -147,14 +147,14 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     columns = figure.options.get("columns") or {}
     drawn, panels = config.drawn[name], figure.options.get("panels", ())
     for key, each in [("runs", each) for each in figure.runs] + [("without", each) for each in figure.without]:
-        if not config.chosen(own, each):
+        if not config.chosen(own, each) and not config.may_be(each, figure.of):
             where = "there is no run" if figure.of == ALL else f"{figure.of} has no run"
             yield (*place, key), f"{where} {unknown_name(each, own)}"
     for heading, names in columns.items():
         for each in names:
-            if not config.chosen(drawn.runs, each):
+            if not config.chosen(drawn.runs, each) and not config.may_be(each, figure.of):
                 yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
-    if not drawn.runs:
+    if not drawn.runs and (not figure.runs or any(config.chosen(own, each) for each in figure.runs)):
         yield place, "shows no run"
     runs = {run: config.runs[run] for run in drawn.runs}
     for run in runs.values() if figure.name == "smoothness_relation" else ():

@@ -83,6 +83,10 @@ class Config(Section):
             return [run for run in runs if self.runs[run].experiment == name]
         return named(runs, [name])
 
+    def may_be(self, name: str, of: str = ALL) -> bool:
+        """Whether a run of an experiment could have the name, with other values than vary now: no mistake, then."""
+        return bool(named([name], self.experiments if of == ALL else [of]))
+
     def _label(self, name: str, beside: list[str]) -> str:
         """What tells a run from those beside it: its values of what varies between them."""
         of = [self.runs[each].varied for each in beside]
@@ -141,10 +145,14 @@ class Config(Section):
 
     @property
     def left_out(self) -> list[str]:
-        """The runs that the paper speaks of and that no experiment has."""
+        """The runs that claims, figures and diagnostics are about and that no experiment has now."""
         from eosrepro.config.claims import left_out
 
-        return [] if self.paper is None else left_out(self.claims_file, self._runs_of)
+        asked = [name for figure in self.figures.values() for name in (*figure.runs, *figure.without)]
+        for family in self.experiments.values():
+            asked += [name for variant in family for of in variant.setting.diagnose.values() for name in of.of or ()]
+        missing = {name for name in asked if not self.chosen([*self.runs], name)}
+        return sorted(missing | ({*left_out(self.claims_file, self._runs_of)} if self.paper else set()))
 
     @property
     def _runs_of(self) -> dict[str, list[str]]:
