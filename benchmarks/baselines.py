@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -65,4 +66,4 @@ def cold_eigsh(objective: Objective, theta: Tensor) -> tuple[float, int]:
 def without_first_layer(objective: Objective) -> Objective:
     """The same function, known by its values alone: whatever is measured on it takes full gradients."""
     parts = [partial(lambda part, theta: part(theta), part) for part in objective.parts]
-    return Objective(objective.n_params, parts, objective.n_examples, objective.of_examples, objective.quantum)
+    return replace(objective, parts=parts)

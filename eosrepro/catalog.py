@@ -20,16 +20,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast
 
+from eosrepro.core.quantities import computed_by
 from eosrepro.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
-KINDS = ("models", "losses", "data", "optimizers", "problems", "diagnostics", "figures")
+KINDS = ("models", "losses", "data", "optimizers", "problems", "observations", "diagnostics", "figures")
 MEMBERS = Path("members")  # of the project in the working folder
 
 
@@ -88,16 +88,15 @@ def missing(source: str, options: Mapping[str, Any]) -> str | None:
     return look(**options)
 
 
-def quantities(diagnostic: str, options: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
-    """What a diagnostic finds: the fields of the rows that it yields, without the step.
+def quantities(name: str, options: Mapping[str, Any] = MappingProxyType({}), kind: str = "diagnostics") -> list[str]:
+    """What a diagnostic or an observation finds: the fields of the rows that it yields or returns, without the step.
 
     Where its columns depend on its options, the function `columns` in its file says which they are.
     """
-    member = find("diagnostics", diagnostic)
+    member = find(kind, name)
     if columns := getattr(importlib.import_module(member.__module__), "columns", None):
         return [*columns(**options)]
-    (row,) = get_args(get_type_hints(member)["return"])
-    return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []
+    return computed_by(member)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -159,7 +158,7 @@ def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     A model is given `input_shape` and `n_outputs` where it has parameters of these names.
     """
-    if kind in ("diagnostics", "figures"):  # they live on what they are given
+    if kind in ("diagnostics", "figures", "observations"):  # they live on what they are given
         return function
     try:
         signature = inspect.signature(function)

@@ -53,11 +53,13 @@ def _echo_json(content: Any) -> None:
 def data() -> None:
     """Write the training data of the profile as one verified file."""
     from eosrepro.config.load import load
+    from eosrepro.core.types import is_classes
     from eosrepro.stages.data import make_data
 
     dataset = make_data(load())
+    of = f"{dataset.n_outputs} classes" if is_classes(dataset.targets) else "targets are numbers"
     shape = " × ".join(map(str, dataset.inputs.shape[1:]))
-    click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {dataset.n_classes} classes")
+    click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {of}")
 
 
 _jobs = click.option(
@@ -292,7 +294,9 @@ def config_check() -> None:
 
 
 def _valid(loaded: Config) -> str:
-    return f"params.yaml is valid: {len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+    counts = f"{len(loaded.runs)} runs, {len(loaded.figures)} figures, {len(loaded.claims)} claims"
+    others = f" (not among the runs now: {', '.join(loaded.left_out)})" if loaded.left_out else ""
+    return f"params.yaml is valid: {counts}{others}"
 
 
 @main.command()

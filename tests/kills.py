@@ -22,25 +22,22 @@ from typing import NamedTuple
 import click
 
 from eosrepro import cli
-from eosrepro.records import resuming
-from eosrepro.stages import workers
-from tests.project import ROOT, small_params, write_params
+from eosrepro.records import resuming, store
+from eosrepro.stages import diagnose
+from tests.project import write_params, write_project
 
-GD, SGD = "exp3_2over30", "exp8_2over50"
 COMMANDS = (
     "data",
-    f"train {SGD}",
-    f"diagnose {SGD}",
-    "measure exp8_2over50",
-    f"train {GD}",
-    f"diagnose {GD}",
-    "measure exp5",
-    "train --toys",
-    "diagnose --toys",
-    "plot exp8",
+    "train exp8 --jobs 1",
+    "diagnose exp8 --jobs 1",
+    "train exp3 --jobs 1",
+    "diagnose exp3 --jobs 1",
+    "train example1",
+    "diagnose example1",
+    "figure exp8",
     "verify",
 )
-UNFINISHED = resuming.UNFINISHED
+MADE_BY = {"train": "train", "diagnose": "diagnostics", "data": "data"}  # stage → its folder
 CHECKPOINT_SECONDS, BLOCK = 0.02, 5  # checkpoints follow each other as closely as kills do, and blocks are small
 
 
@@ -66,10 +63,13 @@ def run(folder: Path, *, count: int, seed: int, commands: tuple[str, ...]) -> Ou
         started = time.monotonic()
         _command(calm, command)
         took = time.monotonic() - started
-        done = 0
+        done, before = 0, _stored(stormy)
         while done < share:
             resumed += _has_unfinished_work(stormy)
-            done += _killed(stormy, command, chosen.uniform(0, 1) * took)
+            if _killed(stormy, command, chosen.uniform(0, 1) * took):
+                done += 1
+            else:
+                _forget(stormy, command, before)
         killed += done
         resumed += _has_unfinished_work(stormy)
         _command(stormy, command)
@@ -78,9 +78,7 @@ def run(folder: Path, *, count: int, seed: int, commands: tuple[str, ...]) -> Ou
 
 
 def _prepare(place: Path) -> None:
-    place.mkdir(parents=True)
-    (place / "reference").symlink_to(ROOT / "reference")
-    params = small_params()
+    params = write_project(place)
     params["profiles"]["quick"] |= {"max_steps": 2000, "max_epochs": 100, "snapshot_every": 40}
     write_params(place, params)
 
@@ -98,7 +96,7 @@ def _start(place: Path, command: str) -> int:
     with (place / "said.txt").open("w") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    resuming.CHECKPOINT_SECONDS, workers.BLOCK = CHECKPOINT_SECONDS, BLOCK
+    resuming.CHECKPOINT_SECONDS, diagnose.BLOCK = CHECKPOINT_SECONDS, BLOCK
     code = 1
     try:
         cli.main(command.split(), prog_name="eosrepro")
@@ -115,26 +113,30 @@ def _command(place: Path, command: str) -> None:
 
 
 def _killed(place: Path, command: str, after: float) -> bool:
-    """Whether it was killed, and had not ended before; then it starts from nothing, as DVC lets it."""
+    """Whether it was killed, and had not ended before."""
     process = _start(place, command)
     time.sleep(after)
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    kind = {"train": "train", "diagnose": "diagnostics", "data": "data"}.get(command.split()[0])
-    if kind and "--toys" not in command:
-        shutil.rmtree(place / "stages" / kind / _run_folder(command), ignore_errors=True)
-    return False
+    return os.WIFSIGNALED(status)
+
+
+def _forget(place: Path, command: str, stored: set[str]) -> None:
+    """Remove what the command has made, so that it starts from nothing; `stored` was there before."""
+    stage, *of = command.split()
+    if stage in MADE_BY:
+        shutil.rmtree(place / "stages" / MADE_BY[stage] / "".join(of[:1]), ignore_errors=True)
+    for key in _stored(place) - stored:
+        shutil.rmtree(place / store.STORE / key)
+
+
+def _stored(place: Path) -> set[str]:
+    return {path.name for path in (place / store.STORE).glob("*")}
 
 
 def _has_unfinished_work(place: Path) -> bool:
-    return any(path.name == "checkpoint" or path.name.startswith("from_") for path in place.glob(f"{UNFINISHED}/*/*/*"))
-
-
-def _run_folder(command: str) -> str:
-    name = command.partition(" ")[2]
-    return f"{small_params()['experiments'][name]['folder']}/{name}" if name else ""
+    kept = [path.name for path in place.glob(f"{resuming.UNFINISHED}/*/*/*")]
+    return any(name == "checkpoint" or name.startswith("from_") for name in kept)
 
 
 def _different(calm: Path, stormy: Path) -> list[str]:
@@ -143,8 +145,9 @@ def _different(calm: Path, stormy: Path) -> list[str]:
 
 
 def _files(place: Path) -> dict[str, bytes]:
+    """All that was made, but for the times of files that the store remembers."""
     paths = [path for root in ("stages", "figures") for path in (place / root).rglob("*") if path.is_file()]
-    return {str(path.relative_to(place)): path.read_bytes() for path in paths}
+    return {str(path.relative_to(place)): path.read_bytes() for path in paths if path.name != store.FILES}
 
 
 @click.command()

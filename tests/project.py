@@ -56,6 +56,19 @@ def write_project(folder: Path) -> dict[str, Any]:
     return small_params()
 
 
+def write_part(folder: Path, *experiments: str) -> dict[str, Any]:
+    """The project of `SMALL` with these experiments alone, and with the figures and claims about them."""
+    params = write_project(folder)
+    params["experiments"] = {name: params["experiments"][name] for name in experiments}
+    params["figures"] = {name: of for name, of in params["figures"].items() if of["of"] in experiments}
+    write_params(folder, params)
+    paper = folder / params["paper"]
+    claims = load_yaml(paper / "claims.yaml")
+    claims["claims"] = [block for block in claims["claims"] if str(block["of"]).strip("[']").startswith(experiments)]
+    write_params(paper, claims, "claims.yaml")
+    return params
+
+
 def environment() -> dict[str, str]:
     """That of a shell in which the environment is active, and no MLflow or DVC is around."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}

@@ -20,6 +20,7 @@ from tests.records import record, unstable
 def claim(**changes: Any) -> Claim:
     declared = {
         "claim": "Relative progress oscillates near 0 after onset",
+        "statement": "rp_mean",
         "source": "Exp 3",
         "run": "exp3_2over30",
         "quantity": "relative_progress",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eosrepro.config.claims import claims
+from eosrepro.config.claims import claims, left_out
 from eosrepro.config.load import load, validate
 from eosrepro.config.statements import Bound, Claim, Window
 from eosrepro.errors import ConfigError
@@ -77,14 +77,23 @@ def test_runs_are_meant_by_experiment_by_name_or_by_the_first_part_of_it(
 @pytest.mark.parametrize(
     ("entry", "published"),
     [
-        ([1, None, 0.5], [1, None, 0.5]),
-        ([1, {"published": 2}, {"bound": [0, 3]}], [1, 2, None]),
+        ([1, 0.5], [1, 1, 0.5]),  # an entry for each name in `of`, whatever runs it stands for
+        ([None, {"published": 2}], [None, None, 2]),
+        ([{"bound": [0, 3]}, {"published": 2}], [None, None, 2]),
         (7, [7, 7, 7]),
         (None, [None, None, None]),
     ],
 )
-def test_a_number_a_run_or_one_for_all(entry: Any, published: list[float | None], tmp_path: Path) -> None:
-    assert [claim.published for claim in tables(tmp_path, of="exp2", mean=entry).values()] == published
+def test_a_number_a_name_or_one_for_all(entry: Any, published: list[float | None], tmp_path: Path) -> None:
+    assert [claim.published for claim in tables(tmp_path, of=["exp2_a", "exp3"], mean=entry).values()] == published
+
+
+def test_claims_about_other_values_than_an_experiment_has_are_left_out(tmp_path: Path) -> None:
+    found = tables(tmp_path, of=["exp3_2over10", "exp3_2over30", "exp2_c"], mean=[1, 2, 3])
+    assert {key: claim.published for key, claim in found.items()} == {"exp3_2over30_mean": 2}
+    assert left_out(tmp_path / "claims.yaml", RUNS) == ["exp2_c", "exp3_2over10"]
+    (line,) = refused(tmp_path, of=["exp3_2over10", "exp3_2over30"], mean=["one", 2])
+    assert line == "claims.0.mean.0: found 'one', should be a valid number"  # they are read all the same
 
 
 @pytest.mark.parametrize(
@@ -117,7 +126,7 @@ def test_bound_or_distance_of_the_statement_or_of_the_run(
     ("block", "said"),
     [
         ({"of": "exp4"}, "claims.0.of: there is no experiment and no run 'exp4'; did you mean 'exp8'? (there are: exp2, "),
-        ({"of": ["exp2", "exp3_2over3"]}, "claims.0.of: there is no experiment and no run 'exp3_2over3'; did you mean 'exp3_2over30'"),
+        ({"of": ["exp2", "exp32over30"]}, "claims.0.of: there is no experiment and no run 'exp32over30'; did you mean 'exp3_2over30'"),
         ({"of": 3}, "claims.0.of: found 3, should be a valid list"),
         ({"of": [3]}, "claims.0.of.0: found 3, should be a valid string"),
         ({"of": []}, "claims.0.of: found a list of 0, should have at least 1 item"),
@@ -126,14 +135,14 @@ def test_bound_or_distance_of_the_statement_or_of_the_run(
         ({"source": 3}, "claims.0.source: found 3, should be a valid string"),
         ({"mean": "left out"}, "claims.0: says nothing: it should hold a statement"),
         ({"maen": 1}, "claims.0.maen: there is no statement 'maen'; did you mean 'mean'? (there are: mean)"),
-        ({"mean": [1, 2]}, "claims.0.mean: holds 2 numbers for 1 runs (exp3_2over30)"),
-        ({"of": "exp2_a", "mean": [1]}, "claims.0.mean: holds 1 numbers for 2 runs (exp2_a_1, exp2_a_2)"),
-        ({"mean": []}, "claims.0.mean: holds 0 numbers for 1 runs"),
+        ({"mean": [1, 2]}, "claims.0.mean: holds 2 entries, and `of` 1 names (exp3)"),
+        ({"of": ["exp2_a", "exp3"], "mean": [1]}, "claims.0.mean: holds 1 entries, and `of` 2 names (exp2_a, exp3)"),
+        ({"mean": []}, "claims.0.mean: holds 0 entries, and `of` 1 names"),
         ({"of": ["exp2_a", "exp2_a_1"]}, "claims.0.mean: is said of exp2_a_1 twice"),
         ({"mean": "about 0"}, "claims.0.mean: found 'about 0', should be a valid number"),
         ({"mean": True}, "claims.0.mean: found True, should be a valid number"),
         ({"mean": [[1]]}, "claims.0.mean.0: found a list of 1, should be a valid number"),
-        ({"of": "exp2_a", "mean": [1, "many"]}, "claims.0.mean.1: found 'many', should be a valid number"),
+        ({"of": ["exp2_a", "exp3"], "mean": [1, "many"]}, "claims.0.mean.1: found 'many', should be a valid number"),
         ({"mean": {"publised": 1}}, "claims.0.mean.publised: is not a known key; did you mean 'published'"),
         ({"mean": {"bound": [0, 1], "within": "20 %", "published": 1}}, "claims.0.mean: holds both bound and within: which of them decides?"),
         ({"mean": {"bound": [0, 1], "within": "0 %", "published": 1}}, "claims.0.mean: holds both bound and within"),
@@ -194,7 +203,7 @@ def test_a_claim_that_nothing_decides(mean: Any, tmp_path: Path) -> None:
 
 
 def test_a_distance_needs_a_number_of_each_run(tmp_path: Path) -> None:
-    assert refused(tmp_path, {"within": "20 %"}, of="exp2", mean=[None, 1, None]) == [
+    assert refused(tmp_path, {"within": "20 %"}, of=["exp2", "exp3", "exp8"], mean=[None, 1, None]) == [
         f"claims.0.mean.{i}: holds no number of the paper, and is to be within 20% of it" for i in (0, 2)
     ]
 

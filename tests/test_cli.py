@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -20,24 +21,27 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 
 from eosrepro.cli import main
-from eosrepro.config.load import load
+from eosrepro.config.load import load, read_params
+from eosrepro.config.runs import Run
 from eosrepro.records.files import load_json, load_table
 from eosrepro.records.runs import load_record
-from eosrepro.stages import build, track, workers
+from eosrepro.stages import build, diagnose, track, train
 from eosrepro.views.mlflow import live, server
 from eosrepro.views.mlflow.connection import NO_FOLDER, WarnAndContinue, store_uri
 from eosrepro.views.mlflow.live import LiveRun
 from eosrepro.views.mlflow.live import open_run as open_run_of_stage
-from tests.project import ROOT, all_params, environment, small_params, write_params, write_project
-from tests.test_config import BROKEN, edited
+from tests.project import PARAMS, ROOT, RUNS, alone, environment, small_params, write_params, write_project
+from tests.test_config import BROKEN
 
+PROBLEM = "example1_2over39"
 CLOSED_PORT = "http://127.0.0.1:9"  # an MLflow that is away
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a project with the published curves and no params.yaml."""
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    """The working directory: a project with claims and published curves, and no params.yaml."""
+    write_project(tmp_path)
+    (tmp_path / "params.yaml").unlink()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED_PORT)
     return tmp_path
@@ -54,7 +58,7 @@ def small(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def recorded(folder: Path) -> Callable[[], dict[str, bytes]]:
     """Outputs of an earlier run; the fixture's value reads them all."""
-    run = Path("tanh/unstable/exp3_2over30")
+    run = Path("exp3/exp3_2over30")
     for name in (
         "stages/data/dataset.safetensors",
         "stages/data/provenance.json",
@@ -73,6 +77,21 @@ def recorded(folder: Path) -> Callable[[], dict[str, bytes]]:
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for top in ("stages", "figures") for path in (folder / top).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def edited(old: str, new: str) -> str:
+    """The small params.yaml with the first `old` replaced."""
+    text = PARAMS.read_text(encoding="utf-8")
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+def write_claims(folder: Path, statements: dict[str, Any], *claims: dict[str, Any]) -> None:
+    """Add these to what the paper of the project says."""
+    written = read_params(folder / "papers/small/claims.yaml")
+    written["statements"] |= statements
+    written["claims"] += claims
+    write_params(folder / "papers/small", written, "claims.yaml")
 
 
 def run(*arguments: str) -> Result:
@@ -109,26 +128,28 @@ def test_a_broken_file_is_refused_with_its_place_and_what_is_allowed_and_leaves_
     "command",
     [
         "data",
+        "train exp3",
         "diagnose exp3_2over30",
-        "measure exp5",
-        "plot exp3",
+        "figure exp3",
         "verify",
-        "sync",
-        "sync exp3_2over30",
+        "report",
+        "track",
+        "track exp3_2over30",
+        "gc",
+        "check",
         "list",
         "list --json",
         "compare exp3_2over30 exp2_2over300",
         "config show exp3_2over30",
         "config show exp3_2over30 --json",
         "config check",
-        "config check --stamp stages/valid",
     ],
 )
 def test_every_command_reads_all_of_params_yaml_first(
     command: str, folder: Path, recorded: Callable[[], dict[str, bytes]]
 ) -> None:
     before = recorded()
-    (folder / "params.yaml").write_text(edited("threads: 2", "threads: 0"), encoding="utf-8")
+    (folder / "params.yaml").write_text(edited("threads: 1", "threads: 0"), encoding="utf-8")
     assert message(run(*command.split()), exit_code=2) == (
         "Error: params.yaml: compute.threads: found 0, should be greater than 0\n"
     )
@@ -137,7 +158,7 @@ def test_every_command_reads_all_of_params_yaml_first(
 
 def test_a_process_of_its_own_says_the_same(folder: Path, recorded: Callable[[], dict[str, bytes]]) -> None:
     before = recorded()
-    (folder / "params.yaml").write_text(edited("threads: 2", "threads: 0"), encoding="utf-8")
+    (folder / "params.yaml").write_text(edited("threads: 1", "threads: 0"), encoding="utf-8")
     program = Path(sys.executable).parent / "eosrepro"
     command = [program, "train", "exp3_2over30"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
@@ -152,17 +173,18 @@ def test_a_process_of_its_own_says_the_same(folder: Path, recorded: Callable[[],
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [
-        ("train exp3_2ovr30", "no run 'exp3_2ovr30'; did you mean 'exp3_2over30'?"),
-        ("diagnose example1_39", "no run 'example1_39'; did you mean 'example1_2over39'?"),
+        ("train exp3_2ovr30", "no experiment and no run 'exp3_2ovr30'; did you mean 'exp3_2over30'?"),
+        ("diagnose exmple1", "no experiment and no run 'exmple1'; did you mean 'example1'?"),
         ("config show exp2_2over30", "no run 'exp2_2over30'; did you mean"),
-        ("sync exp3_30", "no run 'exp3_30'; did you mean 'exp3_2over30'?"),
-        ("measure exp8_2ver50", "no measurement 'exp8_2ver50'; did you mean 'exp8_2over50'?"),
-        ("measure exp5 --jobs 0", "--jobs"),
-        ("plot exmple1", "no figure 'exmple1'; did you mean 'example1'?"),
+        ("track exp8_2ver50", "no experiment and no run 'exp8_2ver50'; did you mean 'exp8_2over50'?"),
+        ("compare exp3_2over30 exp3", "no run 'exp3'; did you mean 'exp3_2over"),
+        ("train exp3 --jobs 0", "--jobs"),
+        ("diagnose exp3 --jobs two", "--jobs"),
+        ("figure exmple1", "no figure 'exmple1'; did you mean 'example1'?"),
         ("trian exp3_2over30", "no command 'trian'; did you mean 'train'?"),
         ("config chek", "no command 'chek'; did you mean 'check'?"),
-        ("train", "name one RUN, or say --toys"),
-        ("diagnose --toys exp3_2over30", "name one RUN, or say --toys"),
+        ("measure exp5", "no command 'measure'"),
+        ("train", "Missing argument 'RUNS'"),
         ("train --runs", "No such option"),
         ("ui --port 99999", "--port"),
     ],
@@ -184,8 +206,11 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
     [
         ("train exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
         ("diagnose exp3_2over30", "stages/data/provenance.json does not exist: run `dvc repro`"),
-        ("diagnose example1_2over39", "stages/train/toys/example1/example1_2over39/snapshots holds no snapshots"),
-        ("plot exp3", "run.json does not exist: run `dvc repro`"),
+        (
+            "diagnose example1_2over39",
+            "stages/train/example1/example1_2over39/run.json does not exist: run `dvc repro`",
+        ),
+        ("figure exp3", "run.json does not exist: run `dvc repro`"),
     ],
 )
 @pytest.mark.usefixtures("small")
@@ -195,14 +220,14 @@ def test_a_stage_before_its_turn_says_what_is_missing(command: str, missing: str
     assert said.count("\n") == 1
 
 
-def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path, small: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("small")
+def test_claims_about_runs_that_do_not_exist_are_not_applicable(folder: Path) -> None:
     done = run("verify")
     assert done.exit_code == 0
     verdicts = load_json(folder / "stages/verify/claims.json")
-    assert verdicts.keys() == small["claims"].keys()
+    assert verdicts.keys() == load().claims.keys()
     assert {verdict["verdict"] for verdict in verdicts.values()} == {"not applicable"}
-    toy = verdicts["example1_2over39_leaves"]
-    assert toy["reason"] == "example1_2over39 has not been run: `dvc repro` runs it"
+    assert verdicts[f"{PROBLEM}_leaves"]["reason"] == "example1_2over39 has not been run: `dvc repro` runs it"
     counts = load_json(folder / "stages/verify/summary.json")
     assert counts == {"holds": 0, "fails": 0, "not applicable": len(verdicts)}
     assert done.stdout == f"claims: 0 holds, 0 fails, {len(verdicts)} not applicable; see stages/verify/claims.md\n"
@@ -221,7 +246,7 @@ def test_without_a_gpu_cuda_is_refused_and_nothing_is_lost(
     folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("data").exit_code == 0
-    snapshots = folder / "stages/train/tanh/unstable/exp3_2over30/snapshots"
+    snapshots = folder / "stages/train/exp3/exp3_2over30/snapshots"
     snapshots.mkdir(parents=True)
     (snapshots / "0000000.safetensors").write_text("of an earlier run")
     before = contents(folder)
@@ -244,7 +269,7 @@ def store_of_the_project(folder: Path, empty_store: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
-def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
+def test_track_succeeds_when_mlflow_has_everything_and_not_before(
     folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(WarnAndContinue, "_warned", set())
@@ -252,31 +277,31 @@ def test_sync_succeeds_when_mlflow_has_everything_and_not_before(
     assert run("diagnose", "example1_2over39").exit_code == 0
     error = "Error: MLflow does not have everything: see the warnings above\n"
     WarnAndContinue._warned.clear()  # a new process knows of no earlier warning
-    said = message(run("sync"), exit_code=1)
+    said = message(run("track"), exit_code=1)
     assert said.startswith(f"Warning: MLflow at {CLOSED_PORT} cannot be used (")
     assert said.endswith(error)
 
     request.getfixturevalue("store_of_the_project")
     before = contents(folder)
     for arguments in ([], ["example1_2over39"], []):
-        done = run("sync", *arguments)
+        done = run("track", *arguments)
         assert (done.exit_code, done.stderr) == (0, "")
         assert done.stdout == "MLflow is up to date with the recorded files\n"
     assert contents(folder) == before
 
-    small["toys"]["example1_2over39"]["start"] = [0.2, 0.1]
+    small["experiments"]["example1"]["start"] = [0.2, 0.1]
     write_params(folder, small)
-    said = message(run("sync"), exit_code=1)
+    said = message(run("track"), exit_code=1)
     other = "start [0.1, 0.1], now [0.2, 0.1]"
     assert said == f"Warning: example1_2over39 was trained with {other}: run `dvc repro`\n{error}"
     assert contents(folder) == before
 
 
 @pytest.mark.usefixtures("small", "store_of_the_project")
-def test_sync_of_what_was_not_run(folder: Path) -> None:
-    assert run("sync").exit_code == 0
-    assert "stages/train/toys/example1/example1_2over39/run.json does not exist: run `dvc repro`" in message(
-        run("sync", "example1_2over39"), exit_code=1
+def test_track_of_what_was_not_run(folder: Path) -> None:
+    assert run("track").exit_code == 0
+    assert "stages/train/example1/example1_2over39/run.json does not exist: run `dvc repro`" in message(
+        run("track", "example1_2over39"), exit_code=1
     )
     assert contents(folder) == {}
 
@@ -333,10 +358,10 @@ def test_ui_of_a_store_that_cannot_be_used_is_one_message(served: list[str], mon
 
 
 @pytest.mark.usefixtures("small")
-def test_sync_asks_an_mlflow_that_is_away_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_track_asks_an_mlflow_that_is_away_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("train", "example1_2over39").exit_code == 0
     monkeypatch.setattr(track, "sync_run", lambda *_args, **_options: pytest.fail("each run would wait for it"))
-    message(run("sync"), exit_code=1)
+    message(run("track"), exit_code=1)
 
 
 def free_port() -> int:
@@ -344,16 +369,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_sync_leaves_its_stamp_only_where_mlflow_has_everything(
+def test_track_leaves_its_stamp_only_where_mlflow_has_everything(
     folder: Path, request: pytest.FixtureRequest, small: dict[str, Any]
 ) -> None:
     stamp = folder / "stages/tracked"
     stamp.parent.mkdir()
-    stamp.write_text("of an earlier sync")
-    message(run("sync", "--stamp", "stages/tracked"), exit_code=1)
+    stamp.write_text("of an earlier time")
+    message(run("track", "--stamp", "stages/tracked"), exit_code=1)
     assert not stamp.exists()
     request.getfixturevalue("store_of_the_project")
-    assert run("sync", "--stamp", "stages/tracked").exit_code == 0
+    assert run("track", "--stamp", "stages/tracked").exit_code == 0
     assert stamp.read_text() == "MLflow is up to date with the recorded files\n"
     assert small
 
@@ -362,26 +387,25 @@ def test_sync_leaves_its_stamp_only_where_mlflow_has_everything(
 
 
 def test_a_run_that_diverges_is_a_result(folder: Path, small: dict[str, Any]) -> None:
-    small["toys"]["example1_2over39"]["stop"]["max_steps"] = 20_000
+    small["experiments"]["example1"]["stop"]["max_steps"] = 20_000
     write_params(folder, small)
     done = run("train", "example1_2over39")
     assert done.exit_code == 0, done.stderr
     assert "example1_2over39: ended by diverged after" in done.stdout
-    record = load_record(folder / "stages/train/toys/example1/example1_2over39")
+    record = load_record(folder / "stages/train/example1/example1_2over39")
     assert record.summary["reason"] == "diverged"
     assert record.trajectory["step"].iloc[-1] == record.summary["steps"] < 20_000
     assert record.trajectory["loss"].iloc[-1] > 1e100
 
 
 def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Path, small: dict[str, Any]) -> None:
-    name = "example1_2over39"
-    bound = {"claim": "It is 40", "source": "Example 1", "run": name, "quantity": "sharpness", "statistic": "final"}
-    small["claims"] |= {"sharpness_of_example1": bound | {"bound": {"min": 39, "max": 41}}}
-    write_params(folder, small)
+    name = PROBLEM
+    sharpness = {"claim": "It is 40", "quantity": "sharpness", "statistic": "final", "bound": [39, 41]}
+    write_claims(folder, {"is_40": sharpness}, {"source": "Example 1", "of": "example1", "is_40": None})
 
     def verdict() -> Any:
         assert run("verify").exit_code == 0
-        return load_json(folder / "stages/verify/claims.json")["sharpness_of_example1"]
+        return load_json(folder / "stages/verify/claims.json")[f"{PROBLEM}_is_40"]
 
     run("train", name)
     assert verdict()["reason"] == f"sharpness of {name} has not been measured since it was trained: " + (
@@ -389,7 +413,7 @@ def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Pa
     )
     run("diagnose", name)
     assert verdict()["verdict"] == "holds"
-    small["toys"][name]["stop"]["max_steps"] = 7
+    small["experiments"]["example1"]["stop"]["max_steps"] = 7
     write_params(folder, small)
     run("train", name)
     assert verdict()["verdict"] == "not applicable"
@@ -399,20 +423,22 @@ def test_a_sharpness_of_an_earlier_training_is_not_taken_for_this_one(folder: Pa
 
 
 def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Path) -> None:
-    params = all_params()
-    run_ = params["experiments"]["exp3_2over60"]
-    run_ |= {"model": run_["model"] | {"width": 3}, "stop": {"max_steps": 3}}
+    params = alone(small_params(), "exp3") | {"paper": "papers/small"}
+    write_params(folder / "papers/small", {"statements": {}, "claims": []}, "claims.yaml")
     params["profiles"]["quick"] |= {"published": True, "data": {"name": "digits", "n_examples": 20}}
 
-    def rows() -> list[list[Any]]:
+    def declare(step_size: str) -> None:
+        params["experiments"]["exp3"] |= {"diagnose": {}, "vary": {"step_size": {"2over60": step_size}}}
         write_params(folder, params)
+
+    def rows() -> list[list[Any]]:
         assert [run(*command.split()).exit_code for command in ("data", "train exp3_2over60", "verify")] == [0, 0, 0]
         made = load_table(folder / "stages/verify/runs.csv")
         return made[["run", "source", "sharpness passes 2/η at"]].fillna("").to_numpy().tolist()
 
+    declare("2/60")
     assert rows() == [["exp3_2over60", "ours", ""], ["exp3_2over60", "published", 159]]
-    run_["step_size"] = "2/45"
-    write_params(folder, params)
+    declare("2/45")
     run("verify")  # before it is trained anew: the recorded run is still the published one
     assert "published" in load_table(folder / "stages/verify/runs.csv")["source"].to_numpy()
     assert rows() == [["exp3_2over60", "ours", ""]]
@@ -431,41 +457,103 @@ def test_under_dvc_a_short_training_leaves_mlflow_to_the_last_stage(
         return open_run(name, *arguments, **settings)
 
     monkeypatch.setattr(live, "open_run", count)
-    monkeypatch.setenv("DVC_STAGE", "train@exp3_2over30")
+    monkeypatch.setenv("DVC_STAGE", "train@exp3")
     done = run("train", "exp3_2over30")
     assert (done.exit_code, opened) == (0, [])
     assert "MLflow" not in done.stderr
+    shutil.rmtree(folder / "stages/store")
     monkeypatch.setattr(track, "SHORT", 0.0)
     run("train", "exp3_2over30")
     assert opened == ["exp3_2over30"]
+    shutil.rmtree(folder / "stages/store")
     monkeypatch.setattr(track, "SHORT", 10.0)
     monkeypatch.delenv("DVC_STAGE")
     run("train", "exp3_2over30")
     assert opened == ["exp3_2over30"] * 2
-    assert len(load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")) == 11
+    assert len(load_table(folder / "stages/train/exp3/exp3_2over30/trajectory.csv")) == 11
+
+
+def test_only_what_is_not_there_is_trained_and_what_is_no_more_declared_goes(
+    folder: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    compute = train.compute
+
+    def counted(of: Run, *given: Any, **more: Any) -> None:
+        trained.append(of.name)
+        compute(of, *given, **more)
+
+    monkeypatch.setattr(train, "compute", counted)
+
+    def train_with(*step_sizes: str) -> list[str]:
+        trained.clear()
+        small["experiments"]["example1"]["vary"]["step_size"] = [*step_sizes]
+        write_params(folder, small)
+        done = run("train", "example1")
+        assert done.exit_code == 0
+        assert [line.split(":")[0] for line in done.stdout.splitlines()] == sorted(
+            path.name for path in (folder / "stages/train/example1").iterdir()
+        )
+        return [*trained]
+
+    assert train_with("2/39") == [PROBLEM]
+    before = contents(folder)
+    shutil.rmtree(folder / "stages/train/example1")  # as DVC does before it runs a stage
+    assert train_with("2/39") == []
+    assert contents(folder) == before
+    assert train_with("2/39", "2/41") == ["example1_2over41"]
+    assert train_with("2/41") == []
+    assert train_with("2/39") == []
+    assert contents(folder).items() >= before.items()
+
+
+def test_gc_removes_what_no_profile_asks_for(folder: Path, small: dict[str, Any]) -> None:
+    def stored() -> int:
+        return len(list((folder / "stages/store").iterdir()))
+
+    for start in ([0.1, 0.1], [0.2, 0.1]):
+        small["experiments"]["example1"]["start"] = start
+        write_params(folder, small)
+        for command in ("train", "diagnose"):
+            assert run(command, "example1").exit_code == 0
+    placed = contents(folder / "stages/train"), contents(folder / "stages/diagnostics")
+    assert stored() == 4
+    assert run("gc").stdout.startswith("removed 2 of 4 entries of stages/store, ")
+    assert run("gc").stdout == "removed 0 of 2 entries of stages/store, 0 kB\n"
+    assert stored() == 2
+    assert (contents(folder / "stages/train"), contents(folder / "stages/diagnostics")) == placed
+    small["profile"] = "paper"  # another profile asks for it no less
+    write_params(folder, small)
+    assert run("gc").stdout == "removed 0 of 2 entries of stages/store, 0 kB\n"
 
 
 @pytest.mark.usefixtures("small")
-def test_a_measurement_is_made_on_the_snapshots_that_it_names(folder: Path) -> None:
+def test_diagnostics_are_taken_on_the_snapshots_of_the_runs_that_they_name(folder: Path) -> None:
     run("data")
-    for name in ("exp3_2over30", "exp8_2over50"):
-        run("train", name)
-    done = run("measure", "exp5")
-    assert (done.exit_code, done.stdout) == (0, "exp5: tau_scan of exp3_2over30 at 3 snapshots\n")
-    place = folder / "stages/diagnostics/tanh/unstable/exp3_2over30"
+    assert run("train", "exp3").stdout.count(": ended by max_steps after 10 steps at loss ") == 2
+    done = run("diagnose", "exp3")
+    assert done.exit_code == 0
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r"exp3_2over10: sharpness .+ → .+, at most .+; .+ Hessian products each", first)
+    assert re.fullmatch(r"exp3_2over30: sharpness .+ Hessian products each; tau_scan at 3 snapshots", second)
+    assert {path.name for path in (folder / "stages/diagnostics/exp3/exp3_2over10").iterdir()} == {
+        "sharpness.csv",
+        "sharpness.json",
+    }
+    place = folder / "stages/diagnostics/exp3/exp3_2over30"
     assert load_table(place / "tau_scan.csv")["step"].tolist() == [0, 5, 10]
     assert load_json(place / "tau_scan.json")["settings"] == {"n_taus": 100, "tolerance": 1e-4, "every": 5}
-    assert run("measure", "exp8_2over50").exit_code == 0
     # The rows stand for the definitions of what the training recorded.
-    table = load_table(folder / "stages/train/tanh/unstable/exp3_2over30/trajectory.csv")
+    table = load_table(folder / "stages/train/exp3/exp3_2over30/trajectory.csv")
     scan = load_table(place / "tau_scan.csv")
     assert scan["relative_progress_of_step"][0] == pytest.approx(table["relative_progress"][0], rel=1e-4)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_measurement_of_a_run_that_was_not_trained_says_what_to_do() -> None:
-    run("data")
-    assert "run `eosrepro train` for this experiment first" in message(run("measure", "exp5"), exit_code=1)
+    metrics = load_json(folder / "stages/metrics/exp3.json")
+    assert metrics.keys() == {"exp3_2over10", "exp3_2over30"}
+    assert metrics["exp3_2over30"] == {
+        "steps": 10,
+        "loss": table["loss"].iloc[-1],
+        "sharpness": load_table(place / "sharpness.csv")["sharpness"].iloc[-1],
+    }
 
 
 @pytest.mark.usefixtures("small")
@@ -478,7 +566,7 @@ def test_a_value_that_falls_short_of_its_audit_is_reported(monkeypatch: pytest.M
             audit = audits.get(step, float("nan"))
             yield {"step": step, "sharpness": 40.0, "products": 2, "audit_sharpness": audit}
 
-    monkeypatch.setattr(workers, "member", lambda *_args: short)
+    monkeypatch.setattr(diagnose, "member", lambda *_args: short)
     done = run("diagnose", "example1_2over39")
     assert done.exit_code == 0
     assert "Warning: the sharpness of example1_2over39 falls short of its audit" in done.stderr
@@ -498,14 +586,14 @@ def test_a_stage_tells_what_it_made(folder: Path) -> None:
 def test_config_show_prints_what_determines_the_run(name: str, folder: Path) -> None:
     done = run("config", "show", name)
     assert done.exit_code == 0
-    assert yaml.safe_load(done.stdout) == load(folder / "params.yaml").resolved(name)
+    assert yaml.safe_load(done.stdout) == load(folder / "params.yaml").run(name).settings
 
 
 @pytest.mark.usefixtures("small")
 def test_config_show_as_json(folder: Path) -> None:
     done = run("config", "show", "exp3_2over30", "--json")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == load(folder / "params.yaml").resolved("exp3_2over30")
+    assert json.loads(done.stdout) == load(folder / "params.yaml").run("exp3_2over30").settings
 
 
 @pytest.mark.usefixtures("small")
@@ -522,12 +610,23 @@ def test_config_schema_prints_the_committed_file() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_config_check_counts_and_writes_its_stamp_alone(folder: Path) -> None:
-    assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 4 figures, 26 claims\n"
+def test_check_names_the_runs_that_claims_are_about_and_no_experiment_has(folder: Path) -> None:
+    write_claims(folder, {}, {"source": "Exp 2", "of": ["exp2_2over400", "exp2_2over500"], "loss_falls": None})
+    counts = "5 runs, 4 figures, 10 claims (left out: those about exp2_2over400, exp2_2over500)"
+    assert run("config", "check").stdout == f"params.yaml is valid: {counts}\n"
+
+
+@pytest.mark.usefixtures("small")
+def test_check_counts_and_writes_what_code_is_behind_each_stage(folder: Path) -> None:
+    assert run("config", "check").stdout == "params.yaml is valid: 5 runs, 4 figures, 10 claims\n"
     assert contents(folder) == {}
-    assert run("config", "check", "--stamp", "stages/valid").exit_code == 0
-    # The same content whatever params.yaml says: DVC runs nothing anew because of it.
-    assert contents(folder) == {"stages/valid": b"params.yaml is valid\n"}
+    assert run("check").stdout == "params.yaml is valid: 5 runs, 4 figures, 10 claims\n"
+    assert contents(folder).keys() == {"stages/code.json"}
+    digests = load_json(folder / "stages/code.json")
+    assert [run for runs in digests["train"].values() for run in runs] == [*RUNS]
+    assert digests["diagnose"]["exp3"]["exp3_2over30"].keys() == {"sharpness", "tau_scan"}
+    assert digests["figure"].keys() == {"example1", "exp3", "exp5", "exp8"}
+    assert {"data", "verify", "report", "track"} < digests.keys()
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -556,24 +655,27 @@ def test_every_command_has_help(path: tuple[str, ...], command: click.Command) -
 @pytest.mark.parametrize(
     ("typed", "incomplete", "wanted"),
     [
-        (["train"], "exp3", ["exp3_2over10", "exp3_2over30"]),
-        (["diagnose"], "exam", ["example1_2over39"]),
-        (["sync"], "exp8", ["exp8_2over50"]),
-        (["config", "show"], "exp2", ["exp2_2over300"]),
-        (["compare", "exp3_2over10"], "exp3", ["exp3_2over30"]),
-        (["measure"], "", ["exp5", "exp8_2over50"]),
-        (["plot"], "ex", ["example1", "exp3", "exp5", "exp8"]),
-        (["plot"], "nothing", []),
+        (["train"], "exp3", ["exp3", "exp3_2over10", "exp3_2over30"]),
+        (["diagnose"], "exam", ["example1"]),
+        (["track"], "exp8", ["exp8"]),
+        (["config", "show"], "exp3_", ["exp3_2over10", "exp3_2over30"]),
+        (["compare", "exp3_2over10"], "exp3_", ["exp3_2over30"]),
+        (["figure"], "ex", ["example1", "exp3", "exp5", "exp8"]),
+        (["figure"], "nothing", []),
         ([], "doc", ["doctor"]),
     ],
 )
 @pytest.mark.usefixtures("small")
-def test_names_are_completed(typed: list[str], incomplete: str, wanted: list[str]) -> None:
+def test_experiments_and_recorded_runs_are_completed(
+    typed: list[str], incomplete: str, wanted: list[str], folder: Path
+) -> None:
+    for name in ("exp3_2over10", "exp3_2over30"):
+        (folder / "stages/train/exp3" / name).mkdir(parents=True)
     shell = ShellComplete(main, {}, "eosrepro", "_EOSREPRO_COMPLETE")
     assert [item.value for item in shell.get_completions(typed, incomplete)] == wanted
 
 
-@pytest.mark.parametrize("text", [None, "profile: [", "", "experiments: 3", "toys: {a: {}}", "a: &a [*a]", "\x00"])
+@pytest.mark.parametrize("text", [None, "profile: [", "", "experiments: 3", "figures: {a: {}}", "a: &a [*a]", "\x00"])
 def test_a_file_that_cannot_be_read_completes_to_nothing(text: str | None, folder: Path) -> None:
     if text is not None:
         (folder / "params.yaml").write_text(text)
@@ -590,24 +692,24 @@ def test_the_tab_key_does_not_wait_for_torch() -> None:
     asked = {"_EOSREPRO_COMPLETE": "bash_complete", "COMP_WORDS": "eosrepro train exp3", "COMP_CWORD": "2"}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment() | asked)
-    assert done.stdout.splitlines() == ["plain,exp3_2over10", "plain,exp3_2over30", "set()"]
+    assert done.stdout.splitlines() == ["plain,exp3", "set()"]
     assert done.stderr == ""
 
 
 # --- streams of any encoding ------------------------------------------------------------------------------------------
 
-PRINTING = ("list", "config show example1_2over39", "train example1_2over39", "diagnose example1_2over39",
-            "plot example1", "verify", "report", "--help", "train --help")  # fmt: skip
+PRINTING = ("list", "config show example1", "train example1", "diagnose example1", "figure example1", "verify",
+            "report", "gc", "--help", "train --help")  # fmt: skip
 PRINTING_DATA = ("list --json", "verify --json", "config show exp3_2over30 --json", "config schema", "doctor --json")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_every_command_prints_in_any_encoding(encoding: str, folder: Path, small: dict[str, Any]) -> None:
-    write_project(folder / "copy")  # with the dvc.yaml that `list` reads
-    shutil.copytree(folder / "copy", folder, dirs_exist_ok=True)
     Repo.init(str(folder), no_scm=True).close()
     small["figures"]["example1"]["title"] = small["mlflow"]["paper"] = "Größe 😀 η"
-    small["claims"]["example1_2over39_leaves"]["claim"] = "Größe 😀 η"
+    small["experiments"]["example1"] |= {"vary": {}, "step_size": "2/39"}
+    leaves = {"claim": "Größe 😀 η", "quantity": "theta_1", "statistic": "first_outside", "level": 0.5}
+    write_claims(folder, {"leaves": leaves})
     write_params(folder, small)
     runner = CliRunner(charset=encoding)
     for command in (*PRINTING, *PRINTING_DATA):
@@ -619,12 +721,12 @@ def test_every_command_prints_in_any_encoding(encoding: str, folder: Path, small
         assert printed, command
         if command in PRINTING_DATA:
             assert json.loads(printed), command
-        if command == "config show example1_2over39":
-            assert yaml.safe_load(printed) == load(folder / "params.yaml").resolved("example1_2over39")
+        if command == "config show example1":
+            assert yaml.safe_load(printed) == load(folder / "params.yaml").run("example1").settings
         if command == "list":
             assert ("η = 2/39" if encoding == "utf-8" else r"\u03b7 = 2/39") in printed
         if command == "verify --json":
-            assert json.loads(printed)["example1_2over39_leaves"]["claim"] == "Größe 😀 η"
+            assert json.loads(printed)["example1_leaves"]["claim"] == "Größe 😀 η"
 
 
 @pytest.mark.usefixtures("small")
@@ -645,27 +747,28 @@ def test_a_process_in_such_a_locale_says_its_step_size(locale: dict[str, str]) -
 
 def test_stages_make_what_dvc_looks_for_where_nothing_is_declared(folder: Path, small: dict[str, Any]) -> None:
     """The rest of it, a `dvc repro`, is in tests/pipeline."""
-    write_params(folder, small | {"toys": {}, "figures": {}, "claims": {}})
-    for command in ("config check --stamp stages/valid", "train --toys", "diagnose --toys", "verify", "report"):
+    small["experiments"]["example1"]["diagnose"] = {}
+    write_params(folder, alone(small, "example1") | {"diagnose": {}})
+    for command in ("check", "train example1", "diagnose example1", "verify", "report"):
         assert run(*command.split()).exit_code == 0, command
-    made = {str(path.relative_to(folder)) for path in (folder / "stages").rglob("toys")}
-    assert made == {"stages/train/toys", "stages/diagnostics/toys"}
+    assert (folder / f"stages/diagnostics/example1/{PROBLEM}").is_dir()
+    assert (folder / "stages/metrics/example1.json").is_file()
     assert (folder / "figures").is_dir()
 
 
-def test_a_measurement_at_the_start_alone_is_told(folder: Path, small: dict[str, Any]) -> None:
-    small["measurements"]["exp5"]["every"] = 7
+def test_a_diagnostic_that_finds_a_snapshot_at_the_start_alone_is_told(folder: Path, small: dict[str, Any]) -> None:
+    small["experiments"]["exp3"]["diagnose"]["tau_scan"]["every"] = 7
     write_params(folder, small)
     for command in ("data", "train exp3_2over30"):
         assert run(*command.split()).exit_code == 0
-    done = run("measure", "exp5")
+    done = run("diagnose", "exp3_2over30")
     assert done.exit_code == 0
-    assert "exp5: tau_scan of exp3_2over30 at 1 snapshots\n" in done.stdout
-    said = "Warning: tau_scan of exp3_2over30 is measured at iteration 0 alone: of its snapshots, one in 5 iterations"
+    assert done.stdout.endswith("; tau_scan at 1 snapshots\n")
+    said = "Warning: tau_scan of exp3_2over30 is found at iteration 0 alone: of its snapshots, one in 5 iterations"
     assert said in done.stderr
-    small["measurements"]["exp5"]["every"] = 5
+    small["experiments"]["exp3"]["diagnose"]["tau_scan"]["every"] = 5
     write_params(folder, small)
-    assert "Warning: exp5" not in run("measure", "exp5").stderr
+    assert "Warning: tau_scan" not in run("diagnose", "exp3_2over30").stderr
 
 
 def test_an_array_beyond_all_addresses_is_one_line(folder: Path, small: dict[str, Any]) -> None:
@@ -690,8 +793,7 @@ def test_stages_run_in_a_folder_of_any_name(
         "data",
         "train exp3_2over30",
         "diagnose exp3_2over30",
-        "measure exp5",
-        "plot exp3",
+        "figure exp5",
         "verify",
         "report",
         "list",

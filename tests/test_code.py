@@ -17,7 +17,7 @@ from eosrepro.errors import ConfigError
 from eosrepro.records.code import closure, diagnostic_code, digest_of, figure_code, stage_code, training_code
 from tests.plugins import Write, install, project_in
 
-MEMBERS = {"models": "mlp", "losses": "cross_entropy", "optimizers": "gd"}
+MEMBERS = {"models": ["mlp"], "losses": ["cross_entropy"], "optimizers": ["gd"]}
 
 
 # --- closures ---------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_a_digest_follows_the_helper_of_a_plugin_and_no_other_member(
     project("site-packages/library/__init__.py", "import library.inner")
     project("site-packages/library/inner.py", "")
     project("members/models/other.py", "other = 1")
-    members = {**MEMBERS, "models": "wide"}
+    members = {**MEMBERS, "models": ["wide"]}
     before, plain = training_code(members), training_code(MEMBERS)
     assert before != plain
     project("site-packages/lab/_blocks.py", "block = 2")
@@ -239,4 +239,4 @@ def test_no_torch_is_imported_for_a_digest() -> None:
 def test_a_file_that_is_no_python_is_named(project: Write) -> None:
     file = project("members/models/net.py", "def net(:\n")
     with pytest.raises(ConfigError, match=f"^{file} is no valid Python: "):
-        training_code({"models": "net"})
+        training_code({"models": ["net"]})

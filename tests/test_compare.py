@@ -17,7 +17,7 @@ from eosrepro.stages import track
 from eosrepro.stages.diagnose import diagnose
 from eosrepro.stages.train import train
 from eosrepro.tools import compare
-from tests.project import ROOT, all_params, small_params, write_params
+from tests.project import alone, small_params, write_params
 from tests.records import record, unstable
 
 A, B = "example1_2over39", "example1_2over41"
@@ -25,26 +25,24 @@ A, B = "example1_2over39", "example1_2over41"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which two toys have been trained, and the sharpness of one measured."""
+    """A project in which two runs of a problem have been trained, and the sharpness of one measured."""
     folder = tmp_path_factory.mktemp("compare")
-    (folder / "reference").symlink_to(ROOT / "reference")
-    params = small_params()
-    params["toys"] = {name: all_params()["toys"][name] for name in (A, B)}
+    params = alone(small_params(), "example1", "exp3")
+    params["experiments"]["example1"]["vary"] = {"step_size": ["2/39", "2/41"]}
     write_params(folder, params)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
-        for name in (A, B):
-            train(load(), name)
-        diagnose(load(), A)
+        train(load(), "example1", jobs=1)
+        diagnose(load(), A, jobs=1)
     return folder
 
 
 @pytest.fixture
-def toys(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def problems(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, the working directory."""
     folder = tmp_path / "project"
-    shutil.copytree(trained, folder, symlinks=True)
+    shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -93,21 +91,21 @@ def test_a_spike_of_rp_does_not_flatten_all_else() -> None:
     assert figure.get_suptitle().startswith("Runs of equal settings; relative progress cut at ±2\n")
 
 
-def test_the_command_tells_and_draws(toys: Path) -> None:
+def test_the_command_tells_and_draws(problems: Path) -> None:
     done = run(A, B)
     assert done.exit_code == 0, done.stderr
     assert "2 settings differ" not in done.stdout
     assert "1 setting differs" in done.stdout
     assert "2/39" in done.stdout
     assert "L after onset, mean in 2/η" in done.stdout
-    place = toys / f"stages/compare/{A}_{B}"
+    place = problems / f"stages/compare/{A}_{B}"
     assert done.stdout.endswith(f"wrote stages/compare/{A}_{B}/{A}_{B}.png\n")
     assert {path.suffix for path in place.iterdir()} == {".png", ".svg", ".csv"}
     said = f"Warning: the sharpness of {B} has not been measured since it was trained: run `eosrepro diagnose {B}`\n"
     assert done.stderr == said
 
 
-@pytest.mark.usefixtures("toys")
+@pytest.mark.usefixtures("problems")
 def test_json_holds_the_same_and_nothing_else_is_on_stdout() -> None:
     done = run(A, B, "--json")
     told = json.loads(done.stdout)
@@ -118,12 +116,13 @@ def test_json_holds_the_same_and_nothing_else_is_on_stdout() -> None:
     assert told["figure"] == f"stages/compare/{A}_{B}/{A}_{B}.png"
 
 
-def test_a_record_of_other_settings_is_told(toys: Path) -> None:
+def test_a_record_of_other_settings_is_told(problems: Path) -> None:
     params = read_params()
-    params["toys"][A]["start"] = [0.3, 0.3]
-    write_params(toys, params)
+    params["experiments"]["example1"]["start"] = [0.3, 0.3]
+    write_params(problems, params)
     done = run(A, B)
-    assert f"Warning: {A}: trained with start [0.1, 0.1], now [0.3, 0.3]. This is as it was recorded" in done.stderr
+    said = "trained with start [0.1, 0.1], now [0.3, 0.3]. This is as it was recorded"
+    assert f"Warning: {A}, {B}: {said}" in done.stderr
     assert "1 setting differs" in done.stdout
 
 
@@ -137,7 +136,7 @@ def test_a_record_of_other_settings_is_told(toys: Path) -> None:
         ([A, "exp3_2over30"], 1, "run.json does not exist: run `dvc repro`"),
     ],
 )
-@pytest.mark.usefixtures("toys")
+@pytest.mark.usefixtures("problems")
 def test_what_cannot_be_compared(arguments: list[str], exit_code: int, wanted: str) -> None:
     done = run(*arguments)
     assert (done.exit_code, done.stdout) == (exit_code, "")

@@ -441,6 +441,7 @@ def test_the_committed_file_declares_the_paper(committed: Config) -> None:
         "example1", "example2", "example3", "example4", "figure1", "exp1", "exp2", "exp3", "exp6", "exp8", "exp9",
     }  # fmt: skip
     assert {claim.run for claim in committed.claims.values()} == set(committed.runs)
+    assert committed.left_out == []
 
 
 def test_every_run_but_the_remark_is_in_a_figure(committed: Config) -> None:
@@ -499,11 +500,11 @@ def test_lists_become_tuples_and_defaults_of_the_member_are_filled_in(read: Call
 def test_an_options_schema_is_that_of_the_member_in_the_catalogue(
     project: Write, read: Callable[[str], Config]
 ) -> None:
-    project("members/models/cnn.py", "def cnn(shape, n, *, channels: list[int], pool: bool = False): ...")
-    setting = read(in_exp3(MODEL, "model: {name: cnn, channels: [8, 16]}")).run("exp3_2over30").setting
+    project("members/models/mine.py", "def mine(shape, n, *, channels: list[int], pool: bool = False): ...")
+    setting = read(in_exp3(MODEL, "model: {name: mine, channels: [8, 16]}")).run("exp3_2over30").setting
     assert setting.model is not None
-    assert (setting.model.name, setting.model.options) == ("cnn", {"channels": [8, 16], "pool": False})
-    path = project("params.yaml", in_exp3(MODEL, "model: {name: cnn}"))
+    assert (setting.model.name, setting.model.options) == ("mine", {"channels": [8, 16], "pool": False})
+    path = project("params.yaml", in_exp3(MODEL, "model: {name: mine}"))
     assert messages(path) == [f"{path}: experiments.exp3.model.channels: is missing, and there is no default"]
 
 

@@ -1,7 +1,7 @@
 """What the pages say is so: links lead somewhere, commands exist, and every example on them works.
 
 Code blocks name what they are after the language: ```yaml params``` goes into params.yaml below the sections it names,
-```yaml sweep``` and ```python FILE``` are files of their own.
+```yaml claims``` into the claims of its paper; ```yaml study``` and ```python FILE``` are files of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dvc.utils.serialize import load_yaml
 
 from eosrepro.cli import main
 from eosrepro.config.load import read_params
-from tests.project import PARAMS, ROOT, all_params, environment, write_params, write_project
+from eosrepro.records.files import load_json
+from tests.project import ROOT, SMALL, environment, small_params, write_params, write_project
 
 PAGES = sorted(
     path
@@ -28,33 +29,31 @@ PAGES = sorted(
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 EXAMPLES = [path for path in PAGES if re.search(r"^```\w+ \S", path.read_text("utf-8"), re.MULTILINE)]
-SWEEP = "studies/width.yaml"
-MEASURED = {entry["diagnostic"]["name"] for entry in all_params()["measurements"].values()}
+STUDY = "studies/width.yaml"
+SMALL_STATEMENTS = load_yaml(SMALL / "papers/small/claims.yaml")["statements"].keys()
 
 # One process, for importing PyTorch takes longer than all that it does: a reader's way through the examples.
 WALK = """
 import sys
 from pathlib import Path
 from eosrepro.config.load import load
-from eosrepro.stages import data, diagnose, figure, report, train, verify
+from eosrepro.stages import check, data, diagnose, figure, report, train, verify
 from eosrepro.tools import sweeps
 
 settings = load()
 _, *names = sys.argv
+check.check(settings)
 data.make_data(settings)
-for run in names:
-    train.train(settings, run)
-    diagnose.diagnose(settings, run)
-for name, entry in settings.measurements.items():
-    if entry.run in names:
-        diagnose.measure(settings, name)
+for experiment in names:
+    train.train(settings, experiment, jobs=1)
+    diagnose.diagnose(settings, experiment, jobs=1)
 for name, entry in settings.figures.items():
-    if set(entry.runs) <= set(names):
-        figure.plot(settings, name)
+    if entry.of in names:
+        figure.draw(settings, name)
 verify.verify(settings)
 report.report(settings)
 for file in Path("studies").glob("*.yaml"):
-    sweeps.run(file)
+    sweeps.run(file, jobs=1)
 """
 
 
@@ -116,7 +115,7 @@ def test_commands_exist(page: Path) -> None:
 def test_every_command_is_on_a_page() -> None:
     text = "\n".join(map(quoted, PAGES))
     # What DVC runs is described by its stage.
-    stages = {"data", "train", "diagnose", "measure", "plot", "verify"}
+    stages = {"check", "data", "train", "diagnose", "figure", "verify"}
     missing = {name for name in commands() if name not in text and name.split()[-1] not in stages}
     assert missing == set()
 
@@ -129,8 +128,8 @@ def test_make_targets_exist(page: Path) -> None:
 
 @every_page
 def test_settings_that_dvc_is_told_to_change_are_in_params_yaml(page: Path) -> None:
-    for key in re.findall(r"-S ([\w.]+)=", quoted(page)):
-        entry: Any = all_params()
+    for key in re.findall(r"-S '?([\w.]+)=", quoted(page)):
+        entry: Any = load_yaml(ROOT / "params.yaml")
         for part in key.split("."):
             assert part in entry, f"{label(page)}: -S {key}"
             entry = entry[part]
@@ -139,45 +138,46 @@ def test_settings_that_dvc_is_told_to_change_are_in_params_yaml(page: Path) -> N
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 
-def inserted(params: str, example: str) -> str:
-    """The text of params.yaml with the entries of an example at the head of the sections that it names."""
+def inserted(text: str, example: str) -> str:
+    """A YAML file with the entries of an example at the head of the sections that it names."""
     sections = re.findall(r"^(\w+):\n((?:[ #].*\n|\n)+)", example, re.MULTILINE)
     assert "".join(f"{name}:\n{entries}" for name, entries in sections) == example
     for name, entries in sections:
         head = f"\n{name}:\n"
-        assert params.count(head) == 1, f"params.yaml has no section {name}"
-        params = params.replace(head, head + entries)
-    return params
+        assert text.count(head) == 1, f"there is no section {name}"
+        text = text.replace(head, head + entries)
+    return text
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project to which every example of every page has been added."""
+    """A project to which every example of every page has been added."""
     folder = tmp_path_factory.mktemp("project")
     write_project(folder)
-    params = PARAMS.read_text("utf-8")
-    (folder / "studies").mkdir(exist_ok=True)
+    params, claims = folder / "params.yaml", folder / "papers/small/claims.yaml"
+    (folder / "studies").mkdir()
     for info, content in [block for page in EXAMPLES for block in blocks(page)]:
         language, _, what = info.partition(" ")
-        if info == "yaml params":
-            params = inserted(params, content)
-        elif info == "yaml sweep":
-            (folder / SWEEP).write_text(content, "utf-8")
+        if info in ("yaml params", "yaml claims"):
+            file = params if info == "yaml params" else claims
+            file.write_text(inserted(file.read_text("utf-8"), content), "utf-8")
+        elif info == "yaml study":
+            (folder / STUDY).write_text(content, "utf-8")
         elif language == "python" and what:
             assert not (folder / what).exists(), f"{what} is in the project already"
+            (folder / what).parent.mkdir(parents=True, exist_ok=True)
             (folder / what).write_text(content, "utf-8")
-    (folder / "params.yaml").write_text(params, "utf-8")
     return folder
 
 
 def added(project: Path, section: str) -> list[str]:
     """Names of the entries that the examples add to a section."""
-    return [*load_yaml(project / "params.yaml")[section].keys() - all_params()[section].keys()]
+    return [*load_yaml(project / "params.yaml")[section].keys() - small_params()[section].keys()]
 
 
 def in_project(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with these arguments, its modules and MLflow's store being those of the copy."""
-    env = environment() | {"PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": "nowhere://"}
+    """Python with these arguments in the project, with no MLflow."""
+    env = environment() | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "nowhere://"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=project, env=env, capture_output=True, text=True, timeout=300, check=False
     )
@@ -187,33 +187,31 @@ def test_every_example_works(project: Path) -> None:
     """They are valid as they stand, and then run on 20 images for a few iterations."""
     checked = in_project(project, "-c", "from eosrepro.cli import main; main(['config', 'check'])")
     assert checked.returncode == 0, checked.stderr
-    runs = [*added(project, "experiments"), *added(project, "toys")]
-    figures, claims = added(project, "figures"), added(project, "claims")
-    assert runs
+    experiments, figures = added(project, "experiments"), added(project, "figures")
+    assert experiments
     assert figures
-    assert claims
 
     params = read_params(project / "params.yaml")
     params["profiles"]["quick"]["data"]["n_examples"] = 20
     params["profiles"]["quick"]["max_steps"] = 11
-    params["compute"] |= {"device": "cpu", "threads": 1}
     write_params(project, params)
-    walked = in_project(project, "-c", WALK, *runs)
+    walked = in_project(project, "-c", WALK, *experiments)
 
     assert walked.returncode == 0, walked.stderr
     assert {path.name for path in (project / "figures").iterdir()} == set(figures)
-    assert all(claim in (project / "stages/verify/claims.json").read_text("utf-8") for claim in claims)
-    assert (project / "stages/sweeps" / Path(SWEEP).stem / "table.md").exists()
-    measured = {entry["diagnostic"]["name"] for entry in params["measurements"].values()} - MEASURED
-    assert measured
-    assert {path.stem for path in project.glob("stages/diagnostics/**/*.csv")} == {"sharpness", *measured}
+    verdicts = load_json(project / "stages/verify/claims.json")
+    about = load_yaml(project / "papers/small/claims.yaml")["statements"].keys() - SMALL_STATEMENTS
+    assert about
+    assert {key for key in about if not any(verdict.endswith(f"_{key}") for verdict in verdicts)} == set()
+    assert (project / "stages/studies" / Path(STUDY).stem / "table.md").exists()
+    declared = {name for each in experiments for name in params["experiments"][each].get("diagnose", {})}
+    assert {path.stem for path in project.glob("stages/diagnostics/**/*.csv")} == {"sharpness", *declared}
 
 
 def test_data_sources_of_the_examples_deliver(project: Path) -> None:
-    ours = {path.stem for path in (ROOT / "eosrepro/data").glob("*.py")}
-    sources = [path.stem for path in (project / "eosrepro/data").glob("*.py") if path.stem not in ours]
+    sources = [path.stem for path in (project / "members/data").glob("*.py")]
     assert sources
-    script = "from eosrepro import catalog; print(len(catalog.find('data', '{}')(n_examples=20).pixels))"
+    script = "from eosrepro import catalog; print(len(catalog.find('data', '{}')(n_examples=20).targets))"
     for source in sources:
         made = in_project(project, "-c", script.format(source))
         assert made.stdout == "20\n", made.stderr

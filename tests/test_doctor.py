@@ -33,7 +33,7 @@ from eosrepro.tools import doctor
 from eosrepro.tools.doctor import Check
 from eosrepro.views.mlflow import server
 from eosrepro.views.mlflow.connection import MADE_ELSEWHERE, connect, store_uri
-from tests.project import ROOT, small_params, write_params
+from tests.project import small_params, write_params, write_project
 
 # Ten snapshots of a 3072-8-8-10 network: three of each run, and of exp2_2over300 the first.
 SNAPSHOTS = "snapshots of runs to come (4): at most 990 kB"
@@ -44,9 +44,7 @@ assert 10 * 4 * (3072 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10) == 989_840
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its data, in which nothing has run yet."""
     folder = tmp_path_factory.mktemp("doctor")
-    (folder / "reference").symlink_to(ROOT / "reference")
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    write_params(folder, small_params())
+    write_project(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         make_data(load())
@@ -58,7 +56,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it to spoil, the working directory."""
     folder = tmp_path / "project"
-    shutil.copytree(healthy, folder, symlinks=True)
+    shutil.copytree(healthy, folder)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
@@ -167,7 +165,7 @@ def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "no folder nowhere: put",
         ),
         (
-            {"name": "imagefolder", "root": "reference", "n_examples": 5, "label": "x"},
+            {"name": "imagefolder", "root": "papers", "n_examples": 5, "label": "x"},
             "ok",
             "imagefolder is there",
         ),
@@ -253,8 +251,8 @@ def test_a_disk_on_which_the_snapshots_may_not_fit(project: Path, monkeypatch: p
     assert disk.state == "warning"
     assert disk.found.startswith(f"900 kB free; {SNAPSHOTS}")
     assert disk.found.endswith(estimate.MORE_ROOM)
-    for name, run in declared.experiments.items():
-        save_json(train_folder(run.folder, name) / "summary.json", {})
+    for name, run in declared.runs.items():
+        save_json(train_folder(run.experiment, name) / "summary.json", {})
     _, disk = doctor._data(declared)
     assert disk == Check("disk", "ok", "900 kB free")
     assert project.exists()

@@ -21,24 +21,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from eosrepro.records import store
 from eosrepro.records.files import _checksum, load_json, save_json, sha256
-from tests.project import ROOT, environment, small_params, write_params
+from tests.project import ROOT, environment, small_params, write_params, write_project
 from tests.test_cli import CLOSED_PORT, contents, message, run
 
 GD = "exp3_2over30"
-TRAIN, DIAGNOSTICS = f"stages/train/tanh/unstable/{GD}", f"stages/diagnostics/tanh/unstable/{GD}"
+TRAIN, DIAGNOSTICS = f"stages/train/exp3/{GD}", f"stages/diagnostics/exp3/{GD}"
 PROGRAM = (
     "from eosrepro.records import resuming; resuming.CHECKPOINT_SECONDS = 0.05; from eosrepro.cli import main; main()"
 )
-PROGRESS = (f"train {GD}", f"sharpness of {GD}")
+PROGRESS = (f"train {GD}", f"sharpness of {GD}", f"tau_scan of {GD}")
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet\n"
 LONG = {"max_steps": 2500, "snapshot_every": 15}
 
 
 def project(folder: Path, **profile: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "reference").symlink_to(ROOT / "reference")
-    params = small_params()
+    params = write_project(folder)
     params["profiles"]["quick"] |= profile
     write_params(folder, params)
     return folder
@@ -96,7 +95,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def long_run(trained: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))
+    return Path(shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("store")))
 
 
 # --- a disk, a folder, a signal, memory -------------------------------------------------------------------------------
@@ -128,7 +127,12 @@ def test_a_full_disk_ends_a_training_that_goes_on_when_there_is_room(trained: Pa
     assert "Free some space and run the same command again" in said
     assert "Going on from iteration" in second
     assert second.endswith("second: 0\n")
-    assert contents(small) == contents(trained)
+    assert less_times(contents(small)) == less_times(contents(trained))
+
+
+def less_times(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without those of files that the store remembers."""
+    return {name: content for name, content in files.items() if not name.endswith(store.FILES)}
 
 
 def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_ctrl_c_is_one_line_and_the_run_goes_on(how: signal.Signals, long_run: P
     assert "Going on from iteration" in success(start(long_run, "train", GD))
 
 
-def test_ctrl_c_ends_all_processes_of_a_measurement(long_run: Path) -> None:
+def test_ctrl_c_ends_all_processes_of_a_stage(long_run: Path) -> None:
     process = start(long_run, "diagnose", GD, "--jobs", "2", start_new_session=True)
     wait_for(lambda: list(long_run.glob("stages/unfinished/*/*/from_*")), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -165,21 +169,31 @@ def test_ctrl_c_ends_all_processes_of_a_measurement(long_run: Path) -> None:
     assert list(long_run.glob("stages/unfinished/*/*/from_*"))
 
 
-def test_a_worker_that_is_killed_ends_the_measurement_with_a_message(long_run: Path) -> None:
+def test_a_worker_that_is_killed_ends_the_stage_with_a_message(long_run: Path) -> None:
     process = start(long_run, "diagnose", GD, "--jobs", "2")
-
-    def worker() -> int | None:
-        for task in Path(f"/proc/{process.pid}/task").glob("*/children"):
-            for child in task.read_text(encoding="ascii").split():
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
-        return None
-
-    os.kill(wait_for(worker, process), signal.SIGKILL)  # as Linux does where memory is short
+    worker, *_ = wait_for(lambda: workers(process.pid), process)
+    os.kill(worker, signal.SIGKILL)  # as Linux does where memory is short
     said = failure(process)
-    assert said.startswith("Error: one of the processes that share the snapshots was killed")
+    assert said.startswith("Error: one of the processes that share the work was killed")
     assert "take a smaller --jobs" in said
     success(start(long_run, "diagnose", GD, "--jobs", "2"))
+
+
+def test_a_stage_that_is_killed_takes_its_processes_along_and_its_runs_go_on(long_run: Path) -> None:
+    process = start(long_run, "train", "exp3", "--jobs", "2")
+    wait_for(lambda: len(workers(process.pid)) == 2, process)
+    wait_for(lambda: list(long_run.glob(f"stages/unfinished/*{GD}/*/snapshots/0000300.safetensors")), process)
+    process.kill()
+    process.communicate(timeout=60)  # to the end of the pipe, which the others hold
+    assert list(long_run.glob(f"stages/unfinished/*{GD}/*/checkpoint"))
+    assert "Going on from iteration" in success(start(long_run, "train", GD))
+
+
+def workers(process: int) -> list[int]:
+    """The processes that share its work."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    children = [child for task in tasks for child in task.read_text(encoding="ascii").split()]
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.fixture
@@ -197,7 +211,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_too_large_for_this_machine_is_refused_before_it_is_made(folder: Path) -> None:
     before = contents(folder)
     params = small_params()
-    params["experiments"][GD]["model"] |= {"width": 200_000}
+    params["experiments"]["exp3"]["model"] |= {"width": 200_000}
     write_params(folder, params)
     started = time.monotonic()
     said = message(run("train", GD), exit_code=1)
@@ -210,7 +224,7 @@ def test_a_model_too_large_for_this_machine_is_refused_before_it_is_made(folder:
 @pytest.mark.parametrize("width", [10**18, 10**10])
 def test_a_model_too_large_to_count_is_one_line(width: int, folder: Path) -> None:
     params = small_params()
-    params["experiments"][GD]["model"] |= {"width": width}
+    params["experiments"]["exp3"]["model"] |= {"width": width}
     write_params(folder, params)
     said = message(run("train", GD), exit_code=1)
     assert said.startswith("Error: ")
@@ -222,7 +236,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
     folder = project(tmp_path)
     success(start(folder, "data"))
     params = small_params()
-    params["experiments"][GD]["model"]["width"] = 4000
+    params["experiments"]["exp3"]["model"]["width"] = 4000
     write_params(folder, params)
     limited = PROGRAM.replace(
         "from eosrepro.cli import main",
@@ -251,15 +265,16 @@ ALTER: Callable[[bytes], bytes] = lambda content: content[:-9] + bytes([content[
     [
         (f"train {GD}", "stages/data/dataset.safetensors"),
         (f"diagnose {GD}", f"{TRAIN}/snapshots/0000005.safetensors"),
-        ("plot exp3", f"{TRAIN}/trajectory.csv"),
+        ("figure exp3", f"{TRAIN}/trajectory.csv"),
         ("verify", f"{TRAIN}/trajectory.csv"),
-        ("plot exp3", f"{DIAGNOSTICS}/sharpness.csv"),
-        (f"sync {GD}", f"{DIAGNOSTICS}/sharpness.csv"),
+        ("figure exp3", f"{DIAGNOSTICS}/sharpness.csv"),
+        (f"track {GD}", f"{DIAGNOSTICS}/sharpness.csv"),
     ],
 )
 def test_a_truncated_or_altered_file_is_named_and_not_used(
     stage: str, path: str, damage: Callable[[bytes], bytes], folder: Path
 ) -> None:
+    shutil.rmtree(folder / "stages/store")
     (folder / path).write_bytes(damage((folder / path).read_bytes()))
     before = contents(folder)
     said = message(run(*stage.split()), exit_code=1)
@@ -273,8 +288,8 @@ def test_a_truncated_or_altered_file_is_named_and_not_used(
     ("stage", "path"),
     [
         ("verify", f"{TRAIN}/summary.json"),
-        ("plot exp3", f"{TRAIN}/run.json"),
-        ("plot exp3", f"{DIAGNOSTICS}/sharpness.json"),
+        ("figure exp3", f"{TRAIN}/run.json"),
+        ("figure exp3", f"{DIAGNOSTICS}/sharpness.json"),
     ],
 )
 def test_facts_that_are_missing_are_named(stage: str, path: str, folder: Path) -> None:
@@ -286,13 +301,13 @@ def test_facts_that_are_missing_are_named(stage: str, path: str, folder: Path) -
 @pytest.mark.parametrize(
     ("command", "half"),
     [
-        ("plot example1", "figures/example1/.table.csv.123.tmp"),
+        ("figure example1", "figures/example1/.table.csv.123.tmp"),
         ("verify", "stages/verify/.claims.md.123.tmp"),
         ("report", "stages/.report.html.123.tmp"),
     ],
 )
 def test_halves_of_files_that_a_kill_left_go_with_the_next_attempt(command: str, half: str, folder: Path) -> None:
-    assert run("train", "--toys").exit_code == 0
+    assert run("train", "example1").exit_code == 0
     path = folder / half
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("half")

@@ -70,7 +70,8 @@ def test_where_the_two_top_curvatures_of_a_network_are_one_percent_apart() -> No
         first, second = part(point[:size]), part(point[size:])
         return first[0] + 0.99 * second[0], first[1]
 
-    objective, both = Objective(2 * size, [twins], single.n_examples), torch.cat([theta, theta])
+    both = torch.cat([theta, theta])
+    objective = Objective(both, [twins], single.n_examples)
     expected = torch.linalg.eigvalsh(dense_hessian(objective, both))
     top, second = top_eigenpairs(objective.hvp(both), start_vector(2 * size), k=2, rtol=1e-4)
 

@@ -19,32 +19,35 @@ from eosrepro.config.load import load
 from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
 from eosrepro.records import resuming
-from eosrepro.records.files import save_checkpoint, save_text
-from eosrepro.records.places import diagnostics_folder, train_folder
+from eosrepro.records.files import load_json, save_checkpoint, save_json, save_text
+from eosrepro.records.places import CODE, diagnostics_folder, train_folder
 from eosrepro.stages import track
+from eosrepro.stages.check import check, digests
+from eosrepro.stages.data import make_data
 from eosrepro.stages.diagnose import diagnose
-from eosrepro.stages.figure import plot
+from eosrepro.stages.figure import draw
 from eosrepro.stages.train import train
 from eosrepro.tools import listing
 from eosrepro.tools.listing import State
 from tests.project import small_params, write_params, write_project
 
-TOY, RUN, FIGURE = "example1_2over39", "exp3_2over30", "figure@example1"
-MADE = ("check", "train_toys", "diagnose_toys", FIGURE)
+TRAIN, DIAGNOSE, FIGURE = "train@example1", "diagnose@example1", "figure@example1"
+MADE = ("check", "data", TRAIN, DIAGNOSE, FIGURE)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of which DVC knows the toys and their figure as up to date, and nothing else."""
+    """A project of which DVC knows a problem and its figure as up to date, and nothing else."""
     folder = tmp_path_factory.mktemp("listing")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
         write_project(folder)
-        save_text(folder / "stages/valid", "params.yaml is valid\n")
-        train(load(), TOY)
-        diagnose(load(), TOY)
-        plot(load(), "example1")
+        check(load())
+        make_data(load())
+        train(load(), "example1", jobs=1)
+        diagnose(load(), "example1", jobs=1)
+        draw(load(), "example1")
         with Repo.init(no_scm=True) as repo:
             for stage in MADE:  # as if `dvc repro` had run it
                 repo.commit(stage, force=True)
@@ -91,36 +94,43 @@ def set_param(*keys: str, to: Any) -> Callable[[Path], None]:
 
 def change_command(folder: Path) -> None:
     path = folder / "dvc.yaml"
-    path.write_text(path.read_text().replace("eosrepro train --toys", "nice eosrepro train --toys"))
+    path.write_text(path.read_text().replace("eosrepro train ", "nice eosrepro train "))
+
+
+def change_code(folder: Path) -> None:
+    """As the stage `check` does where the code behind a training is another."""
+    save_json(folder / CODE, load_json(folder / CODE) | {"train": {"example1": {"example1_2over39": "other"}}})
 
 
 @pytest.mark.parametrize(
     ("change", "stage", "state"),
     [
-        pytest.param(lambda _folder: None, "train_toys", State("up to date"), id="nothing"),
+        pytest.param(lambda _folder: None, TRAIN, State("up to date"), id="nothing"),
         pytest.param(
-            set_param("toys", TOY, "start", to=[0.2, 0.1]), "train_toys", State("changed", "toys"), id="a setting"
+            set_param("experiments", "example1", "start", to=[0.2, 0.1]),
+            TRAIN,
+            State("changed", "experiments.example1"),
+            id="a setting",
         ),
         pytest.param(set_param("mlflow", "window", to=5), FIGURE, State("up to date"), id="a setting of others"),
-        pytest.param(
-            append("eosrepro/core/training.py"),
-            "train_toys",
-            State("changed", "eosrepro/core/training.py"),
-            id="a source",
-        ),
+        pytest.param(change_code, TRAIN, State("changed", "train.example1"), id="the code"),
         pytest.param(
             lambda folder: shutil.rmtree(folder / "figures"),
             FIGURE,
-            State("changed", "figures/example1 deleted"),
+            State(
+                "changed",
+                "figures/example1/example1.svg deleted, figures/example1/table.csv deleted, "
+                "figures/example1/example1.png deleted",
+            ),
             id="an output is gone",
         ),
         pytest.param(
             append("figures/example1/table.csv"),
             FIGURE,
-            State("changed", "figures/example1"),
+            State("changed", "figures/example1/table.csv"),
             id="one is altered",
         ),
-        pytest.param(change_command, "train_toys", State("changed", "its command"), id="the command"),
+        pytest.param(change_command, TRAIN, State("changed", "its command"), id="the command"),
         pytest.param(
             lambda folder: (folder / "dvc.lock").unlink(),
             FIGURE,
@@ -130,13 +140,14 @@ def change_command(folder: Path) -> None:
     ],
 )
 def test_what_is_up_to_date_is_what_dvc_says(
-    change: Callable[[Path], None], stage: str, state: State, project: Path
+    change: Callable[[Path], None], stage: str, state: State, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(project)
+    monkeypatch.setattr(listing, "digests", lambda _declared: load_json(CODE))
     found = states()
     assert found[stage] == state
     with Repo() as repo:
-        stale = repo.status().keys()
+        stale = repo.status().keys() - {"check"}  # which DVC runs each time
     assert {name for name, each in found.items() if each.word not in ("up to date", "behind")} == stale
 
 
@@ -147,13 +158,14 @@ def test_what_was_never_made() -> None:
     assert {state for stage, state in found.items() if stage not in MADE} == {State("never made")}
 
 
-def test_what_hangs_on_a_stage_that_is_to_run_is_behind(project: Path) -> None:
-    set_param("mlflow", "window", to=5)(project)
-    append("eosrepro/optimizers/gd.py")(project)
-    found = states()
-    assert found["check"] == State("changed", "params.yaml")
-    # Not after `check`, whose output is always the same.
-    assert found[FIGURE] == found["diagnose_toys"] == State("behind", "after train_toys")
+def test_what_hangs_on_a_stage_that_is_to_run_is_behind(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edited code is told before `check` has looked at it; what only that runs is behind no stage."""
+    found = digests(load())
+    monkeypatch.setattr(listing, "digests", lambda _declared: found | {"train": {"example1": "edited"}})
+    assert states()[TRAIN] == State("changed", "train.example1")
+    assert states()[FIGURE] == states()[DIAGNOSE] == State("behind", f"after {TRAIN}")
+    assert states()["check"] == State("up to date")
+    assert project.exists()
 
 
 def keep_a_training(place: Path, steps: int) -> None:
@@ -166,19 +178,19 @@ def keep_a_training(place: Path, steps: int) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_an_unfinished_stage_says_how_far_it_is() -> None:
-    trained = train_folder(load().run(RUN).folder, RUN)
-    measured = diagnostics_folder(load().run(RUN).folder, RUN) / "sharpness"
+    trained = train_folder("exp3", "exp3_2over30")
+    measured = diagnostics_folder("exp3", "exp3_2over30") / "tau_scan"
     with suppress(KeyboardInterrupt), resuming.unfinished(trained, "key") as place:
         keep_a_training(place, 7)
-        assert states()[f"train@{RUN}"] == State("running", "at iteration 7")
+        assert states()["train@exp3"] == State("running", "at iteration 7")
         raise KeyboardInterrupt
     with suppress(KeyboardInterrupt), resuming.unfinished(measured, "key") as place:
         save_checkpoint(place / "from_0000000", {"snapshots": [], "rows": [{"step": 0}, {"step": 1_005}]})
         raise KeyboardInterrupt
     found = states()
-    assert found[f"train@{RUN}"] == State("unfinished", "at iteration 7")
-    assert found[f"diagnose@{RUN}"] == State("unfinished", "at iteration 1,005")
-    assert found["train_toys"] == State("up to date")
+    assert found["train@exp3"] == State("unfinished", "at iteration 7")
+    assert found["diagnose@exp3"] == State("unfinished", "at iteration 1,005")
+    assert found[TRAIN] == State("up to date")
 
 
 @pytest.mark.usefixtures("project")
@@ -193,20 +205,21 @@ def test_the_command_lists_all_of_params_yaml() -> None:
     done = run()
     assert (done.exit_code, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [TOY, "quadratic,", "gd,", "η", "=", "2/39", *["up", "to", "date", "up", "to", "date"]] in lines
-    assert [RUN, "mlp,", "cross_entropy,", "gd,", "η", "=", "2/30", *["never", "made", "never", "made"]] in lines
-    assert ["example1", TOY, "up", "to", "date"] in lines
-    assert ["exp5", "tau_scan", "of", RUN, "never", "made"] in lines
+    assert ["example1", "1", "run:", "2/39", *["up", "to", "date", "up", "to", "date"]] in lines
+    assert ["exp3", "2", "runs:", "2/10,", "2/30", *["never", "made", "never", "made"]] in lines
+    assert ["example1", "example1_2over39", "up", "to", "date"] in lines
+    assert ["exp5", "exp3_2over30", "never", "made"] in lines
     assert done.stdout.rstrip().endswith("`dvc repro STAGE`, such as figure@exp3, a part")
 
 
 @pytest.mark.usefixtures("project")
 def test_json_lists_the_same() -> None:
     told = json.loads(run("--json").stdout)
-    assert {"kind": "figure", "name": "example1", "about": TOY, "stages": {FIGURE: vars(State("up to date"))}} in told
+    stages = {FIGURE: vars(State("up to date"))}
+    assert {"kind": "figure", "name": "example1", "about": "example1_2over39", "stages": stages} in told
     declared = load()
-    named = {entry["name"] for entry in told if entry["kind"] != "other"}
-    assert named == {*declared.runs, *declared.measurements, *declared.figures}
+    named = [entry["name"] for entry in told if entry["kind"] != "other"]
+    assert named == [*declared.experiments, *declared.figures]
 
 
 def test_a_folder_that_dvc_does_not_know_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

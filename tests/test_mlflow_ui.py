@@ -19,36 +19,27 @@ from mlflow import MlflowClient
 
 from eosrepro.config.load import load
 from eosrepro.stages.data import make_data
-from eosrepro.stages.diagnose import diagnose, measure
-from eosrepro.stages.figure import plot
-from eosrepro.stages.track import sync
+from eosrepro.stages.diagnose import diagnose
+from eosrepro.stages.figure import draw
+from eosrepro.stages.track import track
 from eosrepro.stages.train import train
 from eosrepro.stages.verify import verify
 from eosrepro.views.mlflow.connection import QUIET_AND_QUICK, connect
 from tests.browser import open_page
-from tests.project import ROOT, environment, write_project
+from tests.project import ROOT, environment, write_part
 
 pytestmark = pytest.mark.slow  # two MLflow processes to start
 
 RUN = "exp3_2over30"
 LIVE_ONLY = ("machine.", "mlflow.source.git.commit")  # what no file says
-CHOSEN = {  # of the small project
-    "experiments": ("exp3_2over10", RUN),
-    "measurements": ("exp5",),
-    "figures": ("example1", "exp3", "exp5"),
-}
+CHOSEN = ("exp3", "example1")  # experiments of the small project
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with all its files and its runs in MLflow: one was followed live, the others are from the record."""
     folder = tmp_path_factory.mktemp("my%20project")
-    params = write_project(folder)
-    for section, names in CHOSEN.items():
-        params[section] = {name: params[section][name] for name in names}
-    runs = params["experiments"].keys() | params["toys"].keys()
-    params["claims"] = {name: claim for name, claim in params["claims"].items() if claim["run"] in runs}
-    (folder / "params.yaml").write_text(json.dumps(params))
+    write_part(folder, *CHOSEN)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
@@ -56,18 +47,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         connect.cache_clear()
         loaded = load()
         make_data(loaded)
-        train(loaded, RUN)
-        patch.setenv("DVC_STAGE", "train@exp3_2over10")  # from here on MLflow waits for the sync
-        for name in ("exp3_2over10", *loaded.toys):
-            train(loaded, name)
-        for name in loaded.runs:
-            diagnose(loaded, name)
-        measure(loaded, "exp5")
+        train(loaded, RUN, jobs=1)
+        patch.setenv("DVC_STAGE", "train@exp3")  # from here on MLflow waits for `track`
+        for name in CHOSEN:
+            train(loaded, name, jobs=1)
+            diagnose(loaded, name, jobs=1)
         for name in loaded.figures:
-            plot(loaded, name)
+            draw(loaded, name)
         verify(loaded)
         patch.delenv("DVC_STAGE")
-        assert sync(loaded)
+        assert track(loaded)
         yield folder
         for name in QUIET_AND_QUICK:
             os.environ.pop(name, None)
@@ -112,7 +101,7 @@ def test_a_lost_store_comes_back_from_the_files(project: Path, tmp_path: Path) -
     for path in project.glob("mlflow.db*"):
         path.unlink()
     shutil.rmtree(project / "mlartifacts")
-    assert eosrepro(project, "sync").wait(timeout=120) == 0
+    assert eosrepro(project, "track").wait(timeout=120) == 0
     after = view(project, tmp_path)
     assert after == before
 
@@ -125,7 +114,7 @@ def test_a_lost_store_comes_back_from_the_files(project: Path, tmp_path: Path) -
         "diagnostics",
         "summary",
     }
-    assert run["tags"]["reproduction"] == "Ahn 2022: Exp 3, Exp 4"
+    assert run["tags"]["reproduction"] == "Ahn 2022: Exp 3, Exp 5"
     assert run["tags"]["mlflow.runColor"] == "#0072b2"  # as in the figure
     assert "mlflow.runColor" not in after["runs"]["exp3_2over10"]["tags"]
     for name in ("tables/trajectory.csv", "tables/sharpness.csv", "tables/tau_scan.csv", "figures/exp3/table.csv"):

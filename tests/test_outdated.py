@@ -1,4 +1,5 @@
 """A recorded run keeps its own settings, whatever params.yaml says since, and it is told where they differ."""
+# ruff: noqa: E501 (a case is one line of a table)
 
 from __future__ import annotations
 
@@ -14,57 +15,70 @@ import torch
 from click.testing import CliRunner, Result
 
 from eosrepro.cli import main
-from eosrepro.config.load import load
+from eosrepro.config.load import load, read_params
 from eosrepro.figures import _style
-from eosrepro.records import identity
+from eosrepro.records import store
 from eosrepro.records.dataset import DATA, DATA_SETTINGS, load_dataset
 from eosrepro.records.files import load_json, load_table, save_json, sha256
-from eosrepro.records.identity import fingerprint
 from eosrepro.records.places import FIGURES, REPORT, VERIFY, train_folder
 from eosrepro.records.runs import Record, load_origin, load_record
 from eosrepro.records.snapshots import last_snapshot
 from eosrepro.stages import data as stage
-from eosrepro.stages import track
+from eosrepro.stages import outdated, track
 from eosrepro.stages.data import make_data
 from eosrepro.stages.figure import _ingredients
 from eosrepro.stages.recorded import recorded
 from eosrepro.stages.train import train
 from eosrepro.views.mlflow.sync import About
-from tests.project import ROOT, all_params, small_params, write_params
+from tests.project import ROOT, small_params, write_params, write_project
+from tests.records import PAPER
 
-TOY, GD, SGD = "example4", "exp3_2over30", "exp8_2over50"
-PLACE = {TOY: "toys/example4", GD: "tanh/unstable", SGD: "sgd/relu"}
+PROBLEM, GD, SGD = "example4", "exp3_2over30", "exp8_2over50"
+EXPERIMENT = {PROBLEM: "example4", "example3_product": "example3", GD: "exp3", SGD: "exp8"}
 
 
 def params() -> dict[str, Any]:
-    """A toy, with the claim and the figure of it, and two small networks."""
-    written = small_params()
-    whole = all_params()
-    written["toys"] = {name: whole["toys"][name] for name in (TOY, "example3_product")}
-    written["figures"] = {name: whole["figures"][name] for name in (TOY, "example3")}
-    written["figures"][TOY]["title"] = "Example 4 at {step_size}"
+    """A problem, with the claim and the figure of it, another, and two small networks."""
+    written, whole = small_params(), read_params(ROOT / "params.yaml")
+    problems = {name: whole["experiments"][name] for name in (PROBLEM, "example3")}
+    written["experiments"] = {**problems, **{name: written["experiments"][name] for name in ("exp3", "exp8")}}
+    written["figures"] = {name: whole["figures"][name] for name in (PROBLEM, "example3", "exp3")}
+    written["figures"][PROBLEM]["title"] = "Example 4 at {step_size}"
     written["figures"]["example3"]["runs"] = {"example3_product": "(θ₁θ₂)²"}
-    written["figures"]["exp3"] = whole["figures"]["exp3"] | {"runs": {GD: "η = {step_size}"}}
-    written["figures"]["exp3"]["reference"] = {"loss": {GD: "exp3_loss_2over30"}}
-    written["experiments"] = {name: written["experiments"][name] for name in (GD, SGD)}
-    written["measurements"] = {"exp5": written["measurements"]["exp5"], SGD: written["measurements"][SGD]}
-    chosen = ("example4_smoothness", "example3_product_explodes", "exp3_2over30_run_length")
-    written["claims"] = {name: whole["claims"][name] for name in chosen}
+    written["figures"]["exp3"] |= {"runs": [GD], "without": []}
     return written
+
+
+def with_step_size(value: str) -> dict[str, Any]:
+    """The same, and the network of that name at another step size."""
+    written = params()
+    written["experiments"]["exp3"]["vary"] = {"step_size": {"2over30": value}}
+    return written
+
+
+def write_claims(folder: Path) -> None:
+    whole = read_params(PAPER / "claims.yaml")
+    whole["claims"] = [
+        {"source": "Example 4", "of": PROBLEM, "smoothness_final": {"published": 1, "bound": [0.9999, 1.0001]}},
+        {"source": "Example 3", "of": "example3_product", "diverges": None},
+        {"source": "Exp 3", "of": GD, "run_length": 951},
+    ]
+    write_params(folder, whole, "claims.yaml")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with all of that trained, and nothing measured."""
+    """A project with all of that trained, and no diagnostics taken."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "reference").symlink_to(ROOT / "reference")
+    write_project(folder)
+    write_claims(folder / "papers/small")
     write_params(folder, params())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(track, "_is_worth_mlflow", lambda _started: False)
         make_data(load())
-        for name in (TOY, "example3_product", GD, SGD):
-            train(load(), name)
+        for name, experiment in EXPERIMENT.items():
+            train(load(), name if experiment == "exp3" else experiment, jobs=1)
     return folder
 
 
@@ -72,7 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, the working directory."""
     folder = tmp_path / "project"
-    shutil.copytree(trained, folder, symlinks=True)
+    shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(track, "_is_worth_mlflow", lambda _started: False)
     return folder
@@ -99,7 +113,7 @@ def verdict(claim: str) -> Mapping[str, Any]:
 
 
 def folder_of(name: str) -> Path:
-    return train_folder(PLACE[name], name)
+    return train_folder(EXPERIMENT[name], name)
 
 
 # --- run.json ---------------------------------------------------------------------------------------------------------
@@ -109,24 +123,23 @@ def folder_of(name: str) -> Path:
 def test_a_run_says_all_that_it_was_made_with() -> None:
     written = json.loads((folder_of(GD) / "run.json").read_text("utf-8"))
     settings = written.pop("settings")
-    assert settings == load().resolved(GD)
+    assert settings == load().run(GD).settings
     assert (settings["name"], settings["step_size"]) == (GD, "2/30")
     assert settings["optimizer"] == {"name": "gd"}
     assert settings["stop"] == {"max_steps": 10, "accuracy": 0.95, "loss_above": 100}  # as the profile caps it
     assert settings["snapshot_every"] == 5
     assert settings["compute"]["dtype"] == "float32"
-    provenance = load_json(DATA / "provenance.json")
+    assert store.holds(written.pop("fingerprint"))
     assert written == {
         "data": "photo-patches, N = 100",
-        "data_sha256": provenance["sha256"],
+        "data_sha256": load_json(DATA / "provenance.json")["sha256"],
         "counts": "iterations",
-        "fingerprint": fingerprint(load().resolved(GD), provenance),
         "threshold_formula": "2/η",
         "table_sha256": sha256(folder_of(GD) / "trajectory.csv"),
     }
     assert load_origin(folder_of(SGD)).counts == "epochs"
-    toy = load_origin(folder_of(TOY))
-    assert (toy.data, toy.data_sha256, toy.step_size) == ("", None, Fraction(2, 40))
+    problem = load_origin(folder_of(PROBLEM))
+    assert (problem.data, problem.data_sha256, problem.step_size) == ("", None, Fraction(2, 40))
     assert not (folder_of(GD) / "origin.json").exists()
 
 
@@ -134,18 +147,18 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
 def test_a_record_is_loaded_from_its_folder_alone(
     inside: bool, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert run("diagnose", TOY).exit_code == 0
+    assert run("diagnose", PROBLEM).exit_code == 0
     if not inside:
         monkeypatch.chdir(tmp_path)
-    record = load_record(folder_of(TOY) if inside else project / folder_of(TOY))
-    assert (record.name, set(record.thresholds), record.summary["steps"]) == (TOY, {40}, 100)
+    record = load_record(folder_of(PROBLEM) if inside else project / folder_of(PROBLEM))
+    assert (record.name, set(record.thresholds), record.summary["steps"]) == (PROBLEM, {40}, 100)
     assert record.sharpness is not None
     assert record.sharpness["sharpness"].iloc[-1] == pytest.approx(40, rel=1e-2)
 
 
-@pytest.mark.parametrize("command", ["plot example4", "verify", "report", "compare example4 exp3_2over30", "sync"])
+@pytest.mark.parametrize("command", ["figure example4", "verify", "report", "compare example4 exp3_2over30", "track"])
 def test_a_record_of_an_earlier_version_is_told(command: str, project: Path) -> None:
-    place = folder_of(TOY)
+    place = folder_of(PROBLEM)
     (place / "run.json").rename(place / "origin.json")
     done = run(*command.split())
     said = f"Error: {place} is of an earlier version, without run.json: `dvc repro` trains it anew\n"
@@ -158,7 +171,7 @@ def test_a_record_of_an_earlier_version_is_told(command: str, project: Path) -> 
 @pytest.mark.parametrize("step_size", ["two", "2/0", "-1", None, [2, 40]])
 @pytest.mark.usefixtures("project")
 def test_a_record_without_a_step_size_is_refused(step_size: Any) -> None:
-    path = folder_of(TOY) / "run.json"
+    path = folder_of(PROBLEM) / "run.json"
     written = load_json(path)
     save_json(path, written | {"settings": written["settings"] | {"step_size": step_size}})
     done = run("verify")
@@ -168,24 +181,24 @@ def test_a_record_without_a_step_size_is_refused(step_size: Any) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_the_folder_of_another_run_is_not_taken_for_this_one() -> None:
-    shutil.copy(folder_of(GD) / "run.json", folder_of(TOY))
-    shutil.copy(folder_of(GD) / "trajectory.csv", folder_of(TOY))
-    assert run("plot", TOY).stderr.startswith(f"Error: {folder_of(TOY)} holds the run '{GD}': delete it")
+    shutil.copy(folder_of(GD) / "run.json", folder_of(PROBLEM))
+    shutil.copy(folder_of(GD) / "trajectory.csv", folder_of(PROBLEM))
+    assert run("figure", PROBLEM).stderr.startswith(f"Error: {folder_of(PROBLEM)} holds the run '{GD}': delete it")
 
 
 # --- params.yaml has another step size --------------------------------------------------------------------------------
 
 OTHER = "trained with step_size 2/40, now 2/20"
-WARNING = f"Warning: {TOY}: {OTHER}. This is as it was recorded; `dvc repro` trains anew\n"
+WARNING = f"Warning: {PROBLEM}: {OTHER}. This is as it was recorded; `dvc repro` trains anew\n"
 
 
 def test_a_verdict_is_that_of_the_recorded_run(project: Path) -> None:
     assert run("verify").stderr == ""
-    before = verdict("example4_smoothness")
+    before = verdict("example4_smoothness_final")
     assert (before["verdict"], before["measured"]) == ("holds", pytest.approx(1, abs=1e-4))
-    changed(project, f"toys.{TOY}.step_size", "2/20")
+    changed(project, f"experiments.{PROBLEM}.step_size", "2/20")
     assert run("verify").stderr == WARNING
-    after = verdict("example4_smoothness")
+    after = verdict("example4_smoothness_final")
     assert after == {**before, "reason": f"{before['reason']}; {OTHER}"}
 
 
@@ -193,8 +206,8 @@ def test_a_verdict_is_that_of_the_recorded_run(project: Path) -> None:
 def test_a_figure_is_that_of_the_recorded_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(_style, "save", lambda figure, *_: drawn.append(figure))
-    changed(project, f"toys.{TOY}.step_size", "2/20")
-    assert run("plot", TOY).stderr == WARNING
+    changed(project, f"experiments.{PROBLEM}.step_size", "2/20")
+    assert run("figure", PROBLEM).stderr == WARNING
     (figure,) = drawn
     (dashed,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     assert dashed.get_ydata() == [40, 40]
@@ -203,17 +216,17 @@ def test_a_figure_is_that_of_the_recorded_run(project: Path, monkeypatch: pytest
 
 
 def test_report_and_compare_show_the_settings_of_the_recorded_run(project: Path) -> None:
-    changed(project, f"toys.{TOY}.step_size", "2/20")
+    changed(project, f"experiments.{PROBLEM}.step_size", "2/20")
     assert run("report").exit_code == 0
     page = REPORT.read_text("utf-8")
     in_chart = page.replace("\\u002f", "/").replace("\\u03b7", "η")
     assert "2/η, η = 2/40" in in_chart
     assert in_chart.count("2/20") == 1  # in the note
     assert "<dt>step_size</dt><dd>2/40</dd>" in page
-    assert f"{TOY}, {OTHER}. Anew" in page
-    done = run("compare", TOY, GD, "--json")
+    assert f"{PROBLEM}, {OTHER}. Anew" in page
+    done = run("compare", PROBLEM, GD, "--json")
     assert done.stderr.startswith(WARNING)
-    assert json.loads(done.stdout)["settings"]["step_size"] == {TOY: "2/40", GD: "2/30"}
+    assert json.loads(done.stdout)["settings"]["step_size"] == {PROBLEM: "2/40", GD: "2/30"}
 
 
 def test_published_curves_are_laid_under_runs_that_were_trained_at_their_step_size(project: Path) -> None:
@@ -221,16 +234,15 @@ def test_published_curves_are_laid_under_runs_that_were_trained_at_their_step_si
     assert run("diagnose", GD).exit_code == 0
 
     def sources() -> set[str]:
-        assert run("verify").exit_code == run("plot", "exp3").exit_code == 0
+        assert run("verify").exit_code == run("figure", "exp3").exit_code == 0
         assert "published" not in run("report").stderr
         figure = set(load_table(FIGURES / "exp3/table.csv")["source"])
         assert figure == set(load_table(VERIFY / "runs.csv")["source"])
         return figure
 
     assert sources() == {"ours", "published"}
-    written = params()
+    written = with_step_size("2/45")
     written["profiles"]["quick"]["published"] = True
-    written["experiments"][GD]["step_size"] = "2/45"
     write_params(project, written)
     assert sources() == {"ours", "published"}
     assert run("train", GD).exit_code == run("diagnose", GD).exit_code == 0
@@ -245,23 +257,21 @@ def test_mlflow_is_shown_no_run_of_other_settings(project: Path, monkeypatch: py
         return True
 
     monkeypatch.setattr(track, "sync_run", sync_run)
-    assert run("sync", TOY).exit_code == 0
+    assert run("track", PROBLEM).exit_code == 0
     assert shown[0]["step_size"] == "2/40"
     assert "2/40, so that 2/η = 40" in shown[0]["description"]
-    changed(project, f"toys.{TOY}.step_size", "2/20")
-    done = run("sync", TOY)
-    assert done.stderr.startswith(f"Warning: {TOY} was {OTHER}: run `dvc repro`\n")
+    changed(project, f"experiments.{PROBLEM}.step_size", "2/20")
+    done = run("track", PROBLEM)
+    assert done.stderr.startswith(f"Warning: {PROBLEM} was {OTHER}: run `dvc repro`\n")
     assert (done.exit_code, len(shown)) == (1, 1)
 
 
 def test_a_path_is_drawn_over_the_function_that_it_was_walked_on(project: Path) -> None:
-    written = load().toys["example3_product"].toy.name
-    changed(project, "toys.example3_product.toy.name", "tanh_product")
+    changed(project, "experiments.example3.vary.problem.product.name", "tanh_product")
     config = load()
-    records = {"example3_product": recorded(config, "example3_product")}
-    made = _ingredients(config, config.figures["example3"], lambda functions: functions, records)
+    records = {"example3_product": recorded(config.run("example3_product"))}
+    made = _ingredients(config, lambda functions: functions, records)
     point = torch.tensor([3.0, 2.0], dtype=torch.float64)
-    assert written == "product"
     assert made["functions"]["example3_product"](point) == 36  # (θ₁θ₂)², and not (θ₁ tanh θ₂)²
 
 
@@ -269,9 +279,9 @@ def test_a_path_is_drawn_over_the_function_that_it_was_walked_on(project: Path) 
 
 
 def test_whether_a_run_diverges_is_asked_of_the_run_that_is_declared(project: Path) -> None:
-    """Cut off after 3 steps, the toy has not diverged; that it does so in 400 is not refuted by this."""
-    name, claim = "example3_product", "example3_product_explodes"
-    changed(project, f"toys.{name}.stop.max_steps", 3)
+    """Cut off after 3 steps, the run has not diverged; that it does so in 400 is not refuted by this."""
+    name, claim = "example3_product", "example3_product_diverges"
+    changed(project, "experiments.example3.stop.max_steps", 3)
     assert run("train", name).exit_code == 0
     write_params(project, params())
     done = run("verify")
@@ -323,9 +333,12 @@ def test_the_same_data_from_another_place_are_the_same(project: Path, monkeypatc
 
 
 def test_other_code_is_told(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
-    monkeypatch.setattr(identity, "code_version", lambda *_: "of tomorrow")
+    monkeypatch.setattr(outdated, "fingerprint", lambda *_: "of tomorrow")
     reason = "trained by other code than today's"
-    assert run("plot", TOY).stderr == f"Warning: {TOY}: {reason}. This is as it was recorded; `dvc repro` trains anew\n"
+    assert (
+        run("figure", PROBLEM).stderr
+        == f"Warning: {PROBLEM}: {reason}. This is as it was recorded; `dvc repro` trains anew\n"
+    )
     assert project.exists()
 
 
@@ -335,14 +348,14 @@ def test_other_code_is_told(monkeypatch: pytest.MonkeyPatch, project: Path) -> N
 @pytest.mark.parametrize(
     ("command", "setting", "value", "wanted"),
     [
-        (f"diagnose {TOY}", f"toys.{TOY}.step_size", "2/20", f"{TOY} was {OTHER}: `dvc repro train_toys` trains it"),
-        (f"diagnose {TOY}", f"toys.{TOY}.toy.curvatures", [20, 2], "toy.curvatures [20.0, 1.0], now [20.0, 2.0]"),
-        (f"diagnose {GD}", f"experiments.{GD}.model.activation", "relu", "model.activation tanh, now relu"),
-        (f"diagnose {GD}", f"experiments.{GD}.loss.name", "mse", "loss.name cross_entropy, now mse"),
-        ("measure exp5", f"experiments.{GD}.step_size", "2/45", "step_size 2/30, now 2/45: `dvc repro train@exp3"),
-        (f"measure {SGD}", f"experiments.{SGD}.step_size", "2/45", "step_size 2/50, now 2/45"),
-        (f"measure {SGD}", f"experiments.{SGD}.optimizer.batch_size", 16, "optimizer.batch_size 32, now 16"),
-        (f"measure {SGD}", f"experiments.{SGD}.optimizer.seed", 1, "optimizer.seed 0, now 1"),
+        (f"diagnose {PROBLEM}", f"experiments.{PROBLEM}.step_size", "2/20", f"{PROBLEM} was {OTHER}: `dvc repro train@example4` trains it"),
+        (f"diagnose {PROBLEM}", f"experiments.{PROBLEM}.problem.curvatures", [20, 2], "problem.curvatures [20.0, 1.0], now [20.0, 2.0]"),
+        (f"diagnose {GD}", "experiments.exp3.model.activation", "relu", "model.activation tanh, now relu"),
+        (f"diagnose {GD}", "experiments.exp3.loss.name", "mse", "loss.name cross_entropy, now mse"),
+        (f"diagnose {GD}", "experiments.exp3.vary.step_size", {"2over30": "2/45"}, "step_size 2/30, now 2/45: `dvc repro train@exp3`"),
+        ("diagnose exp8", "experiments.exp8.vary.step_size", {"2over50": "2/45"}, "step_size 2/50, now 2/45"),
+        (f"diagnose {SGD}", "experiments.exp8.optimizer.batch_size", 16, "optimizer.batch_size 32, now 16"),
+        (f"diagnose {SGD}", "experiments.exp8.optimizer.seed", 1, "optimizer.seed 0, now 1"),
     ],
 )  # fmt: skip
 def test_a_diagnostic_refuses_the_settings_of_another_run(
@@ -356,13 +369,12 @@ def test_a_diagnostic_refuses_the_settings_of_another_run(
     assert not (project / "stages/diagnostics").exists()
 
 
-@pytest.mark.parametrize("command", [f"diagnose {GD}", "measure exp5"])
-def test_a_diagnostic_refuses_other_data_than_the_run_was_trained_on(command: str, project: Path) -> None:
+def test_a_diagnostic_refuses_other_data_than_the_run_was_trained_on(project: Path) -> None:
     changed(project, "profiles.quick.data.seed", 1)
     assert run("data").exit_code == 0
-    done = run(*command.split())
+    done = run("diagnose", GD)
     assert done.exit_code == 1
-    assert f"{GD} was trained on other data than stages/data holds: `dvc repro train@{GD}`" in done.stderr
+    assert f"{GD} was trained on other data than stages/data holds: `dvc repro train@exp3`" in done.stderr
     assert not (project / "stages/diagnostics").exists()
 
 
@@ -373,24 +385,23 @@ def test_a_diagnostic_may_be_computed_otherwise(project: Path) -> None:
 
 def test_what_was_measured_at_another_step_size_is_not_taken_for_this_run(project: Path) -> None:
     """Its one snapshot, θ₀, is the same; the step from there is not."""
-    written = params()
-    written["profiles"]["quick"]["snapshot_every"] = 20
 
     def at(step_size: str) -> Record:
-        written["experiments"][GD]["step_size"] = step_size
+        written = with_step_size(step_size)
+        written["profiles"]["quick"]["snapshot_every"] = 20
         write_params(project, written)
         assert run("train", GD).exit_code == 0
         return load_record(folder_of(GD))
 
     first = at("2/30")
-    assert run("measure", "exp5").exit_code == run("diagnose", GD).exit_code == 0
+    assert run("diagnose", GD).exit_code == 0
     measured = load_record(folder_of(GD)).measured["tau_scan"].table
     progress = first.trajectory["relative_progress"][0]
     assert measured["relative_progress_of_step"].tolist() == [pytest.approx(progress, rel=1e-4)]
     second = at("2/3")
     assert last_snapshot(first.snapshots) == last_snapshot(second.snapshots)
     assert second.measured == {}
-    assert run("measure", "exp5").exit_code == 0
+    assert run("diagnose", GD).exit_code == 0
     measured = load_record(folder_of(GD)).measured["tau_scan"].table
     assert second.trajectory["relative_progress"][0] != pytest.approx(progress, rel=1e-2)
     progress = second.trajectory["relative_progress"][0]

@@ -50,7 +50,7 @@ def test_the_data_set_is_float32_of_the_same_shape_with_the_same_targets() -> No
     assert dataset.inputs.shape == raw.pixels.shape
     assert (dataset.inputs.dtype, dataset.targets.dtype) == (torch.float32, torch.int64)
     assert dataset.targets.tolist() == raw.targets.tolist()
-    assert (dataset.n_classes, dataset.label) == (7, "noise")
+    assert (dataset.n_outputs, dataset.label) == (7, "noise")
 
 
 @pytest.mark.parametrize("scale", get_args(NamedScale))

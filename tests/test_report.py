@@ -24,7 +24,7 @@ from eosrepro.figures.trajectories import trajectories
 from eosrepro.records.files import save_text
 from eosrepro.records.runs import Origin
 from eosrepro.stages.diagnose import diagnose
-from eosrepro.stages.figure import plot
+from eosrepro.stages.figure import draw
 from eosrepro.stages.train import train
 from eosrepro.stages.verify import verify
 from eosrepro.verdicts.claims import Verdict
@@ -32,7 +32,7 @@ from eosrepro.views.report.chart import DRAWN, Part, chart
 from eosrepro.views.report.page import page as page_of_stage
 from eosrepro.views.report.page import shared_and_different
 from tests.browser import WAIT_SECONDS, open_page
-from tests.project import FIGURES, ROOT, small_params, write_params
+from tests.project import small_params, write_params, write_project
 from tests.records import record, unstable
 
 if TYPE_CHECKING:
@@ -244,11 +244,10 @@ def test_limits_of_the_figure_are_those_of_the_chart() -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: a project in which nothing was run."""
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://")
     monkeypatch.setenv("DVC_STAGE", "report")  # short stages leave MLflow to the last
-    write_params(tmp_path, small_params())
     return tmp_path
 
 
@@ -260,8 +259,8 @@ def written() -> str:
 
 def test_where_nothing_was_run_the_page_says_what_runs_it(project: Path) -> None:
     text = written()
-    commands = {f"dvc repro figure@{name}" for name in FIGURES}
-    commands |= {"dvc repro verify", "dvc repro data", "dvc repro train_toys", "dvc repro train@exp3_2over30"}
+    commands = {f"dvc repro figure@{name}" for name in small_params()["figures"]}
+    commands |= {"dvc repro verify", "dvc repro data", "dvc repro train@example1", "dvc repro train@exp3"}
     assert {command for command in commands if f"<code>{command}</code>" not in text} == set()
     assert project.name not in text
 
@@ -269,13 +268,13 @@ def test_where_nothing_was_run_the_page_says_what_runs_it(project: Path) -> None
 @pytest.mark.usefixtures("project")
 def test_what_was_run_is_on_the_page_and_the_rest_is_named() -> None:
     settings = load()
-    train(settings, "example1_2over39")
-    assert "<code>dvc repro diagnose_toys</code>" in written()
-    diagnose(settings, "example1_2over39")
-    plot(settings, "example1")
+    train(settings, "example1", jobs=1)
+    assert "<code>dvc repro diagnose@example1</code>" in written()
+    diagnose(settings, "example1", jobs=1)
+    draw(settings, "example1")
     verify(settings)
     text = written()
-    assert "<code>dvc repro diagnose_toys</code>" not in text
+    assert "<code>dvc repro diagnose@example1</code>" not in text
     assert text.count("<img ") == 1
     assert "The claims have not been judged" not in text
     assert "<code>dvc repro figure@exp3</code>" in text
@@ -284,9 +283,9 @@ def test_what_was_run_is_on_the_page_and_the_rest_is_named() -> None:
 
 
 def test_a_run_of_other_settings_is_marked(project: Path) -> None:
-    train(load(), "example1_2over39")
+    train(load(), "example1", jobs=1)
     params = small_params()
-    params["toys"]["example1_2over39"]["step_size"] = "2/41"
+    params["experiments"]["example1"]["vary"] = {"step_size": {"2over39": "2/41"}}
     write_params(project, params)
     text = written()
     note = "Not of params.yaml, data and code as they are now: example1_2over39, trained with step_size 2/39, now 2/41"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -17,20 +18,19 @@ import pytest
 from eosrepro.config.load import load as load_config
 from eosrepro.core.types import Row
 from eosrepro.errors import StoreError
-from eosrepro.records import resuming
+from eosrepro.records import resuming, store
 from eosrepro.records.dataset import DATA, load_dataset
 from eosrepro.records.files import load_checkpoint, save_checkpoint
-from eosrepro.records.places import STAGES, train_folder
+from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot
 from eosrepro.stages import diagnose as stage
-from eosrepro.stages import workers
 from eosrepro.stages.data import make_data
-from eosrepro.stages.diagnose import diagnose_into
-from eosrepro.stages.train import train_into
-from tests.project import ROOT, small_params, write_params
+from eosrepro.stages.train import compute
+from tests.project import ROOT, alone, small_params, write_params
 
 GD, SGD = "exp3_2over30", "exp8_2over50"
-RUN_FOLDERS = {GD: "tanh/unstable/exp3_2over30", SGD: "sgd/relu/exp8_2over50"}
+KEY = "made-by-this-test"
+MADE = store.STORE / KEY
 
 
 class StoppedError(Exception):
@@ -40,25 +40,21 @@ class StoppedError(Exception):
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: small runs, their data made, a checkpoint at every iterate."""
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resuming, "CHECKPOINT_SECONDS", 0.0)
-    write_params(tmp_path, small_params())
+    write_params(tmp_path, alone(small_params(), "exp3", "exp8"))
     make_data(load_config())
     return tmp_path
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    params = small_params()
+    params = alone(small_params(), "exp3", "exp8")
     edit(params)
     write_params(folder, params)
 
 
 def train(name: str, *, until: int | None = None) -> list[int]:
     """Train a run, up to the row of iteration `until`; the iterations that were computed, and not read back."""
-    loaded = load_config()
-    data = load_dataset(DATA)
-    folder = train_folder(loaded.run(name).folder, name)
     computed: list[int] = []
     before = resuming.Training.keep
 
@@ -68,48 +64,49 @@ def train(name: str, *, until: int | None = None) -> list[int]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.Training, "keep", lambda self, at: (computed.append(at.step), before(self, at))[1])
-        train_into(folder, loaded, name, data, fingerprint="made by this test", observe=observe)
+        compute(load_config().run(name), load_dataset(DATA), KEY, observe=observe)
     return computed
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != store.FILES]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("name", [GD, SGD])
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = project / "stages/train" / RUN_FOLDERS[name]
     assert train(name) == list(range(11))
-    whole = files(folder)
-    shutil.rmtree(folder)
+    whole = files(MADE)
+    shutil.rmtree(MADE)
 
     with pytest.raises(StoppedError):
         train(name, until=7)
-    shutil.rmtree(folder, ignore_errors=True)  # as DVC does before it runs a stage
+    assert not MADE.exists()
     assert train(name) == [7, 8, 9, 10]
     assert "Going on from iteration 7" in capsys.readouterr().err
 
-    assert files(folder) == whole
+    assert files(MADE) == whole
+    assert store.holds(KEY)
     assert not list((project / "stages/unfinished").iterdir())
 
 
-def test_only_a_finished_training_is_put_in_place_of_the_last(project: Path) -> None:
+@pytest.mark.usefixtures("project")
+def test_only_a_finished_training_is_put_in_place_of_the_last() -> None:
     train(GD)
-    folder = project / "stages/train" / RUN_FOLDERS[GD]
-    whole = files(folder)
+    whole = files(MADE)
     with pytest.raises(StoppedError):
         train(GD, until=3)
-    assert files(folder) == whole
+    assert files(MADE) == whole
 
 
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda params: params["experiments"][GD].update(step_size="2/40"),
-        lambda params: params["experiments"][GD].update(seed=4),
-        lambda params: params["experiments"][GD]["model"].update(width=9),
+        lambda params: params["experiments"]["exp3"].update(vary={"step_size": {"2over30": "2/40"}}),
+        lambda params: params["experiments"]["exp3"].update(seed=4),
+        lambda params: params["experiments"]["exp3"]["model"].update(width=9),
         lambda params: params["compute"].update(dtype="float64"),
         lambda params: params["compute"].update(threads=2),
         lambda params: params["profiles"]["quick"].update(max_steps=9),
@@ -191,36 +188,36 @@ def test_a_result_has_one_process_at_a_time() -> None:
 def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "BLOCK", 1)
+    monkeypatch.setattr(stage, "BLOCK", 1)
     train(GD)
-    loaded, data = load_config(), load_dataset(DATA)
-    trained = project / "stages/train" / RUN_FOLDERS[GD]
-    folder = project / "stages/diagnostics" / RUN_FOLDERS[GD]
+    declared = load_config().run(GD)
+    run = replace(declared, diagnose={"sharpness": declared.diagnose["sharpness"]})
     loads = monkeypatch_loads(monkeypatch)
 
     def diagnose() -> list[int]:
         loads.clear()
-        diagnose_into(folder, trained, loaded, GD, data)
+        stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)
         return loads
 
     assert diagnose() == [0, 5, 10]
-    whole = files(folder)
-    shutil.rmtree(folder)
+    (made,) = store.STORE.glob("*.sharpness.*")
+    whole = files(made)
+    shutil.rmtree(made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "save_sharpness", lambda *_: 1 / 0)
+        patch.setattr(stage, "save_measured", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             diagnose()
     (second,) = (project / "stages/unfinished").glob("*/*/from_0000005")
     second.unlink()
     assert diagnose() == [5]
-    assert files(folder) == whole
+    assert files(made) == whole
 
 
 def monkeypatch_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The iterations whose snapshots are loaded from now on."""
     loads: list[int] = []
     load = load_snapshot
-    monkeypatch.setattr(workers, "load_snapshot", lambda path: (loads.append(int(path.stem)), load(path))[1])
+    monkeypatch.setattr(stage, "load_snapshot", lambda path: (loads.append(int(path.stem)), load(path))[1])
     return loads
 
 

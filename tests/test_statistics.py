@@ -20,8 +20,8 @@ from eosrepro.stages.recorded import published_runs
 from eosrepro.verdicts import claims
 from eosrepro.verdicts.statistics import _OF_TWO, STATISTICS, UndefinedError, measure, onset, relation_error
 from eosrepro.verdicts.statistics import value as value_of_stage
-from tests.project import PARAMS, ROOT
-from tests.records import curve, published_record, record, stable, toy_record, unstable
+from tests.project import ROOT
+from tests.records import PAPER, curve, published_record, record, stable, toy_record, unstable
 
 AFTER_ONSET = {"from": "onset", "to": "end"}
 LATE = {"last": 0.5}
@@ -80,21 +80,22 @@ def test_experiment_2(threshold: int, steps: int) -> None:
 
 @pytest.mark.parametrize(("activation", "crossing", "late"), [("tanh", 45, 65), ("relu", 60, 60)])
 def test_experiment_1(activation: str, crossing: int, late: float) -> None:
-    run = published_record("exp1", 30, loss=f"exp1_loss_{activation}", sharpness=f"exp1_sharp_{activation}")
+    run = published_record(f"exp1_{activation}")
     assert value(run, "sharpness", "first_above", relative_to="threshold") == crossing
     assert value(run, "sharpness", "mean", {"from": 250, "to": 750}) == pytest.approx(late, abs=0.5)
     assert value(run, "sharpness", "mean", {"from": 250, "to": 750}, relative_to="threshold") > 1.9
 
 
 def test_the_linear_network_of_experiment_1_passes_a_loss_of_4() -> None:
-    run = published_record("exp1", 30, loss="exp1_loss_linear")
+    run = published_record("exp1_linear")
     assert value(run, "loss", "first_above", level=4) == 680
 
 
-def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell() -> None:
-    content = read_params(PARAMS) | {"profile": "paper_500"}  # whose curves they are
-    config = validate(content, PARAMS, reference=ROOT / "reference")
-    as_published: Any = {name: SimpleNamespace(step_size=run.step_size) for name, run in config.runs.items()}
+def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    content = read_params() | {"profile": "paper_500"}  # whose curves they are
+    config = validate(content, ROOT / "params.yaml")
+    as_published: Any = {name: SimpleNamespace(step_size=run.setting.step_size) for name, run in config.runs.items()}
     theirs = published_runs(config, as_published)
     told = {
         key: found
@@ -112,20 +113,21 @@ def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell() 
 
 
 def test_published_curves_are_all_there_and_finite() -> None:
-    assert len(list(Path(__file__).parents[1].glob("reference/*.csv"))) == 49
-    for path in Path(__file__).parents[1].glob("reference/*.csv"):
-        points = curve(path.stem)
+    files = list(PAPER.glob("curves/*/*.csv"))
+    assert len(files) == 47
+    for file in files:
+        points = curve(file.parent.name, file.stem)
         assert list(points) == ["x", "y"]
         assert np.isfinite(points.to_numpy()).all()
     # The three stable L are plotted against the number of the record, 5 iterations each: stored as iterations.
-    ends = {threshold: curve(f"exp4_L_2over{threshold}")["x"].max() for threshold in (300, 400, 500)}
+    ends = {each: curve(f"exp2_2over{each}", "directional_smoothness")["x"].max() for each in (300, 400, 500)}
     assert ends == pytest.approx({300: 3801, 400: 5137, 500: 6454}, rel=0.02)
 
 
-# --- the paper's numbers, from its toy examples -----------------------------------------------------------------------
+# --- the paper's numbers, from its examples ---------------------------------------------------------------------------
 
 
-def test_toy_examples(tmp_path: Path) -> None:
+def test_examples(tmp_path: Path) -> None:
     diverging, _ = toy_record(tmp_path, "quadratic", (0.1, 0.1), "2/39", 100)
     assert value(diverging, "theta_1", "first_outside", level=0.5) == 33
     at_the_edge, _ = toy_record(tmp_path, "quadratic", (0.1, 0.1), "2/40", 100)
@@ -308,7 +310,7 @@ def test_two_quantities_that_do_not_define_the_number() -> None:
 )
 def test_experiment_8(threshold: int, correlation: float, ratio: float) -> None:
     """The paper's own curves: its sides of eq. 5.1 go together, the right one above."""
-    left, right = (curve(f"exp8_relu_2over{threshold}_{side}")["y"] for side in ("LHS", "RHS"))
+    left, right = (curve(f"exp8_2over{threshold}", side)["y"] for side in (LEFT, RIGHT))
     table = pd.DataFrame({"step": range(1, 301), LEFT: left, RIGHT: right})
     run = replace(record({"loss": [1.0] * 301}), measured={"expected_progress": Measured(table, {})})
     assert measure(run, RIGHT, "correlation", against=LEFT).value == pytest.approx(correlation, abs=5e-4)
@@ -317,7 +319,8 @@ def test_experiment_8(threshold: int, correlation: float, ratio: float) -> None:
 
 def test_experiment_5() -> None:
     """The paper's own curves: after onset L spreads over τ by 4.4 % of 2/η."""
-    mean, low, high = (curve(f"exp5_L_{name}") for name in ("mean_2over60", "1sig_lo", "1sig_hi"))
+    names = (f"directional_smoothness_{each}" for each in ("mean", "low_1", "high_1"))
+    mean, low, high = (curve("exp3_2over60", name) for name in names)
     after = mean["x"] > 202
     assert ((high["y"] - low["y"])[after] / 2 / 60).median() == pytest.approx(0.0437, abs=5e-5)
     assert (mean["y"][after] / 60).mean() == pytest.approx(0.985, abs=5e-4)

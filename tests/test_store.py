@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import re
 import resource
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
@@ -22,13 +24,13 @@ from eosrepro.core.types import Dataset, Outcome, Row
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
-from eosrepro.records import files
+from eosrepro.records import files, store
 from eosrepro.records.dataset import load_dataset, save_dataset
 from eosrepro.records.files import load_json, save_json, save_text
-from eosrepro.records.published import load_published
-from eosrepro.records.runs import Measured, Origin, Record, load_record, save_run, save_sharpness
+from eosrepro.records.published import published
+from eosrepro.records.runs import Measured, Origin, Record, load_record, save_measured, save_run
 from eosrepro.records.snapshots import load_snapshot, load_snapshots, save_snapshot, snapshot_paths
-from tests.records import REFERENCE
+from tests.records import PAPER
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_dataset_comes_back_bit_by_bit(tmp_path: Path, dataset: Dataset) -> No
     assert torch.equal(loaded.inputs, dataset.inputs)
     assert torch.equal(loaded.targets, dataset.targets)
     assert (loaded.inputs.dtype, loaded.targets.dtype) == (torch.float32, torch.int64)
-    assert (loaded.n_classes, loaded.label) == (10, "photo-patches")
+    assert (loaded.n_outputs, loaded.label) == (10, "photo-patches")
     assert {key: loaded.provenance[key] for key in dataset.provenance} == dataset.provenance
 
 
@@ -122,7 +124,7 @@ def test_a_missing_file_is_named(tmp_path: Path, dataset: Dataset, name: str) ->
         ("", "not readable JSON"),
         ('{"label": ', "not readable JSON"),
         ("[1, 2]", "not a JSON object"),
-        ('{"label": "x", "n_classes": 10}', "lacks sha256"),
+        ('{"label": "x", "n_outputs": 10}', "lacks sha256"),
     ],
     ids=["empty", "truncated", "list", "incomplete"],
 )
@@ -142,7 +144,7 @@ def test_a_dataset_that_changes_between_its_two_files_is_not_loaded(tmp_path: Pa
         load_dataset(tmp_path / "old")
 
 
-SETTINGS = {"name": "run", "toy": {"name": "product"}, "optimizer": {"name": "gd"}, "step_size": "2/40"}
+SETTINGS = {"name": "run", "problem": {"name": "product"}, "optimizer": {"name": "gd"}, "step_size": "2/40"}
 ROW = Row(0, 1.0, nan, 1.0, 1.0, 0.5, 1.0, -0.9, 0.5, 60.0)
 
 
@@ -166,7 +168,7 @@ def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: P
 
     trained(tmp_path / "run", 1.0)
     assert load().sharpness is None
-    save_sharpness(tmp_path / "run/measured", Measured(table, {"k": 1}), tmp_path / "run")
+    save_measured(tmp_path / "run/diagnostics", "sharpness", Measured(table, {"k": 1}), tmp_path / "run")
     loaded = load()
     assert loaded.sharpness is not None
     pd.testing.assert_frame_equal(loaded.sharpness, table)
@@ -183,35 +185,165 @@ def test_a_sharpness_belongs_to_the_training_that_it_was_measured_on(tmp_path: P
 
 
 def test_published_curves_have_the_step_size_and_the_end_of_the_published_run() -> None:
-    curves = {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over60", "relative_progress": "exp3_rp_2over60"}
-    record = load_published("mine", curves, REFERENCE)
+    record = published(PAPER, "exp3_2over60")
+    assert record is not None
     assert set(record.threshold_at([0, 1])) == {60}
     assert record.summary == {"reason": "accuracy", "steps": 1313}
-    assert list(record.trajectory) == ["step", "loss", "relative_progress"]
+    assert {"step", "loss", "relative_progress"} < {*record.trajectory}
+    assert "sharpness" not in record.trajectory
     assert record.sharpness is not None
     assert record.sharpness["step"].is_monotonic_increasing
-    assert load_published("linear", {"loss": "exp1_loss_linear"}, REFERENCE).summary["reason"] == "diverged"
+    linear = published(PAPER, "exp1_linear")
+    assert linear is not None
+    assert linear.summary["reason"] == "diverged"
 
 
-def test_without_its_loss_the_length_of_a_published_run_is_open() -> None:
-    record = load_published("mine", {"sharpness": "exp3_sharp_2over60"}, REFERENCE)
+def test_without_its_loss_the_length_of_a_published_run_is_open(tmp_path: Path) -> None:
+    (tmp_path / "curves/mine").mkdir(parents=True)
+    shutil.copy(PAPER / "curves/exp3_2over60/sharpness.csv", tmp_path / "curves/mine")
+    save_json(tmp_path / "curves/runs.json", {"mine": {"step_size": "2/60", "ended_by": "accuracy"}})
+    record = published(tmp_path, "mine")
+    assert record is not None
     assert record.summary["reason"] == ""
     assert len(record.trajectory) == 0
 
 
-def test_published_curves_of_two_runs_or_of_none_are_refused() -> None:
-    with pytest.raises(StoreError, match="the published curves of mine have different step sizes: exp3_loss_2over60, "):
-        load_published("mine", {"loss": "exp3_loss_2over60", "sharpness": "exp3_sharp_2over90"}, REFERENCE)
-    with pytest.raises(StoreError, match=r"index\.json does not list 'exp9'"):
-        load_published("mine", {"loss": "exp9"}, REFERENCE)
+def test_a_run_without_published_curves_has_no_published_record_and_one_that_is_not_described_is_refused(
+    tmp_path: Path,
+) -> None:
+    assert published(PAPER, "exp9_2over50") is None
+    (tmp_path / "curves/mine").mkdir(parents=True)
+    shutil.copy(PAPER / "curves/exp3_2over60/loss.csv", tmp_path / "curves/mine")
+    save_json(tmp_path / "curves/runs.json", {})
+    with pytest.raises(StoreError, match=r"runs\.json does not say what step size mine had and what ended it"):
+        published(tmp_path, "mine")
 
 
-def test_the_index_lists_every_published_curve_with_the_step_size_in_its_name() -> None:
-    index = load_json(REFERENCE / "index.json")
-    assert index.keys() == {path.stem for path in REFERENCE.glob("*.csv")}
-    named = {name: match[1] for name in index if (match := re.search(r"2over(\d+)", name))}
-    assert {name: index[name]["step_size"] for name in named} == {name: f"2/{end}" for name, end in named.items()}
-    assert {entry["ended_by"] for entry in index.values()} == {"accuracy", "max_steps", "diverged"}
+def test_every_published_run_is_described_with_the_step_size_in_its_name() -> None:
+    described = load_json(PAPER / "curves/runs.json")
+    assert described.keys() == {path.name for path in (PAPER / "curves").iterdir() if path.is_dir()}
+    named = {name: match[1] for name in described if (match := re.search(r"2over(\d+)", name))}
+    assert {name: described[name]["step_size"] for name in named} == {name: f"2/{end}" for name, end in named.items()}
+    assert {entry["ended_by"] for entry in described.values()} == {"accuracy", "max_steps", "diverged"}
+
+
+# --- what is finished -------------------------------------------------------------------------------------------------
+
+ENTRY = {"run.json": "{}", "snapshots/0000000.safetensors": "θ"}
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an entry of the store; the working directory is above it."""
+    monkeypatch.chdir(tmp_path)
+    add("key", ENTRY)
+    return tmp_path / "stages/store/key"
+
+
+def add(key: str, entry: Mapping[str, str]) -> None:
+    with store.adding(key) as folder:
+        for name, text in entry.items():
+            save_text(folder / name, text)
+
+
+def test_an_entry_is_there_and_whole(kept: Path) -> None:
+    assert store.holds("key")
+    assert not store.holds("another")
+    assert store.entries() == ["key"]
+    assert contents(kept).keys() == {*ENTRY, "files.json"}
+    store.remove("key")
+    assert (store.holds("key"), store.entries()) == (False, [])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda kept: (kept / "run.json").write_text("[]"), id="another text of this length"),
+        pytest.param(lambda kept: (kept / "run.json").write_text("{"), id="truncated"),
+        pytest.param(lambda kept: (kept / "snapshots/0000000.safetensors").unlink(), id="one file less"),
+        pytest.param(lambda kept: (kept / "stray.csv").touch(), id="one file more"),
+        pytest.param(lambda kept: (kept / "files.json").unlink(), id="without its list"),
+        pytest.param(lambda kept: (kept / "files.json").write_text("{"), id="half of its list"),
+    ],
+)
+def test_an_altered_entry_counts_for_nothing(damage: Callable[[Path], object], kept: Path) -> None:
+    damage(kept)
+    assert not store.holds("key")
+    add("key", ENTRY)
+    assert store.holds("key")
+    assert contents(kept).keys() == {*ENTRY, "files.json"}
+
+
+def test_a_file_that_is_altered_where_it_was_placed_is_altered_in_the_store(kept: Path) -> None:
+    """They are one file under two names."""
+    store.place("key", Path("placed"))
+    Path("placed/run.json").write_text("[]")
+    assert not store.holds("key")
+    assert kept.exists()
+
+
+def test_an_error_or_a_kill_before_the_end_leaves_nothing_or_the_entry_of_before(kept: Path) -> None:
+    for key in ("key", "new"):
+        with pytest.raises(ZeroDivisionError), store.adding(key) as folder:
+            (folder / "run.json").write_text(str(1 / 0))
+    assert [path.name for path in kept.parent.iterdir()] == ["key"]
+    child = os.fork()
+    if not child:
+        with store.adding("key") as folder, store.adding("new") as new:
+            for each in (folder, new):
+                save_text(each / "run.json", "half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert store.holds("key")
+    assert (kept / "run.json").read_text() == "{}"
+    assert (store.holds("new"), store.entries()) == (False, ["key"])
+    assert len(list(kept.parent.iterdir())) == 3
+    for key in ("key", "new"):
+        add(key, {"run.json": "{}"})
+    assert {path.name for path in kept.parent.iterdir()} == {"key", "new"}  # the halves are gone
+
+
+def test_an_entry_that_is_placed_replaces_all_that_was_there(kept: Path) -> None:
+    target = Path("stages/train/a/b")
+    target.mkdir(parents=True)
+    (target / "old.csv").touch()
+    (target.parent / ".b.123").mkdir()  # what a kill left
+    store.place("key", target)
+    assert contents(target) == {name: text.encode() for name, text in ENTRY.items()}
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+    assert (target / "run.json").samefile(kept / "run.json")  # and takes no more room
+    assert store.holds("key")
+
+
+def test_an_entry_may_be_placed_beside_other_files(kept: Path) -> None:
+    target, found = Path("beside"), {"sharpness.csv": "new", "sharpness.json": "{}"}
+    add("found", found)
+    target.mkdir()
+    (target / "other.csv").touch()
+    (target / "sharpness.csv").write_text("old")
+    store.place_files("found", target)
+    assert contents(target) == {"other.csv": b"", **{name: text.encode() for name, text in found.items()}}
+    assert kept.exists()
+
+
+def test_an_entry_is_whole_without_its_snapshots_where_they_were_dropped(kept: Path) -> None:
+    store.place("key", Path("placed"))
+    store.drop_snapshots("key", Path("placed"))
+    assert contents(Path("placed")) == {"run.json": b"{}"}
+    assert not (kept / "snapshots").exists()
+    assert store.holds("key")
+
+
+def test_a_folder_that_cannot_be_placed_is_named(kept: Path) -> None:
+    Path("stages/train").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match="cannot write stages/train/a"):
+        store.place("key", Path("stages/train/a"))
+    with pytest.raises(StoreError, match="cannot write stages/train/a"):
+        store.place_files("key", Path("stages/train/a"))
+    assert kept.exists()
+
+
+# --- snapshots --------------------------------------------------------------------------------------------------------
 
 
 def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Experiment, Metric, Run, ViewType
 
-from eosrepro.core.types import Outcome, Row
+from eosrepro.core.types import Outcome, Position, Row
 from eosrepro.errors import EosreproError
 from eosrepro.records import identity
 from eosrepro.records.identity import fingerprint
@@ -72,7 +72,7 @@ RESOLVED: Mapping[str, Any] = {
 PROVENANCE: Mapping[str, Any] = {
     "label": "photo-patches",
     "n_examples": 1000,
-    "n_classes": 10,
+    "n_outputs": 10,
     "sha256": "0123456789abcdef" * 4,
     "indices": "x" * 2000,
     "source": {"name": "photo-patches", "rule": "example i: class i mod 10"},
@@ -81,6 +81,7 @@ PROVENANCE: Mapping[str, Any] = {
 SHARPNESS: Mapping[str, Any] = {"k": 1, "rtol": 1e-3, "seed": 0}
 WINDOW = 4
 SETTINGS: Mapping[str, Any] = {"experiment": "eosrepro", "window": WINDOW, "profile": "quick"}
+LIVE: Mapping[str, Any] = {**SETTINGS, "preconditioned": False}
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +129,8 @@ def rows(n_steps: int) -> list[Row]:
 def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = None) -> Record:
     """The rows as they come back from disk."""
     outcome = Outcome("max_steps", trajectory[-1].step, trajectory[-1].loss, trajectory[-1].accuracy)
-    place = train_folder("tanh", NAME)
-    save_snapshot(Path("snapshots"), 0, torch.zeros(1))
+    place = train_folder("exp3", NAME)
+    save_snapshot(Path("snapshots"), Position(0, torch.zeros(1), None))
     origin = Origin(RESOLVED, "photo-patches, N = 1,000", PROVENANCE["sha256"], "iterations", "of this training", "2/η")
     save_run(place, trajectory, outcome, origin, snapshots=Path("snapshots"))
     record = load_record(place)
@@ -140,7 +141,7 @@ def recorded(trajectory: list[Row], *, sharpness: Mapping[int, float] | None = N
 
 
 def open_run(**changes: Any) -> LiveRun:
-    return open_run_of_stage(NAME, RESOLVED, PROVENANCE, **{**SETTINGS, **changes})
+    return open_run_of_stage(NAME, RESOLVED, PROVENANCE, **{**LIVE, **changes})
 
 
 def sync(record: Record, *, resolved: Mapping[str, Any] = RESOLVED, **changes: Any) -> bool:
@@ -222,7 +223,7 @@ def test_infinite_and_undefined_values_are_not_stored() -> None:
 
 
 def test_values_that_are_undefined_throughout_make_no_metric() -> None:
-    assert sync(recorded([row(step, accuracy=nan) for step in range(5)]))  # a toy has no accuracy
+    assert sync(recorded([row(step, accuracy=nan) for step in range(5)]))  # a problem has no accuracy
     assert "train/accuracy" not in the_run().data.metrics
 
 
@@ -253,23 +254,27 @@ def test_parameters_and_tags() -> None:
         "preprocessing": {"scale": "unit"},
         "source": {"name": "photo-patches", "rule": "example i: class i mod 10"},
     }
-    assert json.loads(str(data.dataset.profile)) == {"num_rows": 1000, "num_classes": 10}
+    assert json.loads(str(data.dataset.profile)) == {"num_rows": 1000, "num_outputs": 10}
     assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
 
 
-def test_toy_without_data() -> None:
-    toy = {"toy": {"name": "quadratic", "curvatures": [20.0, 1.0]}, "optimizer": {"name": "gd"}, "step_size": "2/39"}
-    with open_run_of_stage("example1", toy, None, **SETTINGS) as live:
+def test_problem_without_data() -> None:
+    problem = {
+        "problem": {"name": "quadratic", "curvatures": [20.0, 1.0]},
+        "optimizer": {"name": "gd"},
+        "step_size": "2/39",
+    }
+    with open_run_of_stage("example1", problem, None, **LIVE) as live:
         live.observe(row(0))
-    assert the_run().data.params["toy.curvatures"] == "[20.0, 1.0]"
+    assert the_run().data.params["problem.curvatures"] == "[20.0, 1.0]"
     inputs = the_run().inputs
     assert inputs is None or not inputs.dataset_inputs
 
 
 def test_stage_of_dvc_is_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_STAGE", "train@exp3_2over60")
+    monkeypatch.setenv("DVC_STAGE", "train@exp3")
     assert sync(recorded(rows(3)))
-    assert the_run().data.tags["dvc_stage"] == "train@exp3_2over60"
+    assert the_run().data.tags["dvc_stage"] == "train@exp3"
 
 
 # --- never twice
@@ -589,7 +594,7 @@ def test_a_deleted_experiment_is_restored_without_the_runs_that_were_replaced(
     assert sync(recorded(rows(8)))  # takes the place of the first
     before = the_run().info.run_id
     client().delete_experiment(the_experiment().experiment_id)
-    with pytest.raises(EosreproError, match="eosrepro was deleted in MLflow: `eosrepro sync` restores it"):
+    with pytest.raises(EosreproError, match="eosrepro was deleted in MLflow: `eosrepro track` restores it"):
         check("eosrepro")
     for _ in range(2):
         assert sync(recorded(rows(8)))
@@ -764,7 +769,7 @@ def test_moved_project_is_told_what_to_do(
     monkeypatch.chdir(moved)
     connect.cache_clear()
     assert not sync(recorded(rows(3)))
-    assert "delete it, then run `eosrepro sync`" in capfd.readouterr().err
+    assert "delete it, then run `eosrepro track`" in capfd.readouterr().err
 
 
 PROCESS = """
@@ -776,7 +781,7 @@ resolved = {{**t.RESOLVED, "seed": int(sys.argv[1])}}
 Path(f"ready{{sys.argv[1]}}").touch()
 while not Path("go").exists():
     t.time.sleep(0.001)
-with t.mlflow_live.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.SETTINGS) as live:
+with t.mlflow_live.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.LIVE) as live:
     for each in t.rows(400):
         live.observe(each)
 """
@@ -817,7 +822,7 @@ def test_unreachable_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: p
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert "`eosrepro sync`" in err
+    assert "`eosrepro track`" in err
     for secret in ("ada", "s3cret", "abc"):
         assert secret not in err
 
@@ -846,7 +851,7 @@ def test_unusable_store_is_one_line_with_its_remedy(
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("Warning: MLflow at ")
-    assert err.endswith(f"): {remedy}; going on without it, `eosrepro sync` catches up\n")
+    assert err.endswith(f"): {remedy}; going on without it, `eosrepro track` catches up\n")
     assert "s3cret" not in err
     if not uri.startswith("http"):  # of a server the UI says where it is
         with pytest.raises(EosreproError, match="cannot be used") as found:
@@ -960,7 +965,7 @@ def test_server_that_does_not_answer_holds_up_a_run_once(
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert "ReadTimeoutError" in err
-    assert "`eosrepro sync` catches up" in err
+    assert "`eosrepro track` catches up" in err
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def test_a_loss_that_is_nan_at_the_start_is_an_error_that_names_the_data() -> No
 
 def test_a_first_loss_above_the_bound_is_an_error_and_not_a_run_that_diverged() -> None:
     objective, theta = small_problem()
-    with pytest.raises(ConfigError, match=r"initialisation is 1\..*above stop.loss_above = 0.1"):
+    with pytest.raises(ConfigError, match=r"initialisation is 1\..*above loss_above = 0\.1"):
         next(minimise(objective, theta, gd(step_size=0.1), stop=Stop(5, loss_above=0.1)))
 
 

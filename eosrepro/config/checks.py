@@ -17,6 +17,7 @@ from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
 from eosrepro.core.lanczos import lowest_rtol
+from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import DTYPES, Rtol
 
 
@@ -35,7 +36,7 @@ def contradictions(config: Config) -> Iterator[Finding]:
             (name, each) for variant in family for name, of in variant.setting.diagnose.items() for each in of.of or ()
         )
         for name, each in dict.fromkeys(asked):
-            if not config.chosen(own, each):
+            if not config.chosen(own, each) and not config.may_be(each, experiment):
                 place = ("experiments", experiment, "diagnose", name, "of")
                 yield place, f"{experiment} has no run {unknown_name(each, own)}"
     found: dict[Finding, None] = {}
@@ -87,6 +88,8 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"asks for k = {options['k']} eigenvalues in max_products = {options['max_products']} products"
     if "minibatches" in takes and run.counts != "epochs":
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
+    if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
+        yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
     if "step_size" in takes and optimizer not in GRADIENT_STEPS:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
@@ -116,6 +119,8 @@ def supposes_another_optimizer(run: Run, of: Statistic) -> str | None:
     of_gd = {of.quantity, of.against, of.statistic} & {"relation_error", BY_NEXT_GRADIENT}
     if of_gd and optimizer != "gd":
         return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"
+    if of.relative_to and run.method.preconditioned and not compared_with_threshold(of.quantity, preconditioned=True):
+        return f"the threshold of {optimizer} is one of the effective sharpness, not of {of.quantity}"
     return None
 
 
@@ -142,14 +147,14 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
     columns = figure.options.get("columns") or {}
     drawn, panels = config.drawn[name], figure.options.get("panels", ())
     for key, each in [("runs", each) for each in figure.runs] + [("without", each) for each in figure.without]:
-        if not config.chosen(own, each):
+        if not config.chosen(own, each) and not config.may_be(each, figure.of):
             where = "there is no run" if figure.of == ALL else f"{figure.of} has no run"
             yield (*place, key), f"{where} {unknown_name(each, own)}"
     for heading, names in columns.items():
         for each in names:
-            if not config.chosen(drawn.runs, each):
+            if not config.chosen(drawn.runs, each) and not config.may_be(each, figure.of):
                 yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
-    if not drawn.runs:
+    if not drawn.runs and (not figure.runs or any(config.chosen(own, each) for each in figure.runs)):
         yield place, "shows no run"
     runs = {run: config.runs[run] for run in drawn.runs}
     for run in runs.values() if figure.name == "smoothness_relation" else ():

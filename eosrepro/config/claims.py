@@ -104,13 +104,7 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
     Raises:
         ConfigError: the file is not valid; a line a finding.
     """
-    content = read(file, keys_of(_Tables))
-    if findings := [*unusable(content)]:
-        raise refusal(file, findings)
-    try:
-        tables = _Tables.model_validate(content)
-    except ValidationError as error:
-        raise refusal(file, places(error)) from None
+    tables, findings = _read(file), list[Finding]()
     found: dict[str, Claim] = {}
     for number, block in enumerate(tables.claims):
         for item in _claims(tables.statements, block, runs_of):
@@ -126,29 +120,49 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
     return found
 
 
+def left_out(file: Path, runs_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """The runs that the file is about and that are not declared: those of other values than an experiment has now."""
+    return sorted({name for block in _read(file).claims for name in block.of if not _runs(name, runs_of)})
+
+
+def _read(file: Path) -> _Tables:
+    content = read(file, keys_of(_Tables))
+    if findings := [*unusable(content)]:
+        raise refusal(file, findings)
+    try:
+        return _Tables.model_validate(content)
+    except ValidationError as error:
+        raise refusal(file, places(error)) from None
+
+
+def _runs(name: str, runs_of: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    return runs_of[name] if name in runs_of else named([run for own in runs_of.values() for run in own], [name])
+
+
 def _claims(
     statements: Mapping[str, Statement], block: _Block, runs_of: Mapping[str, Sequence[str]]
 ) -> Iterator[Claim | Finding]:
     """Those of one block."""
-    runs: list[str] = []
-    everything = [run for family in runs_of.values() for run in family]
-    for name in block.of:
-        about = [*runs_of.get(name, ())] or named(everything, [name])
-        if not about:
-            yield ("of",), f"there is no experiment and no run {unknown_name(name, [*runs_of, *everything])}"
-            return
-        runs += about
-    for name, entry in block.lines.items():
-        if name not in statements:
-            yield (name,), f"there is no statement {unknown_name(name, statements)}"
-        elif not isinstance(entry, list):
-            for run in runs:
-                yield from _claim(name, statements[name], entry, (name,), source=block.source, run=run)
-        elif len(entry) != len(runs):
-            yield (name,), f"holds {len(entry)} numbers for {len(runs)} runs ({', '.join(runs)})"
+    runs = {name: _runs(name, runs_of) for name in block.of}
+    # What an experiment varies is the user's to change: claims about values that it has not now are left out.
+    if unknown := [name for name in block.of if not runs[name] and not named([name], runs_of)]:
+        known = [*runs_of, *(run for own in runs_of.values() for run in own)]
+        yield ("of",), f"there is no experiment and no run {unknown_name(unknown[0], known)}"
+        return
+    for key, line in block.lines.items():
+        entries = line if isinstance(line, list) else [line] * len(block.of)
+        if key not in statements:
+            yield (key,), f"there is no statement {unknown_name(key, statements)}"
+        elif len(entries) != len(block.of):
+            yield (key,), f"holds {len(entries)} entries, and `of` {len(block.of)} names ({', '.join(block.of)})"
         else:
-            for i, (run, each) in enumerate(zip(runs, entry, strict=True)):
-                yield from _claim(name, statements[name], each, (name, i), source=block.source, run=run)
+            for i, (name, entry) in enumerate(zip(block.of, entries, strict=True)):
+                place = (key, i) if isinstance(line, list) else (key,)
+                for item in _claim(key, statements[key], entry, place, source=block.source, run=name):
+                    if isinstance(item, Claim):
+                        yield from (item.model_copy(update={"run": run}) for run in runs[name])
+                    else:
+                        yield item
 
 
 def _claim(

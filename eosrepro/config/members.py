@@ -98,7 +98,7 @@ class _DiagnosisKeys(_MemberKeys):
     """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
 
 
-_GIVEN = {"step_size", "minibatches", "optimizer"}  # keyword-only parameters that come from the run itself
+_GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
 
 
 @cache
@@ -200,7 +200,7 @@ class _Of:
 
 @dataclass(frozen=True)
 class _ByName:
-    """Annotation that reads `{name: {options...}, ...}` as members of the catalogue, by name."""
+    """Annotation that reads `{name: {options...}, ...}`, or `[name, ...]`, as members of the catalogue, by name."""
 
     of: _Of
 
@@ -212,9 +212,14 @@ class _ByName:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         known = {name: self.of.written_schema(handler, name) for name in catalog.names(self.of.kind)}
-        return {"type": "object", "properties": known, "additionalProperties": False}
+        foreign = {"patternProperties": {":": {"type": "object"}}}
+        by_name = {"type": "object", "properties": known, **foreign, "additionalProperties": False}
+        names = {"anyOf": [{"enum": [*known]}, {"type": "string", "pattern": ":"}]}
+        return {"anyOf": [by_name, {"type": "array", "items": names}]}
 
     def _read(self, raw: Any) -> dict[str, Member]:
+        if isinstance(raw, list):
+            raw = {str(name): {} for name in raw}
         if not isinstance(raw, dict):
             raise complaint(
                 f"found {quoted(raw)}, should be a mapping such as {{{catalog.names(self.of.kind)[0]}: {{}}}}"
@@ -256,4 +261,5 @@ OptimizerMember = Annotated[Member, _Of("optimizers")]
 ProblemMember = Annotated[Member, _Of("problems")]
 DataMember = Annotated[Member, _Of("data")]
 Diagnoses = Annotated[dict[str, Diagnosis], _ByName(_Of("diagnostics", _DiagnosisKeys, Diagnosis))]
+Observations = Annotated[dict[str, Member], _ByName(_Of("observations"))]
 FigureMember = Annotated[Figure, _Of("figures", _FigureKeys, Figure)]

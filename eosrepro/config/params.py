@@ -83,6 +83,10 @@ class Config(Section):
             return [run for run in runs if self.runs[run].experiment == name]
         return named(runs, [name])
 
+    def may_be(self, name: str, of: str = ALL) -> bool:
+        """Whether a run of an experiment could have the name, with other values than vary now: no mistake, then."""
+        return bool(named([name], self.experiments if of == ALL else [of]))
+
     def _label(self, name: str, beside: list[str]) -> str:
         """What tells a run from those beside it: its values of what varies between them."""
         of = [self.runs[each].varied for each in beside]
@@ -115,8 +119,11 @@ class Config(Section):
         """What a claim about that run may be about: see `records.series`."""
         run = self.run(name)
         columns = [column.name for column in fields(Row) if run.has_examples or column.name != "accuracy"]
+        columns.remove("observed")
+        columns += ["r2"] if run.has_examples else []  # of targets that are numbers
         columns.append(BY_NEXT_GRADIENT)
-        columns += [each for name, of in run.diagnose.items() for each in catalog.quantities(name, of.options)]
+        for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
+            columns += [each for name, of in members.items() for each in catalog.quantities(name, of.options, kind)]
         n_thetas = len(run.setting.start or ())
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
 
@@ -134,7 +141,19 @@ class Config(Section):
         """
         from eosrepro.config.claims import claims
 
-        if self.paper is None:
-            return {}
-        runs_of = {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
-        return claims(self.claims_file, runs_of)
+        return {} if self.paper is None else claims(self.claims_file, self._runs_of)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The runs that claims, figures and diagnostics are about and that no experiment has now."""
+        from eosrepro.config.claims import left_out
+
+        asked = [name for figure in self.figures.values() for name in (*figure.runs, *figure.without)]
+        for family in self.experiments.values():
+            asked += [name for variant in family for of in variant.setting.diagnose.values() for name in of.of or ()]
+        missing = {name for name in asked if not self.chosen([*self.runs], name)}
+        return sorted(missing | ({*left_out(self.claims_file, self._runs_of)} if self.paper else set()))
+
+    @property
+    def _runs_of(self) -> dict[str, list[str]]:
+        return {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}

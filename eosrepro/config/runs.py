@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from eosrepro import catalog
 from eosrepro.config.families import Variant
 from eosrepro.config.members import Diagnosis
 from eosrepro.config.sections import Compute, Profile, Setting
-from eosrepro.core.types import Optimizer, Stop
+from eosrepro.core.types import Observation, Optimizer, Stop
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Run:
         return made
 
     @property
+    def observe(self) -> list[Observation]:
+        """What else is recorded at every iteration."""
+        chosen = self.setting.observe.values()
+        return [partial(catalog.find("observations", each.name), **each.options) for each in chosen]
+
+    @property
     def counts(self) -> str:
         """What its steps are: epochs for an optimizer that takes minibatches."""
         return "epochs" if self.method.minibatches else "iterations"
@@ -54,13 +61,6 @@ class Run:
         if not self.has_examples:
             return facts
         return facts | self.profile.made_with | {"compute": self.compute.model_dump(mode="json")}
-
-    @property
-    def members(self) -> dict[str, str]:
-        """Kind → name of the members that train it."""
-        chosen = {"models": self.setting.model, "losses": self.setting.loss, "problems": self.setting.problem}
-        chosen["optimizers"] = self.setting.optimizer
-        return {kind: member.name for kind, member in chosen.items() if member}
 
 
 def resolve(

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eosrepro.config.members import DataMember, Diagnoses, LossMember, Model, OptimizerMember, ProblemMember
+from eosrepro.config.members import (
+    DataMember,
+    Diagnoses,
+    LossMember,
+    Model,
+    Observations,
+    OptimizerMember,
+    ProblemMember,
+)
 from eosrepro.config.values import Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
@@ -46,7 +54,8 @@ class Profile(Section):
     """The data and the run lengths: all in which the quick run and the paper's differ."""
 
     data: DataMember
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None = None
+    """Of images."""
     max_steps: Positive
     """Caps stop.max_steps of every network."""
     max_epochs: Positive
@@ -61,7 +70,7 @@ class Profile(Section):
     @property
     def made_with(self) -> dict[str, Any]:
         """All that determines the data, ready for JSON."""
-        return self.model_dump(mode="json", include={"data", "preprocessing"})
+        return self.model_dump(mode="json", include={"data", *(["preprocessing"] if self.preprocessing else [])})
 
 
 class Compute(Section):
@@ -110,6 +119,8 @@ class Setting(Section):
     stop: StopSetting
     snapshot_every: Positive = 1
     """Iterations; diagnostics look at snapshots."""
+    observe: Observations = Field(default_factory=dict)
+    """What else is recorded at every iteration, by name."""
     diagnose: Diagnoses = Field(default_factory=dict)
     """Diagnostics beside those of all experiments, by name."""
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import LinearFirst, Objective, Part, is_lost
+from eosrepro.core.networks import LinearFirst
+from eosrepro.core.objective import Objective, Part, is_lost
 
 
 class LinePoint(NamedTuple):
@@ -69,7 +70,7 @@ def minibatch_steps(
         step_size: η.
 
     Raises:
-        ConfigError: it is the objective of a problem, which has no examples.
+        ConfigError: the objective has no examples.
     """
     parts = [part for part in objective.parts if isinstance(part, LinearFirst)]
     if len(parts) < len(objective.parts):

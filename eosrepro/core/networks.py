@@ -1,34 +1,41 @@
 """A module as a function of its parameters in one flat vector θ, and the trial that shows whether it is one.
 
 The function is what `module(x)` returns. It must depend on θ and on each example alone: else f would be another one
-at every evaluation, or with every `compute.chunk_size`. Two examples show this before anything is trained.
+at every evaluation, or with every chunk size. Two examples show this before anything is trained. Only a model that says
+which examples its batch statistics are of (`types.BatchStatistics`) may depend on others: on those of the same group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.backends import mha
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import linear, normalize
 
 from eosrepro.core.types import Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
 
-# (inputs (n, ...), θ (P,)) → outputs (n, n_outputs)
+if TYPE_CHECKING:
+    from eosrepro.core.objective import Objective
+
+# (inputs (n, ...), θ (P,)) → outputs (n, ..., n_outputs)
 Outputs = Callable[[Tensor, Tensor], Tensor]
 Layer = TypeVar("Layer", bound=nn.Module)
 
 OF_THETA = "f must be a function of the parameters alone"
 COUPLED = (
-    "The loss of an example depends on the examples that are evaluated with it, so f would depend on "
-    f"compute.chunk_size, and {OF_THETA}. Batch normalisation does this, and so does a loss that compares examples: "
-    "use nn.LayerNorm or nn.GroupNorm, or statistics that are fixed (module.eval())"
+    "The loss of an example depends on the examples that are evaluated with it, so f would depend on chunk_size, and "
+    f"{OF_THETA}. Batch normalisation does this, and so does a loss that compares examples. Say which examples belong "
+    "together (batch_statistics), use nn.LayerNorm or nn.GroupNorm, or fix the statistics (module.eval())"
 )
 
 
@@ -61,26 +68,25 @@ def flattened(module: nn.Module) -> Tensor:
 def as_function(module: nn.Module) -> Outputs:
     """What `module(inputs)` returns if the trained parameters are those in θ; all others stay as they are.
 
-    In the dtype of θ, which inputs share: all that is in the module follows it.
+    In the dtype of θ, which inputs share: all that is in the module follows it. Buffers are copied, so that what an
+    evaluation writes there, as the running statistics of batch normalisation, is in none that follows.
     """
     shapes = {name: parameter.shape for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = [shape.numel() for shape in shapes.values()]
-    others = {name: value for name, value in _tensors(module) if name not in shapes and value.is_floating_point()}
+    fixed = {name: value for name, value in module.named_parameters() if name not in shapes}
+    buffers = dict(module.named_buffers())
 
     def evaluate(inputs: Tensor, theta: Tensor) -> Tensor:
         pieces = torch.split(theta, sizes)
         parameters = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        parameters |= {name: value.to(theta.dtype) for name, value in others.items() if value.dtype != theta.dtype}
+        parameters |= {name: value.to(theta.dtype) for name, value in fixed.items() if value.is_floating_point()}
+        for name, value in buffers.items():
+            parameters[name] = value.to(theta.dtype, copy=True) if value.is_floating_point() else value.clone()
         with _twice_differentiable():
             outputs: Tensor = functional_call(module, parameters, (inputs,))
         return outputs
 
     return evaluate
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 @contextmanager
@@ -122,6 +128,35 @@ def _is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
     return type(layer) is kind and "forward" not in vars(layer) and not any(hooks)
 
 
+@dataclass(frozen=True)
+class LinearFirst:
+    """A part whose network begins with a linear layer: the first entries of θ, W and b, enter by Z = X Wᵀ + b alone.
+
+    Along a straight line θ + t·d, Z is affine in t: whoever follows the line need not multiply by X at every point.
+    """
+
+    inputs: Tensor  # X: (n, n_inputs)
+    width: int  # columns of Z
+    rest: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (Z, the other entries of θ) → as a part
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rest(self.first(theta), self.others(theta))
+
+    def first(self, theta: Tensor) -> Tensor:
+        """Z for the layer in θ, or in a direction: (P,) → (n, width)."""
+        size = self.width * self.inputs.shape[1]
+        return linear(self.inputs, theta[:size].view(self.width, -1), theta[size : size + self.width])
+
+    def others(self, theta: Tensor) -> Tensor:
+        """The entries of θ, or of a direction, that belong to the layers after the first."""
+        return theta[self.width * (self.inputs.shape[1] + 1) :]
+
+    @cached_property
+    def inner_products(self) -> Tensor:
+        """X Xᵀ, (n, n), kept once it has been asked for."""
+        return self.inputs @ self.inputs.T
+
+
 # --- the trial --------------------------------------------------------------------------------------------------------
 
 
@@ -131,28 +166,29 @@ def near_by(start: Tensor) -> Tensor:
 
 
 def refuse_unless_function(
-    module: nn.Module, outputs: Outputs, loss: Loss, inputs: Tensor, targets: Tensor, theta: Tensor
+    module: nn.Module, outputs: Outputs, loss: Loss, inputs: Tensor, targets: Tensor, theta: Tensor, *, coupled: bool
 ) -> Tensor:
-    """f(θ) on two examples as `module(x)` gives it, (), found to depend on θ and on each example alone.
+    """f(θ) on a few examples as `module(x)` gives it, (), found to depend on θ and on each example alone.
 
     Args:
         outputs: the module as a function.
-        inputs: of two examples, (2, ...).
-        targets: (2,).
+        inputs: of these examples, (n, ...).
+        targets: (n, ...).
         theta: where it is tried, (P,).
+        coupled: its batch statistics are declared, so that it may depend on all of the examples, and write to buffers.
 
     Raises:
         ConfigError: it depends on something else, or the loss does; or they return something of another shape.
     """
     with torch.no_grad(), _holding(module, theta):
-        found = _repeated(module, inputs)
+        found = _repeated(module, inputs, coupled=coupled)
         together = _losses(loss, found, targets)
         try:
-            alone = [_evaluated(module, example[None]) for example in inputs]
+            alone = [] if coupled else [_evaluated(module, example[None]) for example in inputs]
         except ConfigError as error:
             raise ConfigError(f"{error}. {COUPLED}") from error
-    separate = torch.cat([_losses(loss, *one) for one in zip(alone, torch.split(targets, 1), strict=True)])
-    if not near(together, separate, found.dtype):
+    losses = [_losses(loss, *one) for one in zip(alone, torch.split(targets, 1), strict=False)]
+    if losses and not near(together, torch.cat(losses), found.dtype):
         raise ConfigError(COUPLED)
     leaf = theta.clone().requires_grad_()
     by_theta = outputs(inputs, leaf)
@@ -167,6 +203,43 @@ def refuse_unless_function(
     return together.mean()
 
 
+def refuse_without_derivatives(objective: Objective, theta: Tensor) -> None:
+    try:
+        objective.hvp(theta)(theta)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"the Hessian of f cannot be computed: {error}. Use operations that PyTorch differentiates twice"
+        ) from error
+
+
+def refuse_wrong_products(objective: Objective, theta: Tensor) -> None:
+    """Hold Hessian products in float64 to central differences of the gradient, half as far apart the second time.
+
+    By truncation the closer one is off by a third of what they differ by, and by a kink of f by twice that. A product
+    that is further from it is wrong.
+    """
+    hvp, eps = objective.hvp(theta), torch.finfo(theta.dtype).eps
+    seeded = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)
+    direction = normalize(hvp.grad, dim=0) + normalize(theta, dim=0) + normalize(seeded, dim=0)
+
+    def difference(distance: float) -> Tensor:
+        ahead, behind = (objective.value_and_grad(theta + t * direction).grad for t in (distance, -distance))
+        return (ahead - behind) / (2 * distance)
+
+    step = eps ** (1 / 3)
+    product, wide, close = hvp(direction), difference(step), difference(step / 2)
+    size = max(product.norm().item(), close.norm().item())
+    error, truncation = (product - close).norm().item(), (wide - close).norm().item()
+    if error > 0.01 * size and error > 3 * truncation and size * step > 1e3 * eps * hvp.grad.norm().item():
+        raise ConfigError(
+            "the Hessian of f cannot be computed: PyTorch's second derivatives of it are not those of its gradient. "
+            "Some operation has a wrong one, as those of weight_norm are, or a backward of an autograd.Function of "
+            "your own that cannot be differentiated: write it out of simpler operations"
+        )
+
+
 def near(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
     """Whether two ways to the same numbers differ by rounding at most: half of the digits of `dtype` agree."""
     tolerance = sqrt(torch.finfo(dtype).eps) * float(one.nan_to_num().abs().max())
@@ -175,29 +248,30 @@ def near(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
 
 @contextmanager
 def _holding(module: nn.Module, theta: Tensor) -> Iterator[None]:
-    """The module with the parameters in θ, in place, as an optimiser of PyTorch would leave it."""
+    """The module with the parameters in θ, in place, as an optimiser of PyTorch would leave it; all is put back."""
     parameters = list(trained(module).values())
-    before = [parameter.detach().clone() for parameter in parameters]
+    before = [(tensor, tensor.detach().clone()) for tensor in (*parameters, *module.buffers())]
     pieces = torch.split(theta, [parameter.numel() for parameter in parameters])
     try:
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.copy_(piece.view(parameter.shape))
         yield
     finally:
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.copy_(value)
+        for tensor, value in before:
+            tensor.copy_(value)
 
 
-def _repeated(module: nn.Module, inputs: Tensor) -> Tensor:
-    """The outputs, the same twice, with no random number drawn and no buffer changed."""
+def _repeated(module: nn.Module, inputs: Tensor, *, coupled: bool) -> Tensor:
+    """The outputs, the same twice, with no random number drawn and, unless `coupled`, no buffer changed."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     drawn = _random_state(inputs)
     outputs, again = (_evaluated(module, inputs) for _ in range(2))
     changed = [name for name, buffer in module.named_buffers() if not torch.equal(buffer, buffers[name])]
-    if changed:
+    if changed and not coupled:
         raise ConfigError(
             f"an evaluation of the model changes its buffer {changed[0]}, so the next one could differ, and "
-            f"{OF_THETA}. Take out running statistics, as batch normalisation has them, or fix them (module.eval())"
+            f"{OF_THETA}. Of batch normalisation, say which examples belong together (batch_statistics), take out its "
+            "running statistics, or fix them (module.eval())"
         )
     if not torch.equal(drawn, _random_state(inputs)) or not torch.equal(outputs.nan_to_num(), again.nan_to_num()):
         raise ConfigError(
@@ -222,9 +296,9 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
         raise ConfigError(f"the model cannot be evaluated on {of}: {_first_line(error)}") from error
     if not isinstance(outputs, Tensor):
         raise ConfigError(f"the model returns a {type(outputs).__name__} for {of}, and should return a tensor")
-    if outputs.ndim != 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
+    if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
         found = f"shape {tuple(outputs.shape)} and {outputs.dtype}"
-        raise ConfigError(f"the model returns {found} for {of}, and should return real numbers, (n, n_outputs)")
+        raise ConfigError(f"the model returns {found} for {of}, and should return real numbers, (n, ..., n_outputs)")
     return outputs
 
 
@@ -234,7 +308,7 @@ def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     except Exception as error:
         found = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
         raise ConfigError(f"the loss cannot be evaluated on {found}: {_first_line(error)}") from error
-    if values.shape != targets.shape or not values.is_floating_point():
+    if values.shape != targets.shape[:1] or not values.is_floating_point():
         raise ConfigError(
             f"the loss returns shape {tuple(values.shape)} and {values.dtype} for {len(targets)} example(s); it should "
             "return one real number each, shape (n,). Those of PyTorch do so with reduction='none'"

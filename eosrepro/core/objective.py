@@ -6,62 +6,98 @@ examples; a function of few numbers is a single part. Optimisers, eigensolvers a
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from math import nan
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
 
-from eosrepro.core.networks import as_function, flattened, leading_layer, near, near_by, refuse_unless_function, trained
-from eosrepro.core.types import Dataset, Evaluation, Function, HessianProduct, Loss
-from eosrepro.errors import ConfigError, is_out_of_memory
+from eosrepro.core.metrics import Metric, metric
+from eosrepro.core.networks import (
+    LinearFirst,
+    as_function,
+    flattened,
+    leading_layer,
+    near,
+    near_by,
+    refuse_unless_function,
+    refuse_without_derivatives,
+    refuse_wrong_products,
+    trained,
+)
+from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
+from eosrepro.errors import ConfigError
 
-# θ → (share of f that one chunk contributes, float64 scalar; number of its examples classified rightly, or NaN)
+FEW = 16  # examples on which a model with batch statistics is tried
+
+# θ → (share of f that one chunk contributes, float64 scalar; sum of the scores of its examples, or NaN)
 Part = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class LinearFirst:
-    """A part whose network begins with a linear layer: the first entries of θ, W and b, enter by Z = X Wᵀ + b alone.
-
-    Along a straight line θ + t·d, Z is affine in t: whoever follows the line need not multiply by X at every point.
-    """
-
-    inputs: Tensor  # X: (n, n_inputs)
-    width: int  # columns of Z
-    rest: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (Z, the other entries of θ) → as a part
-
-    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        return self.rest(self.first(theta), self.others(theta))
-
-    def first(self, theta: Tensor) -> Tensor:
-        """Z for the layer in θ, or in a direction: (P,) → (n, width)."""
-        size = self.width * self.inputs.shape[1]
-        return linear(self.inputs, theta[:size].view(self.width, -1), theta[size : size + self.width])
-
-    def others(self, theta: Tensor) -> Tensor:
-        """The entries of θ, or of a direction, that belong to the layers after the first."""
-        return theta[self.width * (self.inputs.shape[1] + 1) :]
-
-    @cached_property
-    def inner_products(self) -> Tensor:
-        """X Xᵀ, (n, n), kept once it has been asked for."""
-        return self.inputs @ self.inputs.T
 
 
 @dataclass(frozen=True)
 class Objective:
     """f(θ) = Σ_parts part(θ), with θ of shape (P,)."""
 
-    n_params: int
-    parts: Sequence[Part]
+    start: Tensor = field(repr=False)  # θ₀, (P,)
+    parts: Sequence[Part] = field(repr=False)
     n_examples: int
-    of_examples: Callable[[Tensor], Objective] | None = None  # the same on some examples only; None: it has none
+    # indices of examples → the same on those alone; None: it has none
+    of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
+    metric: Metric = "accuracy"  # what the scores of its parts are of
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        x: Tensor,
+        y: Tensor,
+        *,
+        batch_statistics: BatchStatistics | None = None,
+        chunk_size: int | None = None,
+    ) -> Objective:
+        """f(θ), the mean of `loss(model(x), y)` over the examples; θ are the parameters that require a gradient.
+
+        It starts at the model's weights (`start`), and is computed in their dtype and on their device. The model is
+        taken as it is now, in training or eval mode, and left so; f does not see what is changed in it later.
+
+        Args:
+            loss: a function of outputs in float64 and targets that returns one number an example, (n,); or a function
+                of PyTorch with `reduction="mean"` as its default, such as `nn.functional.mse_loss`, which is called
+                with "none". Of what it then returns beyond (n,), the mean over all but the examples is taken, as
+                "mean" does. (The weights of classes, and targets to ignore, have no share in the number of examples.)
+            x: (n, ...).
+            y: (n, ...), classes or numbers.
+            batch_statistics: which examples batch normalisation sees together: "whole", all of them, or groups of so
+                many, in the order of x. By default the model's attribute of that name, if it has one.
+            chunk_size: examples that are in memory with their activations at one time; None: all.
+
+        Raises:
+            ConfigError: f is not a function of the parameters alone, or has no second derivatives; or the loss is not
+                one number an example.
+        """
+        if len(x) != len(y) or not len(x):
+            raise ConfigError(f"x holds {len(x)} examples and y {len(y)}: they should be as many, and not none")
+        theta = flattened(model)
+        inputs, targets = (t.to(theta if t.is_floating_point() else theta.device) for t in (x.detach(), y.detach()))
+        return network_objective(
+            copy.deepcopy(model),
+            _by_example(loss),
+            inputs,
+            targets.double() if targets.is_floating_point() else targets,
+            chunk_size=chunk_size or len(x),
+            batch_statistics=batch_statistics,
+        )
+
+    @property
+    def n_params(self) -> int:
+        """P."""
+        return len(self.start)
 
     def batch(self, indices: Tensor) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
@@ -75,21 +111,30 @@ class Objective:
 
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
+        return self.value(theta)[0]
+
+    def value(self, theta: Tensor) -> tuple[float, float]:
+        """f(θ) and the metric; NaN where there is none."""
+        loss, scores = 0.0, 0.0
         with torch.no_grad():
-            return sum(part(theta)[0].item() for part in self.parts)
+            for part in self.parts:
+                value, scored = part(theta)
+                loss += value.item()
+                scores += scored.item()
+        return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f(θ), ∇f(θ) and the accuracy, from one pass over the examples."""
+        """f(θ), ∇f(θ) and the metric, from one pass over the examples."""
         leaf = theta.detach().requires_grad_()
-        loss, correct, grad = 0.0, 0.0, None
+        loss, scores, grad = 0.0, 0.0, None
         for part in self.parts:
-            value, hits = part(leaf)
+            value, scored = part(leaf)
             piece = torch.autograd.grad(value, leaf)[0]
             grad = piece if grad is None else grad + piece
             loss += value.item()
-            correct += hits.item()
+            scores += scored.item()
         assert grad is not None  # there is at least one part
-        return Evaluation(loss, grad, correct / self.n_examples)
+        return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
 
     def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
         """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
@@ -153,7 +198,29 @@ class _RebuiltGraphs:
         return total
 
 
-def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int) -> Objective:
+def _by_example(loss: Callable[..., Tensor]) -> Loss:
+    """The loss as one number an example; see `Objective.of`."""
+    try:
+        reduction = inspect.signature(loss).parameters["reduction"].default
+    except (KeyError, TypeError, ValueError):  # the last two where it has no signature
+        return loss
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        terms = loss(outputs, targets, reduction="none")
+        return terms.reshape(len(terms), -1).mean(-1)
+
+    return losses if reduction == "mean" else loss
+
+
+def network_objective(
+    module: nn.Module,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    chunk_size: int,
+    batch_statistics: BatchStatistics | None = None,
+) -> Objective:
     """The mean of `loss` over the examples, as a function of the module's flattened parameters.
 
     Outputs and gradients are computed in the module's dtype; the outputs (n × n_outputs numbers) enter the loss in
@@ -161,22 +228,35 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
 
     Args:
         inputs: (n, ...), of the module's dtype and on its device.
-        targets: (n,).
-        chunk_size: examples that are in memory with their activations at one time.
+        targets: (n, ...), classes or numbers.
+        chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
+            group are, whatever it is.
+        batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    whole, leading, theta = as_function(module), leading_layer(module), near_by(flattened(module))
-    ends = torch.tensor([0, -1])  # two examples
-    expected = refuse_unless_function(module, whole, loss, inputs[ends], targets[ends], theta)
+    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
+    together = _group_size(declared, len(inputs))
+    start = flattened(module)
+    whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
+    few = torch.tensor([0, -1]) if together is None else torch.arange(min(together, FEW))
+    tried = inputs[few], targets[few]
+    expected = refuse_unless_function(module, whole, loss, *tried, theta, coupled=together is not None)
+
+    named, score = metric(targets)
+    # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
+    size = targets.square().sum().item() / len(targets) if targets.is_floating_point() else 1.0
+    quantum = torch.finfo(torch.float64).eps * size
 
     def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
-            hits = (outputs.argmax(-1) == of_outputs).sum()
-            return loss(outputs.double(), of_outputs).sum() / n_examples, hits
+            return loss(outputs.double(), of_outputs).sum() / n_examples, score(outputs, of_outputs).sum()
 
         def part(chunk_inputs: Tensor, chunk_targets: Tensor) -> Part:
             if leading is None:
@@ -189,60 +269,40 @@ def network_objective(module: nn.Module, loss: Loss, inputs: Tensor, targets: Te
             chosen = indices.to(targets.device)
             return mean_over(inputs[chosen], targets[chosen])
 
-        chunks = zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True)
+        sizes = chunk_size if together is None else _groups(n_examples, together)
+        chunks = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
         parts = [part(*chunk) for chunk in chunks]
-        # Softmax and one-hot classes are of order 1: a loss is the difference of two such numbers, in float64.
-        return Objective(len(theta), parts, n_examples, of_examples, quantum=torch.finfo(torch.float64).eps)
+        return Objective(start, parts, n_examples, of_examples, quantum, named)
 
-    few = mean_over(inputs[ends], targets[ends])
-    if leading and not near(expected, expected.new_tensor(few.loss(theta)), theta.dtype):
+    trial = mean_over(*tried)
+    if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):
         leading = None  # whatever it was that `leading_layer` did not see
-        few = mean_over(inputs[ends], targets[ends])
-    _refuse_without_derivatives(few, theta)
+        trial = mean_over(*tried)
+    refuse_without_derivatives(trial, theta)
 
     def in_float64(theta: Tensor) -> tuple[Tensor, Tensor]:
-        return loss(whole(inputs[ends].double(), theta), targets[ends]).mean(), theta.new_tensor(nan)
+        wide = tried[0].double() if tried[0].is_floating_point() else tried[0]
+        return loss(whole(wide, theta), tried[1]).mean(), theta.new_tensor(nan)
 
     with suppress(RuntimeError):  # not every model can be evaluated in float64
-        _refuse_wrong_products(Objective(len(theta), [in_float64], 2), theta.double())
+        refuse_wrong_products(replace(trial, parts=[in_float64]), theta.double())
     return mean_over(inputs, targets)
 
 
-def _refuse_without_derivatives(objective: Objective, theta: Tensor) -> None:
-    try:
-        objective.hvp(theta)(theta)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise ConfigError(
-            f"the Hessian of f cannot be computed: {error}. Use operations that PyTorch differentiates twice"
-        ) from error
+def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
+    if statistics is None:
+        return None
+    if statistics == "whole":
+        return n_examples
+    if type(statistics) is int and statistics > 0:
+        return min(statistics, n_examples)
+    raise ConfigError(f'batch_statistics is {statistics!r}: it should be "whole", or the number of examples of a group')
 
 
-def _refuse_wrong_products(objective: Objective, theta: Tensor) -> None:
-    """Hold Hessian products in float64 to central differences of the gradient, half as far apart the second time.
-
-    By truncation the closer one is off by a third of what they differ by, and by a kink of f by twice that. A product
-    that is further from it is wrong.
-    """
-    hvp, eps = objective.hvp(theta), torch.finfo(theta.dtype).eps
-    seeded = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)
-    direction = normalize(hvp.grad, dim=0) + normalize(theta, dim=0) + normalize(seeded, dim=0)
-
-    def difference(distance: float) -> Tensor:
-        ahead, behind = (objective.value_and_grad(theta + t * direction).grad for t in (distance, -distance))
-        return (ahead - behind) / (2 * distance)
-
-    step = eps ** (1 / 3)
-    product, wide, close = hvp(direction), difference(step), difference(step / 2)
-    size = max(product.norm().item(), close.norm().item())
-    error, truncation = (product - close).norm().item(), (wide - close).norm().item()
-    if error > 0.01 * size and error > 3 * truncation and size * step > 1e3 * eps * hvp.grad.norm().item():
-        raise ConfigError(
-            "the Hessian of f cannot be computed: PyTorch's second derivatives of it are not those of its gradient. "
-            "Some operation has a wrong one, as those of weight_norm are, or a backward of an autograd.Function of "
-            "your own that cannot be differentiated: write it out of simpler operations"
-        )
+def _groups(n_examples: int, size: int) -> list[int]:
+    """Sizes of groups of so many, what is left being in the last: statistics of a few examples would be of none."""
+    full = max(1, n_examples // size)
+    return [size] * (full - 1) + [n_examples - size * (full - 1)]
 
 
 def network_problem(
@@ -262,11 +322,12 @@ def network_problem(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_classes)
+        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
     inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)
-    return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), flattened(module)
+    objective = network_objective(module, loss, inputs, targets, chunk_size=chunk_size)
+    return objective, objective.start
 
 
 def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Tensor]:
@@ -276,7 +337,7 @@ def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Te
         ConfigError: it has no second derivatives.
     """
     theta = torch.tensor(start, dtype=torch.float64)
-    objective = Objective(len(start), [lambda theta: (f(theta).double(), theta.new_tensor(nan))], 1)
-    _refuse_without_derivatives(objective, theta)
-    _refuse_wrong_products(objective, near_by(theta))
+    objective = Objective(theta, [lambda theta: (f(theta).double(), theta.new_tensor(nan))], 1)
+    refuse_without_derivatives(objective, theta)
+    refuse_wrong_products(objective, near_by(theta))
     return objective, theta

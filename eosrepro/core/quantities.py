@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import Any, Literal, get_args, get_type_hints
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -24,6 +26,10 @@ class Quantity:
 _TABLE = (
     Quantity("loss", "training loss", oscillates=True),
     Quantity("accuracy", "training accuracy"),
+    Quantity("r2", "training R²"),
+    Quantity("test_loss", "test loss", shown_with="loss"),
+    Quantity("test_accuracy", "test accuracy", shown_with="accuracy"),
+    Quantity("test_r2", "test R²", shown_with="r2"),
     Quantity("grad_norm", "gradient norm"),
     Quantity("relative_progress", "relative progress", "zero", oscillates=True),
     Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),
@@ -60,3 +66,11 @@ def quantity(name: str) -> Quantity:
 def compared_with_threshold(name: str, *, preconditioned: bool = False) -> bool:
     """Whether the stability threshold of a run stands beside it: that of a preconditioned method is of another unit."""
     return quantity(name).compared_with == "threshold" and (name in EFFECTIVE or not preconditioned)
+
+
+def computed_by(function: Callable[..., Any]) -> list[str]:
+    """The quantities that a function returns as a dataclass, or yields as many of one kind: its fields but the step."""
+    function = function.func if isinstance(function, partial) else function
+    returned = get_type_hints(function).get("return") if inspect.isfunction(function) else None
+    row = next(iter(get_args(returned)), returned)
+    return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from math import inf, isfinite, nan, sqrt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from math import inf, isfinite, isnan, nan, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eosrepro.core.objective import Objective, is_lost
-from eosrepro.core.types import Evaluation, Iterate, Optimizer, Outcome, Position, Row, Stop
+from eosrepro.core.quantities import computed_by
+from eosrepro.core.types import (
+    Evaluation,
+    Iterate,
+    Observation,
+    Optimizer,
+    Outcome,
+    Position,
+    Row,
+    Stop,
+    Visited,
+)
 from eosrepro.errors import ConfigError, DataError
+
+_COLUMNS = {field.name for field in fields(Row)} | {"r2"}
 
 
 def minimise(
@@ -21,6 +35,8 @@ def minimise(
     *,
     stop: Stop,
     on_iterate: Callable[[Position], None] = lambda _position: None,
+    observe: Sequence[Observation] = (),
+    origin: Tensor | None = None,
 ) -> Iterator[Row]:
     """Iterate from `start` until `stop`, and yield one row an iteration.
 
@@ -30,13 +46,23 @@ def minimise(
 
     Args:
         start: θ₀, or where an interrupted run stood: it yields the rows that are missing, bit for bit.
+        observe: what else to record of an iterate and the next one.
+        origin: θ₀ for what is observed, where `start` is not θ₀ itself.
 
     Raises:
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
-        ConfigError: the loss at the start counts as divergence already.
+        ConfigError: the loss at the start counts as divergence already, or two columns would have the same name, or
+            there is no accuracy to stop at.
     """
     step, theta, state = start if isinstance(start, Position) else Position(0, start, optimizer.init(start))
+    origin = theta if origin is None else origin
+    observed = {name: nan for each in observe for name in computed_by(each)}
     here = objective.value_and_grad(theta)
+    if stop.accuracy is not None and isnan(here.accuracy):
+        raise ConfigError(
+            f"the run is to stop at an accuracy of {stop.accuracy:g}, and has none, as its targets are no classes: "
+            "leave accuracy out of stop"
+        )
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
     # vectors are allocated once, since room for a new one takes longer to find than to fill.
     grad, next_grad, wide_update = (torch.empty_like(theta, dtype=torch.float64) for _ in range(3))
@@ -49,7 +75,7 @@ def minimise(
         )
     if step == 0 and _exceeded(here.loss, stop):
         raise ConfigError(
-            f"the loss at initialisation is {here.loss:g}, above stop.loss_above = {stop.loss_above:g}: no run could "
+            f"the loss at initialisation is {here.loss:g}, above loss_above = {stop.loss_above:g}: no run could "
             "begin. Set loss_above well above it"
         )
     on_iterate(Position(step, theta, state))
@@ -65,12 +91,18 @@ def minimise(
         next_grad_norm = sqrt(next_grad.dot(next_grad).item())
         if not _finite(following, next_grad_norm):
             break
-        yield _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
+        row = _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
+        if observe:
+            before = Visited(step, theta, here.grad, here.loss, origin)
+            after = Visited(step + 1, next_theta, following.grad, following.loss, origin)
+            observed = _observed(observe, before, after)
+        yield replace(row, observed=_r2(here) | observed)
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
     threshold = _threshold(optimizer, state, here)
-    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold)
+    nothing = _r2(here) | dict.fromkeys(observed, nan)
+    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold, nothing)
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -115,11 +147,33 @@ def _row(
     )
 
 
+def _r2(here: Evaluation) -> dict[str, float]:
+    """The column of targets that are numbers."""
+    return {} if isnan(here.r2) else {"r2": here.r2}
+
+
+def _observed(observe: Sequence[Observation], here: Visited, following: Visited) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for each in observe:
+        values = each(here, following)
+        values = values if isinstance(values, Mapping) else vars(values)
+        if taken := values.keys() & (found.keys() | _COLUMNS):
+            raise ConfigError(f"what is observed has a name that is taken, {min(taken)}: rename it")
+        found |= {name: float(value) for name, value in values.items()}
+    return found
+
+
 def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
     """The stability threshold at an iterate; L and sharpness are divided by it."""
-    threshold = optimizer.geometry(state, here.grad).threshold
+    threshold, preconditioner = optimizer.geometry(state, here.grad)
     if not 0 < threshold < inf:
         raise ConfigError(f"the stability threshold is {threshold} by the optimizer: it should be positive and finite")
+    if optimizer.preconditioned == (preconditioner is None):
+        # Else the sharpness would be judged by a threshold of the effective sharpness, or the reverse.
+        found = f"preconditioned = {optimizer.preconditioned}, and its geometry has "
+        raise ConfigError(f"the optimizer says {found}{'none' if preconditioner is None else 'a preconditioner'}")
+    if preconditioner is not None and not (torch.as_tensor(preconditioner) > 0).all():
+        raise ConfigError("the preconditioner of the optimizer should be positive everywhere, and is not")
     return threshold
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from math import nan
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from eosrepro.errors import DataError
 
-# Per-example losses ℓ(outputs, targets): (n, n_outputs), (n,) → (n,).
+# Per-example losses ℓ(outputs, targets): (n, ..., n_outputs), (n, ...) → (n,).
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A function f(θ) of a vector of few numbers: (P,) → ().
@@ -45,6 +46,9 @@ class AtMost:
 # Of random numbers: what both PyTorch and NumPy take.
 Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1)]
 
+# Which examples a layer such as batch normalisation sees together: all of them, or fixed groups of so many.
+BatchStatistics = Literal["whole"] | Annotated[int, AtLeast(1)]
+
 # Largest residual of an eigenvalue, as a share of it. How small it may be depends on the precision: see `lanczos.py`.
 Rtol = Annotated[float, AtLeast(0), AtMost(1)]
 
@@ -65,6 +69,7 @@ class RawImages:
     n_classes: int
     label: str  # names the data on every figure, e.g. "CIFAR-10"
     source: Mapping[str, Any] = field(default_factory=dict)  # provenance: where the images come from
+    test: tuple[np.ndarray, np.ndarray] | None = None  # pixels and targets of images that are not trained on
 
     def __post_init__(self) -> None:
         for name, images in (("pixels", self.pixels), ("population", self.population)):
@@ -76,27 +81,33 @@ class RawImages:
         if self.pixels.shape[1:] != self.population.shape[1:]:
             shapes = f"{self.pixels.shape} and {self.population.shape}"
             raise DataError(f"{self.label}: pixels and population have the shapes {shapes}, of images of several sizes")
-        _check_targets(self.targets, len(self.pixels), self.n_classes, self.label)
+        if not np.issubdtype(self.targets.dtype, np.integer):
+            raise DataError(
+                f"{self.label}: targets are {self.targets.dtype}, should be integers, the number of each image's class "
+                "from 0 (a source of numbers returns a `Dataset` with float targets)"
+            )
+        if (shape := self.targets.shape) != (len(self.pixels),):
+            one_hot = ": of one-hot targets take argmax(-1)" if len(shape) == 2 and shape[1] > 1 else ""
+            found = f"have the shape {shape}, should have ({len(self.pixels)},), one for each image"
+            raise DataError(f"{self.label}: targets {found}{one_hot}")
+        _check_classes(self.targets, self.n_classes, self.label)
 
 
-def _check_targets(targets: np.ndarray, n_examples: int, n_classes: int, label: str) -> None:
-    """Refuse what is not one class for each example, (n,)."""
-    if not np.issubdtype(targets.dtype, np.integer):
-        raise DataError(
-            f"{label}: targets are {targets.dtype}, should be integers, the number of each image's class from 0 "
-            "(regression is not supported)"
-        )
-    if targets.shape != (n_examples,):
-        one_hot = ": of one-hot targets take argmax(-1)" if targets.ndim == 2 and targets.shape[1] > 1 else ""
-        shapes = f"have the shape {targets.shape}, should have ({n_examples},), one for each image"
-        raise DataError(f"{label}: targets {shapes}{one_hot}")
-    outside = np.flatnonzero((targets < 0) | (targets >= n_classes))
-    if len(outside):
+def _check_classes(targets: np.ndarray, n_classes: int, label: str) -> None:
+    """Refuse targets, (n, ...), that are none of the classes."""
+    wrong = (targets < 0) | (targets >= n_classes)
+    if wrong.any():
+        outside = np.unique(np.nonzero(wrong)[0])
         others = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
         raise DataError(
-            f"{label}: example {outside[0]}{others} has the target {targets[outside[0]]}, "
+            f"{label}: example {outside[0]}{others} has the target {targets[wrong][0]}, "
             f"and the classes are 0..{n_classes - 1} (n_classes = {n_classes})"
         )
+
+
+def is_classes(targets: Tensor) -> bool:
+    """Whether the targets are numbers of classes, so that there is an accuracy."""
+    return not targets.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -104,22 +115,36 @@ class Dataset:
     """Training data as the objective reads it.
 
     Raises:
-        DataError: an input is NaN or infinite, or the targets are not one class for each example.
+        DataError: a number is NaN or infinite, targets are neither classes nor numbers, or examples lack one.
     """
 
-    inputs: Tensor  # (n, channels, height, width), float32
-    targets: Tensor  # (n,), int64
-    n_classes: int
+    inputs: Tensor  # (n, ...), floats; of images (n, channels, height, width)
+    targets: Tensor  # (n, ...); classes: int64 in 0..n_outputs-1; numbers: floats
+    n_outputs: int  # of a network for these data; the number of classes
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    test: tuple[Tensor, Tensor] | None = None  # inputs and targets that are not trained on
 
     def __post_init__(self) -> None:
-        _check_targets(self.targets.numpy(), len(self.inputs), self.n_classes, self.label)
-        finite = torch.isfinite(self.inputs).flatten(1).all(1)
+        for inputs, targets in ((self.inputs, self.targets), *([self.test] if self.test else [])):
+            if not (targets.is_floating_point() or targets.dtype == torch.int64):
+                raise DataError(f"{self.label}: targets are {targets.dtype}, should be int64 (classes) or floats")
+            if len(targets) != len(inputs):
+                raise DataError(f"{self.label}: there are {len(inputs)} inputs and {len(targets)} targets")
+            for ours, own, what in ((inputs, self.inputs, "inputs"), (targets, self.targets, "targets")):
+                if (ours.shape[1:], ours.dtype) != (own.shape[1:], own.dtype):
+                    raise DataError(f"{self.label}: {what} of the test split are not like those that are trained on")
+            if is_classes(targets):
+                _check_classes(targets.numpy(), self.n_outputs, self.label)
+            self._check_finite(inputs, "inputs")
+            self._check_finite(targets, "targets")
+
+    def _check_finite(self, numbers: Tensor, what: str) -> None:
+        finite = torch.isfinite(numbers).flatten(1).all(1) if numbers.ndim > 1 else torch.isfinite(numbers)
         if not finite.all():
             examples = (~finite).nonzero().flatten().tolist()
             others = f" and {len(examples) - 1} more" if len(examples) > 1 else ""
-            raise DataError(f"{self.label}: example {examples[0]}{others} has inputs that are NaN or infinite")
+            raise DataError(f"{self.label}: example {examples[0]}{others} has {what} that are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -129,11 +154,12 @@ class Dataset:
 
 
 class Evaluation(NamedTuple):
-    """f, its gradient and the training accuracy at one θ."""
+    """f, its gradient and the metric of the targets at one θ."""
 
     loss: float  # summed in float64
     grad: Tensor  # (P,)
-    accuracy: float  # share of examples classified rightly; NaN where there are none (toys)
+    accuracy: float = nan  # of classes; NaN where the targets are numbers, or there are none
+    r2: float = nan  # R² of numbers
 
 
 class HessianProduct(Protocol):
@@ -169,7 +195,7 @@ class HasGradient(Protocol):
     """The mean of the loss over some examples."""
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f, ∇f and the accuracy at θ, (P,)."""
+        """f, ∇f and the metric at θ, (P,)."""
         ...
 
 
@@ -211,6 +237,20 @@ class Position(NamedTuple):
     state: Any  # of the optimizer: numbers and tensors, in lists, tuples or dicts
 
 
+class Visited(NamedTuple):
+    """One iterate, as what is observed at every iteration sees it."""
+
+    step: int
+    theta: Tensor  # θ_t, (P,)
+    grad: Tensor  # ∇f(θ_t)
+    loss: float
+    start: Tensor  # θ_0
+
+
+# (an iterate, the next one) → numbers by name, as a dataclass or a mapping
+Observation = Callable[[Visited, Visited], Any]
+
+
 @dataclass(frozen=True)
 class Stop:
     """When a run ends: at whichever comes first."""
@@ -237,6 +277,19 @@ class Row:
     relative_progress: float  # [f(θ_{t+1}) − f(θ_t)] / ⟨u_t, ∇f(θ_t)⟩; for GD Definition 1 of Ahn et al. 2022
     directional_smoothness: float  # ⟨u_t, ∇f(θ_t) − ∇f(θ_{t+1})⟩ / ‖u_t‖²; Definition 2 with v = u_t
     stability_threshold: float  # of the method at θ_t: 2/η for GD
+    observed: Mapping[str, float] = field(default_factory=dict)  # of this iterate and the next; NaN in the last row
+
+    @classmethod
+    def of(cls, columns: Mapping[str, float]) -> Row:
+        """The row that has these columns."""
+        own = {each.name: columns[each.name] for each in fields(cls) if each.name != "observed"}
+        observed = {name: value for name, value in columns.items() if name not in own}
+        return cls(**own | {"step": int(own["step"])}, observed=observed)  # type: ignore[arg-type]  # a mapping has one type
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """By name, as in trajectory.csv: its own numbers, and then those that were observed."""
+        return {name: value for name, value in vars(self).items() if name != "observed"} | {**self.observed}
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,11 @@ def choose(
     n_classes: int,
     label: str,
     source: dict[str, Any],
+    n_test: int = 0,
 ) -> RawImages:
     """The first `n_examples` images of the population (n_all, channels, height, width) in the given order (n_all,).
+
+    The next `n_test` of them are the test split.
 
     Args:
         targets: of the whole population, (n_all,), integers.
@@ -37,12 +40,14 @@ def choose(
         raise DataError(f"{label} has {len(population)} images and {len(targets)} targets: each image needs one")
     if not np.array_equal(np.sort(order), np.arange(len(population))):
         raise DataError(f"{label}: order should hold each of the numbers 0..{len(population) - 1} once")
-    if not 1 <= n_examples <= len(population):
+    if not 1 <= n_examples <= len(population) - n_test:
+        less = f" and data.n_test for {n_test}" if n_test else ""
         raise DataError(
-            f"{label} has {len(population)} images, and data.n_examples asks for {n_examples}: "
-            f"take a number from 1 to {len(population)}"
+            f"{label} has {len(population)} images, and data.n_examples asks for {n_examples}{less}: "
+            f"take a number from 1 to {len(population) - n_test}"
         )
     chosen = order[:n_examples].astype(np.int64)
+    kept = order[n_examples : n_examples + n_test]
     pixels = population[chosen]
     return RawImages(
         pixels=pixels,
@@ -55,7 +60,9 @@ def choose(
             "n_population": len(population),
             "indices_sha256": sha256(chosen),
             "pixels_sha256": sha256(pixels),
+            **({"n_test": n_test} if n_test else {}),
         },
+        test=(population[kept], targets[kept]) if n_test else None,
     )
 
 

@@ -60,13 +60,19 @@ def preprocess(
         centre = mean
         if not standardise.startswith("centre_"):
             width = np.where(deviation == 0, 1.0, deviation)
-    inputs = np.concatenate([((batch - centre) / width).astype(np.float32) for batch in _batches(raw.pixels)])
+
+    def tensors(pixels: np.ndarray, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = np.concatenate([((batch - centre) / width).astype(np.float32) for batch in _batches(pixels)])
+        return torch.from_numpy(inputs), torch.from_numpy(targets.astype(np.int64))
+
+    inputs, targets = tensors(raw.pixels, raw.targets)
     return Dataset(
-        inputs=torch.from_numpy(inputs),
-        targets=torch.from_numpy(raw.targets.astype(np.int64)),
-        n_classes=raw.n_classes,
+        inputs=inputs,
+        targets=targets,
+        n_outputs=raw.n_classes,
         label=raw.label,
         provenance={"source": raw.source, "preprocessing": record},
+        test=tensors(*raw.test) if raw.test else None,
     )
 
 

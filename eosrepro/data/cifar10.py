@@ -8,19 +8,28 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Gt, MinLen
+from annotated_types import Ge, Gt, MinLen
 
 from eosrepro.core.types import RawImages
 from eosrepro.data._common import choose, torchvision_datasets
 from eosrepro.errors import DataError
 
 
-def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)], download: bool = False) -> RawImages:
+def cifar10(
+    *,
+    root: Annotated[str, MinLen(1)],
+    n_examples: Annotated[int, Gt(0)],
+    n_test: Annotated[int, Ge(0)] = 0,
+    download: bool = False,
+) -> RawImages:
     """The first `n_examples` of the 50,000 training images, 32 × 32 in colour (Krizhevsky 2009).
+
+    The test split are the first `n_test` of the 10,000 test images.
 
     `root`, relative to the folder of params.yaml, holds `cifar-10-python.tar.gz` or its content `cifar-10-batches-py/`;
     where it holds neither and `download` is true, torchvision fetches the archive. It verifies every file's checksum.
@@ -30,7 +39,7 @@ def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)
     """
     training_set = _open(Path(root).expanduser(), download=download)
     population = np.ascontiguousarray(training_set.data.transpose(0, 3, 1, 2))
-    return choose(
+    chosen = choose(
         n_examples,
         population,
         np.asarray(training_set.targets),
@@ -39,6 +48,14 @@ def cifar10(*, root: Annotated[str, MinLen(1)], n_examples: Annotated[int, Gt(0)
         label="CIFAR-10",
         source={"name": "cifar10", "rule": f"first {n_examples} training images", "archive_md5": training_set.tgz_md5},
     )
+    if not n_test:
+        return chosen
+    test_set = _open(Path(root).expanduser(), download=download, train=False)
+    if n_test > len(test_set):
+        raise DataError(f"CIFAR-10 has {len(test_set)} test images, and data.n_test asks for {n_test}")
+    pixels = np.ascontiguousarray(test_set.data.transpose(0, 3, 1, 2))[:n_test]
+    test = (pixels, np.asarray(test_set.targets)[:n_test])
+    return replace(chosen, test=test, source={**chosen.source, "n_test": n_test})
 
 
 def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
@@ -52,7 +69,7 @@ def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
     return _advice(place, datasets.CIFAR10, RuntimeError(), unpacking=False)
 
 
-def _open(root: Path, *, download: bool) -> Any:
+def _open(root: Path, *, download: bool, train: bool = True) -> Any:
     datasets = torchvision_datasets()
     archive = root / datasets.CIFAR10.filename
     unpack = False
@@ -62,7 +79,7 @@ def _open(root: Path, *, download: bool) -> Any:
         with warnings.catch_warnings(), _members_stay_inside():
             # NumPy 2.4.0 to 2.4.4 warn about how the NumPy of 2009 pickled False.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align")
-            return datasets.CIFAR10(root, train=True, download=unpack)
+            return datasets.CIFAR10(root, train=train, download=unpack)
     except (OSError, RuntimeError, tarfile.TarError, EOFError, http.client.HTTPException) as error:
         raise DataError(_advice(root, datasets.CIFAR10, error, unpacking=unpack)) from None
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import choose, permutation
 
 
-def digits(*, n_examples: Annotated[int, Gt(0)], seed: Seed = 0) -> RawImages:
+def digits(*, n_examples: Annotated[int, Gt(0)], n_test: Annotated[int, Ge(0)] = 0, seed: Seed = 0) -> RawImages:
     """8 × 8 grey images of the digits 0..9, `n_examples` of the 1,797 at random: the first of a seeded permutation.
+    The next `n_test` are the test split.
 
     Their values 0..16 become round(value · 255/16), from which round(pixel · 16/255) gives them back.
 
@@ -31,4 +32,5 @@ def digits(*, n_examples: Annotated[int, Gt(0)], seed: Seed = 0) -> RawImages:
         n_classes=10,
         label="digits",
         source={"name": "digits", "rule": f"first {n_examples} of the permutation with seed {seed}"},
+        n_test=n_test,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from annotated_types import Gt, MinLen
+from annotated_types import Ge, Gt, MinLen
 
 from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import choose, permutation, torchvision_datasets
@@ -27,9 +27,11 @@ def imagefolder(
     root: Annotated[str, MinLen(1)],
     n_examples: Annotated[int, Gt(0)],
     label: Annotated[str, MinLen(1)],
+    n_test: Annotated[int, Ge(0)] = 0,
     seed: Seed = 0,
 ) -> RawImages:
     """Colour images of one size, `n_examples` at random: the first of a seeded permutation of all in the folder.
+    The next `n_test` are the test split.
 
     The folder says nothing about the order of the original set, so a random mix of the classes stands in for it; class
     counts are as even as chance makes them. The permutation is of the images sorted by class and path, so another file
@@ -58,6 +60,7 @@ def imagefolder(
             "rule": f"first {n_examples} of the permutation with seed {seed} of all images, sorted by class and path",
             "classes": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in folder.classes],
         },
+        n_test=n_test,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt, MultipleOf
+from annotated_types import Ge, Gt, MultipleOf
 
 from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import sha256
@@ -16,12 +16,18 @@ STRIPS = 5  # regions of one photograph
 SIZE = 32  # height and width of a patch, pixels
 
 
-def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Seed = 0) -> RawImages:
+def photo_patches(
+    *,
+    n_examples: Annotated[int, Gt(0), MultipleOf(10)],
+    n_test: Annotated[int, Ge(0), MultipleOf(10)] = 0,
+    seed: Seed = 0,
+) -> RawImages:
     """32 × 32 colour patches; the class is the region of the photograph that a patch lies in.
 
     Each photograph (427 × 640 pixels) is cut into five upright strips of 128 columns: ten disjoint regions. Example i
     has class i mod 10, so that classes are equally frequent, and its place within the region is uniformly random. A
-    larger `n_examples` with the same seed begins with the same examples. There are no images beyond those drawn, so the
+    larger `n_examples` with the same seed begins with the same examples; the next `n_test` are the
+    test split. There are no images beyond those drawn, so the
     population is the examples themselves.
 
     Raises:
@@ -34,16 +40,17 @@ def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Se
             f"data.n_examples is {n_examples}: photo-patches has {n_classes} equally frequent classes, "
             f"so take a positive multiple of {n_classes}"
         )
-    targets = np.arange(n_examples, dtype=np.int64) % n_classes
-    corners = np.random.default_rng(seed).integers((height - SIZE + 1, width - SIZE + 1), size=(n_examples, 2))
+    targets = np.arange(n_examples + n_test, dtype=np.int64) % n_classes
+    corners = np.random.default_rng(seed).integers((height - SIZE + 1, width - SIZE + 1), size=(len(targets), 2))
     windows = np.lib.stride_tricks.sliding_window_view(
         strips, (SIZE, SIZE), axis=(1, 2)
     )  # (10, 396, 97, 3, 32, 32), a view
-    pixels = windows[targets, corners[:, 0], corners[:, 1]]
+    patches = windows[targets, corners[:, 0], corners[:, 1]]
+    pixels, corners = patches[:n_examples], corners[:n_examples]
     return RawImages(
         pixels=pixels,
         population=pixels,
-        targets=targets,
+        targets=targets[:n_examples],
         n_classes=n_classes,
         label="photo-patches",
         source={
@@ -52,7 +59,9 @@ def photo_patches(*, n_examples: Annotated[int, Gt(0), MultipleOf(10)], seed: Se
             "photographs": list(PHOTOGRAPHS),
             "corners_sha256": sha256(corners),
             "pixels_sha256": sha256(pixels),
+            **({"n_test": n_test} if n_test else {}),
         },
+        test=(patches[n_examples:], targets[n_examples:]) if n_test else None,
     )
 
 

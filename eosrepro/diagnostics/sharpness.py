@@ -104,7 +104,7 @@ def columns(*, k: int = 1, **_options: object) -> list[str]:
 
 def _sketch(objective: Objective, generator: torch.Generator) -> Objective | None:
     n_sketched = int(SKETCH_SHARE * objective.n_examples)
-    if n_sketched < FEWEST_SKETCHED:  # a toy among them
+    if n_sketched < FEWEST_SKETCHED:  # a problem among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
 
@@ -113,8 +113,8 @@ def _weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:
     """v ↦ P^-½ ∇²f P^-½ v."""
     if preconditioner is None:
         return hvp
-    root = torch.as_tensor(preconditioner).rsqrt()
-    return lambda vector: root * hvp(root * vector)
+    scale = preconditioner**-0.5
+    return lambda vector: scale * hvp(scale * vector)
 
 
 def _with_sketch(random: Tensor, rough: list[EigenPair], k: int) -> Tensor:

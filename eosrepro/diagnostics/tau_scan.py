@@ -38,8 +38,8 @@ def tau_scan(
     snapshots: Iterable[Position],
     *,
     optimizer: Optimizer,
-    n_taus: Annotated[int, AtLeast(2), AtMost(1_000_000)],
-    tolerance: Annotated[float, AtLeast(0)],
+    n_taus: Annotated[int, AtLeast(2), AtMost(1_000_000)] = 100,
+    tolerance: Annotated[float, AtLeast(0)] = 1e-4,
 ) -> Iterator[TauScan]:
     """Mean, spread and range of L(θ; τu) over n_taus equidistant τ up to 1, and the integral of eq. 4.2.
 

@@ -112,6 +112,14 @@ def put_legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> N
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(columns, len(entries)))
 
 
+def nothing_to_draw(title: str, why: str) -> tuple[Figure, pd.DataFrame]:
+    """A figure that says so, and an empty table."""
+    with styled():
+        figure = new_figure(PAGE, 1.2)
+        put_title(figure, title, why)
+    return figure, pd.DataFrame(columns=["run", "panel", "step", "value", "source"])
+
+
 def rows(run: str, panel: str, points: pd.DataFrame, source: str = "ours") -> pd.DataFrame:
     """A drawn series (columns step, value) as rows of the figure's table: run, panel, step, value, source."""
     return points.assign(run=run, panel=panel, source=source)[["run", "panel", "step", "value", "source"]]

@@ -1,4 +1,4 @@
-"""How little L(θ; ητ∇f) varies with τ along the gradient step (Experiment 5 of Ahn et al. 2022)."""
+"""How little L(θ; τu) varies with τ along the next step u (Experiment 5 of Ahn et al. 2022)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
@@ -28,7 +29,7 @@ Published = Mapping[Curve, Mapping[str, pd.DataFrame]]  # curve → run → colu
 
 _MEAN = "directional_smoothness_mean"
 _LOW, _HIGH = "directional_smoothness_low_{}", "directional_smoothness_high_{}"
-_SPREAD = "directional_smoothness_spread"  # standard deviation over τ in units of 2/η
+_SPREAD = "directional_smoothness_spread"  # standard deviation over τ in units of the threshold
 _COLOUR, _PUBLISHED = _style.colours(["ours", "published"]).values()
 _SHADES = {2: 0.8, 1: 0.55}  # standard deviations → share of white, the wider band being the fainter
 _THIN: Mapping[str, Any] = {"color": _PUBLISHED, "linewidth": 0.45}
@@ -41,10 +42,10 @@ def smoothness_band(
     """One column of axes a run: L over the iterations, its mean over τ with bands, and below it its spread.
 
     The bands are 1 and 2 standard deviations over τ on either side of the mean, the spread is that deviation in units
-    of 2/η; its mean over the run stands above it. Dashed: 2/η. Published curves lie over ours, thin and in another
-    hue, since the lighter shades of ours are the bands: the mean, the edges of the band of 2, and as the spread half
-    the width of the band of 1. The axes show L from -2/η to three times 2/η at most, and a spread up to 2/η; the table
-    holds what a run that diverges has beyond.
+    of the stability threshold; its mean over the run stands above it. Dashed: the threshold, 2/η for gradient descent.
+    Published curves lie over ours, thin and in another hue, since the lighter shades of ours are the bands: the mean,
+    the edges of the band of 2, and as the spread half the width of the band of 1. The axes show L from minus the
+    threshold to three times it at most, and a spread up to it; the table holds what a run that diverges has beyond.
 
     Args:
         records: the runs, in any order.
@@ -59,8 +60,14 @@ def smoothness_band(
 
     Raises:
         StoreError: `tau_scan` was not measured on a run.
+        ConfigError: the threshold of a run is not one of L.
     """
     by_name = {record.name: record for record in records}
+    for name in runs:
+        if not by_name[name].compares(_MEAN):
+            raise ConfigError(
+                f"the threshold of {name} is one of the effective sharpness, and this figure shows L by it"
+            )
     ours = {name: _ours(by_name[name]) for name in runs}
     theirs = {name: _theirs(by_name[name], published) for name in runs}
     with _style.styled():
@@ -71,9 +78,10 @@ def smoothness_band(
             marks |= _draw_bands(bands, ours[name], theirs[name], by_name[name])
             _draw_spread(spread, ours[name], theirs[name])
             bands.set_title(_style.heading(heading, by_name[name]))
-            spread.set(title=_mean_spread(ours[name], theirs[name]), xlabel="iteration")
-        axes[0][0].set_ylabel("$L(θ; ητ∇f)$")
-        axes[1][0].set_ylabel("std over τ,\nshare of 2/η")
+            formula = by_name[name].origin.threshold_formula
+            spread.set(title=_mean_spread(ours[name], theirs[name], formula), xlabel="iteration")
+        axes[0][0].set_ylabel("$L(θ; τu)$, $u$ the step")
+        axes[1][0].set_ylabel("std over τ, share\nof the threshold")
         figure.align_ylabels()
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, marks, columns=6)
@@ -143,7 +151,7 @@ def _draw_spread(axis: Axes, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
     axis.set_ylim(0, 1.05 * min(np.nanmax([*ours[_SPREAD], *theirs[_SPREAD], 0.01]), 1))
 
 
-def _mean_spread(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+def _mean_spread(ours: pd.DataFrame, theirs: pd.DataFrame, formula: str) -> str:
     published = theirs[_SPREAD].mean()
     beside = "" if pd.isna(published) else f" (published {published:.1%})"
-    return f"mean {ours[_SPREAD].mean():.1%} of 2/η{beside}"
+    return f"mean {ours[_SPREAD].mean():.1%} of {formula}{beside}"

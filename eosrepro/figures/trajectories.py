@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import MinLen
 
-from eosrepro.core.quantities import compared_with_threshold, quantity
+from eosrepro.core.quantities import quantity
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Panel = str  # any quantity of the runs
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
 
 _PANEL_HEIGHT = 1.6  # inches
@@ -34,9 +33,9 @@ def trajectories(
     *,
     title: str,
     runs: dict[str, str],
-    panels: Annotated[list[Panel], MinLen(1)],
+    panels: Annotated[list[str], MinLen(1)],
     columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
-    limits: dict[Panel, tuple[float, float]] | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
     units: Literal["absolute", "threshold"] = "absolute",
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
@@ -51,10 +50,11 @@ def trajectories(
         published: the curves to lay ours over; empty for none.
         title: first line of the figure.
         runs: run → its label, in the order of the legend.
-        panels: the quantities, from top to bottom.
+        panels: the quantities, see `records.series`, from top to bottom.
         columns: heading → runs, for axes side by side; None: all runs in one column.
         limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
-        units: of sharpness and L; `threshold`: of the stability threshold of each run.
+        units: of sharpness and L; `threshold`: of the stability threshold of each run. A panel stays absolute where it
+            is not a quantity that the threshold of all its runs is about: see `Record.compares`.
 
     Returns:
         The figure, and all that is drawn as rows (run, panel, step, value, source), source being `ours` or `published`.
@@ -65,10 +65,12 @@ def trajectories(
     """
     groups = _groups(columns, runs)
     by_name = {record.name: record for record in records}
-    relative = units == "threshold"
+    # A panel of one unit: where a run has no threshold of that quantity, none is divided by it.
+    shared = {panel for panel in panels if all(by_name[name].compares(panel) for name in runs)}
+    relative = shared if units == "threshold" else set()
     colours = _style.colours(runs)
     tables = [_style.compared(by_name[name], panel, published) for panel in panels for name in runs]
-    table = pd.concat(map(partial(_in_units, by_name), tables) if relative else tables, ignore_index=True)
+    table = pd.concat(map(partial(_in_units, by_name, relative), tables), ignore_index=True)
     with _style.styled():
         figure = _style.new_figure(_style.PAGE, 0.8 + _PANEL_HEIGHT * len(panels))
         axes = figure.subplots(len(panels), len(groups), sharex="col", squeeze=False)
@@ -76,8 +78,8 @@ def trajectories(
             for axis, names in zip(row, groups.values(), strict=True):
                 shown = table[(table["panel"] == panel) & table["run"].isin(names)]
                 chosen = [by_name[name] for name in names]
-                _draw(axis, panel, shown, chosen, colours, (limits or {}).get(panel), relative=relative)
-            unit = f"\nin units of {_formula(by_name, runs)}" if relative and compared_with_threshold(panel) else ""
+                _draw(axis, panel, shown, chosen, colours, (limits or {}).get(panel), relative=panel in relative)
+            unit = f"\nin units of {_formula(by_name, runs)}" if panel in relative else ""
             row[0].set_ylabel(f"{quantity(panel).label}{unit}")
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
@@ -88,9 +90,9 @@ def trajectories(
     return figure, table
 
 
-def _in_units(records: Mapping[str, Record], table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one quantity of one run, in units of its stability threshold where it is compared with that."""
-    if table.empty or not records[table["run"].iloc[0]].compares(table["panel"].iloc[0]):
+def _in_units(records: Mapping[str, Record], relative: Collection[str], table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one quantity of one run, in units of its stability threshold where the panel is."""
+    if table.empty or table["panel"].iloc[0] not in relative:
         return table
     return table.assign(value=table["value"] / records[table["run"].iloc[0]].threshold_at(table["step"]))
 

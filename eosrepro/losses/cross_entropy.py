@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.nn import functional
 
 from eosrepro.core.types import Loss
+from eosrepro.errors import DataError
 
 
 def cross_entropy() -> Loss:
-    """ℓ(z, y) = log Σ_c exp(z_c) − z_y, in nats."""
-    return lambda outputs, targets: functional.cross_entropy(outputs, targets, reduction="none")
+    """ℓ(z, y) = log Σ_c exp(z_c) − z_y, in nats; the mean of them where an example has several classes.
+
+    Raises:
+        DataError: the targets are no classes.
+    """
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            raise DataError(
+                "cross_entropy is of classes, and these targets are numbers: take another loss, such as mse"
+            )
+        each = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
+        return each.reshape(len(targets), -1).mean(-1)
+
+    return losses

@@ -1,4 +1,4 @@
-"""Squared error against the one-hot class."""
+"""Squared error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from eosrepro.core.types import Loss
 
 
 def mse() -> Loss:
-    """ℓ(z, y) = ½‖z − onehot(y)‖², the convention of Cohen et al. 2021 (arXiv 2103.00065)."""
+    """ℓ(z, y) = ½‖z − y‖², y one-hot where the targets are classes: as Cohen et al. 2021 have it (arXiv 2103.00065)."""
 
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:
-        onehot = functional.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        return (outputs - onehot).square().sum(-1) / 2
+        wanted = targets if targets.is_floating_point() else functional.one_hot(targets, outputs.shape[-1])
+        return (outputs - wanted.to(outputs.dtype).view_as(outputs)).flatten(1).square().sum(-1) / 2
 
     return losses

@@ -6,18 +6,17 @@ from math import sqrt
 from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from eosrepro.core.types import AtLeast, AtMost, Geometry, Iterate, Optimizer
+from eosrepro.core.types import Geometry, Iterate, Optimizer
 
-Share = Annotated[float, AtLeast(0), AtMost(1)]
-
-
+Share = Annotated[float, Ge(0), Lt(1)]
 Moments = tuple[Tensor, Tensor, int]  # means of the gradient and of its square, and the number of steps taken
 
 
 def adam(
-    *, step_size: float, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, AtLeast(0)] = 1e-8
+    step_size: float, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, Gt(0)] = 1e-8
 ) -> Optimizer:
     """θ ← θ − η m̂/(√v̂ + ε), as `torch.optim.Adam`.
 

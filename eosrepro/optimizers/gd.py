@@ -7,7 +7,7 @@ from torch import Tensor
 from eosrepro.core.types import Geometry, Iterate, Optimizer
 
 
-def gd(*, step_size: float) -> Optimizer:
+def gd(step_size: float) -> Optimizer:
     """θ_{t+1} = θ_t − η∇f(θ_t). It keeps no state."""
 
     def init(_theta: Tensor) -> None:

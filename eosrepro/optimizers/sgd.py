@@ -13,8 +13,8 @@ from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed
 
 
 def sgd(
-    *,
     step_size: float,
+    *,
     batch_size: Annotated[int, AtLeast(1)] = 32,
     order: Literal["fixed", "reshuffled", "replacement"] = "reshuffled",
     seed: Seed = 0,

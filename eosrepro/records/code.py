@@ -17,7 +17,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,29 +31,32 @@ from eosrepro.errors import ConfigError
 
 LIBRARIES = {"site-packages", "dist-packages"}
 
+Members = Mapping[str, Sequence[str]]  # kind → names
 
-def training_code(members: Mapping[str, str]) -> str:
+
+def training_code(members: Members) -> str:
     """Of the loop, the objective and the members of a run, which are names by kind."""
     return digest_of(["eosrepro.core.training", *_modules(members)])
 
 
-def diagnostic_code(name: str, members: Mapping[str, str]) -> str:
+def diagnostic_code(name: str, members: Members) -> str:
     """Of a diagnostic, the objective and the members of the run that it looks at."""
-    return digest_of(["eosrepro.core.objective", *_modules({"diagnostics": name}), *_modules(members)])
+    return digest_of(["eosrepro.core.objective", *_modules({"diagnostics": [name]}), *_modules(members)])
 
 
 def figure_code(name: str) -> str:
     """Of a kind of figure, and of how figures are saved."""
-    return digest_of(["eosrepro.figures._style", *_modules({"figures": name})])
+    return digest_of(["eosrepro.figures._style", *_modules({"figures": [name]})])
 
 
-def stage_code(stage: str, members: Mapping[str, str]) -> str:
+def stage_code(stage: str, members: Members) -> str:
     """Of a stage as a whole, with its templates, and of the members that it looks up."""
     return digest_of([f"eosrepro.stages.{stage}", *_modules(members)])
 
 
-def _modules(members: Mapping[str, str]) -> list[str]:
-    return [catalog.reference(kind, name).partition(":")[0] for kind, name in members.items()]
+def _modules(members: Members) -> list[str]:
+    named = [(kind, name) for kind, names in members.items() for name in names]
+    return [catalog.reference(kind, name).partition(":")[0] for kind, name in named]
 
 
 def digest_of(modules: Iterable[str]) -> str:

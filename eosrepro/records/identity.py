@@ -31,9 +31,10 @@ def code_version(resolved: Mapping[str, Any]) -> str:
     return training_code(members_of(resolved))
 
 
-def members_of(resolved: Mapping[str, Any]) -> dict[str, str]:
-    """Kind → name of the members that train a run."""
-    return {kind: resolved[key]["name"] for key, kind in MEMBER_FOLDERS.items() if key in resolved}
+def members_of(resolved: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Kind → names of the members that train a run."""
+    named = {kind: [resolved[key]["name"]] for key, kind in MEMBER_FOLDERS.items() if key in resolved}
+    return {**named, "observations": [*resolved.get("observe", {})]}
 
 
 def digest(content: Any) -> str:

@@ -108,7 +108,7 @@ class Training:
             shutil.rmtree(folder / "snapshots", ignore_errors=True)
             return
         self._discard_snapshots_after(saved["step"])
-        self.rows = [Row(int(step), *values) for step, *values in saved["rows"].tolist()]
+        self.rows = [Row.of(dict(zip(saved["columns"], values, strict=True))) for values in saved["rows"].tolist()]
         self._latest = Position(saved["step"], saved["theta"], saved["state"])
         self._before = saved["seconds"]
         print(f"Going on from iteration {saved['step']}, where an earlier attempt stood", file=sys.stderr)
@@ -138,8 +138,16 @@ class Training:
         if self._latest is not None:
             started = time.monotonic()
             step, theta, state = self._latest
-            rows = torch.tensor([list(vars(row).values()) for row in self.rows[:step]], dtype=torch.float64)
-            content = {"step": step, "theta": theta, "state": state, "rows": rows, "seconds": self.seconds}
+            table = [row.columns for row in self.rows[:step]]
+            rows = torch.tensor([[*columns.values()] for columns in table], dtype=torch.float64)
+            content = {
+                "columns": [*table[0]] if table else [],
+                "step": step,
+                "theta": theta,
+                "state": state,
+                "rows": rows,
+                "seconds": self.seconds,
+            }
             save_checkpoint(self._folder / "checkpoint", content)
             self._kept_at = time.monotonic()
             self._took = self._kept_at - started
@@ -224,7 +232,7 @@ def _is_held(lock: Path) -> bool:
 
 
 def _last_step(place: Path) -> int | None:
-    """Of the checkpoint of a training, or of the blocks of a measurement."""
+    """Of the checkpoint of a training, or of the blocks of a diagnostic."""
     steps = [saved["step"] for saved in map(_saved, place.glob("*/checkpoint")) if saved]
     rows = [saved["rows"] for saved in map(_saved, place.glob("*/from_*")) if saved]
     return max([*steps, *(each[-1]["step"] for each in rows if each)], default=None)

@@ -57,7 +57,7 @@ class Record:
 
     name: str
     step_size: Fraction
-    trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row`
+    trajectory: pd.DataFrame  # one row an iteration, columns as `types.Row.columns`
     measured: Mapping[str, Measured]  # by diagnostic, of those that were measured since it was trained
     summary: Mapping[str, Any]  # as `types.Outcome`
     origin: Origin
@@ -155,7 +155,7 @@ def save_run(folder: Path, rows: Iterable[Row], outcome: Outcome, origin: Origin
     """Write snapshots/ (those in `snapshots`), trajectory.csv, summary.json and run.json of one run; see `Record`."""
     (folder / "run.json").unlink(missing_ok=True)  # the last to come: without it there is no half of two runs
     place_snapshots(snapshots, folder / "snapshots")
-    save_table(folder / "trajectory.csv", pd.DataFrame([dataclasses.asdict(row) for row in rows]))
+    save_table(folder / "trajectory.csv", pd.DataFrame([row.columns for row in rows]))
     save_json(folder / "summary.json", dataclasses.asdict(outcome))
     checksum = sha256(folder / "trajectory.csv")
     save_json(folder / "run.json", {**dataclasses.asdict(origin), "table_sha256": checksum})

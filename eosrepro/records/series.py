@@ -33,6 +33,8 @@ def series(record: Record, quantity: str) -> pd.DataFrame:
         table = table.abs() if coordinate[1] else table
     elif quantity in record.trajectory:
         table = _as_series(record.trajectory, quantity)
+        if quantity == "accuracy" and table["value"].isna().all():
+            raise ConfigError(f"{record.name} has no accuracy: its targets are no classes")
     elif holding := [measured.table for measured in record.measured.values() if quantity in measured.table]:
         table = _as_series(holding[0], quantity)
     elif command := _measured_by(quantity, record):

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
 from eosrepro.core.types import Position
-from eosrepro.errors import StoreError
+from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.files import link_or_copy, load_tensors, save_tensors, sha256, write_error
+
+_NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
 def save_snapshot(folder: Path, at: Position) -> None:
-    """Write a position as `<step>.safetensors` below `folder`: all that the next step hangs on."""
+    """Write a position as `<step>.safetensors` below `folder`: all that the next step hangs on.
+
+    Raises:
+        ConfigError: the state of the optimizer holds more than numbers and tensors.
+    """
     save_tensors(folder / snapshot_name(at.step), {"theta": at.theta, **_tensors_of(at.state)})
 
 
@@ -25,10 +31,22 @@ def _tensors_of(state: object) -> dict[str, Tensor]:
     if state is None:
         return {}
     leaves, nesting = tree_flatten(state)
-    kinds = ["tensor" if isinstance(leaf, Tensor) else "number" for leaf in leaves]
-    named = zip(leaves, kinds, strict=True)
-    found = {f"state.{i}.{kind}": torch.as_tensor(leaf) for i, (leaf, kind) in enumerate(named)}
-    return {**found, "state": torch.frombuffer(bytearray(treespec_dumps(nesting).encode()), dtype=torch.uint8)}
+    try:
+        kinds = ["tensor" if isinstance(leaf, Tensor) else "number" for leaf in leaves]
+        named = zip(map(_as_tensor, leaves), kinds, strict=True)
+        found = {f"state.{i}.{kind}": leaf for i, (leaf, kind) in enumerate(named)}
+        return {**found, "state": torch.frombuffer(bytearray(treespec_dumps(nesting).encode()), dtype=torch.uint8)}
+    except (KeyError, ValueError, NotImplementedError):
+        held = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))
+        raise ConfigError(
+            f"the state of the optimizer cannot be kept: it should be numbers of 64 bits and tensors, in lists, tuples "
+            f"or dicts, and is a {type(state).__name__} of {held}"
+        ) from None
+
+
+def _as_tensor(leaf: object) -> Tensor:
+    # A tensor may share its memory with θ, or with another: in the file each has its own.
+    return leaf.clone() if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=_NUMBERS[type(leaf)])
 
 
 def _state_in(tensors: dict[str, Tensor]) -> object:

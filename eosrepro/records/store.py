@@ -21,14 +21,14 @@ from eosrepro.records.files import link_or_copy, load_json, save_json, write_err
 from eosrepro.records.places import STAGES
 
 STORE = STAGES / "store"
-_FILES = "files.json"
+FILES = "files.json"  # of an entry
 
 
 def holds(key: str) -> bool:
     """Whether it is there, and whole."""
     folder = STORE / key
     try:
-        return bool(load_json(folder / _FILES)["files"] == _state_of(folder))
+        return bool(load_json(folder / FILES)["files"] == _state_of(folder))
     except (StoreError, KeyError):
         return False
 
@@ -36,12 +36,12 @@ def holds(key: str) -> bool:
 @contextmanager
 def adding(key: str, *, seconds: float = 0.0) -> Iterator[Path]:
     """A folder whose content becomes that entry where the block ends without an error; it took so long to compute."""
-    folder, made = STORE / key, STORE / f".{key}.{os.getpid()}"
-    shutil.rmtree(made, ignore_errors=True)
+    folder = STORE / key
+    made = _beside(folder)
     try:
         made.mkdir(parents=True)
         yield made
-        save_json(made / _FILES, {"files": _state_of(made), "ended": time.time(), "seconds": seconds})
+        save_json(made / FILES, {"files": _state_of(made), "ended": time.time(), "seconds": seconds})
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:
@@ -52,8 +52,7 @@ def adding(key: str, *, seconds: float = 0.0) -> Iterator[Path]:
 
 def place(key: str, target: Path) -> None:
     """Put the files of an entry in place of the folder `target`."""
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(made, ignore_errors=True)
+    made = _beside(target)
     try:
         for name in _state_of(STORE / key):
             (made / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +79,7 @@ def place_files(key: str, target: Path) -> None:
 def times(key: str) -> tuple[float, float] | None:
     """When the computation of an entry began and ended, in seconds since 1970; None where it is not there."""
     try:
-        facts = load_json(STORE / key / _FILES)
+        facts = load_json(STORE / key / FILES)
         return facts["ended"] - facts["seconds"], facts["ended"]
     except (StoreError, KeyError):
         return None
@@ -90,7 +89,7 @@ def drop_snapshots(key: str, *placed: Path) -> None:
     """Delete the snapshots of a run, here and where it was placed: they are most of its bytes."""
     for folder in (STORE / key, *placed):
         shutil.rmtree(folder / "snapshots", ignore_errors=True)
-    save_json(STORE / key / _FILES, load_json(STORE / key / _FILES) | {"files": _state_of(STORE / key)})
+    save_json(STORE / key / FILES, load_json(STORE / key / FILES) | {"files": _state_of(STORE / key)})
 
 
 def entries() -> list[str]:
@@ -113,6 +112,13 @@ def remove(key: str) -> None:
     shutil.rmtree(STORE / key, ignore_errors=True)
 
 
+def _beside(folder: Path) -> Path:
+    """Where to make a folder that is to be put there at once; what killed processes left of it goes."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return folder.with_name(f".{folder.name}.{os.getpid()}")
+
+
 def _state_of(folder: Path) -> dict[str, Any]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILES)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILES)
     return {str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}

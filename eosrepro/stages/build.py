@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,31 @@ from eosrepro.stages.processes import free_memory
 
 
 def dataset(profile: Profile) -> Dataset:
-    """The data of a profile, made afresh from its source."""
-    return preprocess(member("data", profile.data)(), **profile.preprocessing.model_dump())
+    """The data of a profile, made afresh from its source; images are preprocessed.
+
+    Raises:
+        ConfigError: they are images and the profile does not say how, or they are not and it does.
+    """
+    made = member("data", profile.data)()
+    if isinstance(made, Dataset):
+        if profile.preprocessing:
+            raise ConfigError(f"{profile.data.name} has no images: leave preprocessing out of the profile")
+        return made
+    if profile.preprocessing is None:
+        raise ConfigError(f"{profile.data.name} has images: say how they are preprocessed, `preprocessing: {{...}}`")
+    return preprocess(made, **profile.preprocessing.model_dump())
+
+
+def test_split_of(data: Dataset | None) -> Dataset:
+    """The test split as data.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if data is None or data.test is None:
+        raise ConfigError("the data of the profile has no test split: write n_test beside its n_examples")
+    inputs, targets = data.test
+    return replace(data, inputs=inputs, targets=targets, test=None)
 
 
 def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
@@ -35,9 +59,6 @@ def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
     """
     setting, compute = run.setting, run.compute
     torch.set_num_threads(compute.threads)
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     if setting.problem and setting.start:
         return function_problem(member("problems", setting.problem)(), setting.start)
     assert data is not None
@@ -84,7 +105,7 @@ def n_parameters(run: Run, data: Dataset) -> int:
     assert model
     try:
         with torch.device("meta"):  # shapes without numbers
-            module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_classes)
+            module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_outputs)
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise EosreproError(

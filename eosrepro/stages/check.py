@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eosrepro.config.params import Config
-from eosrepro.records import code
+from eosrepro.records import code, identity
 from eosrepro.records.files import save_json
 from eosrepro.records.places import CODE, FIGURES
 
@@ -21,11 +21,11 @@ def digests(config: Config) -> dict[str, Any]:
     train: dict[str, Any] = {}
     diagnose: dict[str, Any] = {}
     for run in config.runs.values():
-        train.setdefault(run.experiment, {})[run.name] = code.training_code(run.members)
+        train.setdefault(run.experiment, {})[run.name] = code.training_code(identity.members_of(run.settings))
         diagnose.setdefault(run.experiment, {})[run.name] = {
-            each: code.diagnostic_code(each, run.members) for each in run.diagnose
+            each: code.diagnostic_code(each, identity.members_of(run.settings)) for each in run.diagnose
         }
     figures = {name: code.figure_code(figure.name) for name, figure in config.figures.items()}
     views = {stage: code.stage_code(stage, {}) for stage in ("verify", "report", "track")}
-    views["data"] = code.stage_code("data", {"data": config.active.data.name})
+    views["data"] = code.stage_code("data", {"data": [config.active.data.name]})
     return {"train": train, "diagnose": diagnose, "figure": figures, **views}

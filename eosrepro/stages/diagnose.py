@@ -26,12 +26,12 @@ from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
-from eosrepro.records.identity import digest
+from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated
-from eosrepro.stages.build import member, problem
+from eosrepro.stages.build import member, problem, test_split_of
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
@@ -85,19 +85,19 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
     started = time.monotonic()
     runs = config.select(name)
     data = data_of(runs)
-    if name in config.experiments:
-        shutil.rmtree(diagnostics_folder(name), ignore_errors=True)  # it all comes from the store
     for run in runs:
         own = data if run.has_examples else None
         outdated.refuse_other(run, load_origin(train_folder(run.experiment, run.name)), origin_now(run, own, ""))
     places = {run.name: train_folder(run.experiment, run.name) for run in runs}
     keys = compute(runs, places, data, jobs=jobs)
+    if name in config.experiments:
+        shutil.rmtree(diagnostics_folder(name), ignore_errors=True)  # it all comes from the store
     for run in runs:
         folder = diagnostics_folder(run.experiment, run.name)
         folder.mkdir(parents=True, exist_ok=True)
-        for key in keys[run.name].values():
-            store.place_files(key, folder)
-    found = {run: {each: _table(key, each) for each, key in own.items()} for run, own in keys.items()}
+        for entry in keys[run.name].values():
+            store.place_files(entry, folder)
+    found = {run: {each: _table(entry, each) for each, entry in own.items()} for run, own in keys.items()}
     if name in config.experiments:
         save_json(METRICS / f"{name}.json", _headlines(runs, found))
     for run in runs:
@@ -105,8 +105,8 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
     return found
 
 
-def _table(key: str, diagnostic: str) -> pd.DataFrame:
-    return load_table(store.STORE / key / f"{diagnostic}.csv")
+def _table(entry: str, diagnostic: str) -> pd.DataFrame:
+    return load_table(store.STORE / entry / f"{diagnostic}.csv")
 
 
 def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
@@ -126,26 +126,32 @@ def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
 
 def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
     """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys."""
-    keys = {run.name: {each: _key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
-    due = [(run, each, key) for run in runs for each, key in keys[run.name].items() if not store.holds(key)]
+    keys = {run.name: {each: key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
+    due = [(run, each, entry) for run in runs for each, entry in keys[run.name].items() if not store.holds(entry)]
     with ExitStack() as stack:
-        works = {key: stack.enter_context(_open(run, each, trained[run.name], key)) for run, each, key in due}
-        tasks = [(work, block) for work in works.values() for block in work.blocks if work.load(block) is None]
+        works = {entry: stack.enter_context(_open(run, each, trained[run.name], entry)) for run, each, entry in due}
+        done = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}
+        tasks = [
+            (work, block)
+            for entry, work in works.items()
+            for block, rows in zip(work.blocks, done[entry], strict=True)
+            if rows is None
+        ]
         jobs = jobs if any(run.has_examples for run in runs) else 1
         found = engine.map(_look, data, tasks, jobs=jobs)
-        for key, work in works.items():
-            table = _assemble(work, found)
+        for entry, work in works.items():
+            table = _assemble(work, done[entry], found)
             measured = Measured(table, work.run.diagnose[work.diagnostic].settings)
-            with store.adding(key) as folder:
+            with store.adding(entry) as folder:
                 save_measured(folder, work.diagnostic, measured, work.trained)
     return keys
 
 
-def _key(run: Run, diagnostic: str, trained: Path) -> str:
-    """That of the run, and a digest of all else that determines what a diagnostic finds on it."""
+def key(run: Run, diagnostic: str, trained: Path) -> str:
+    """The entry in the store of what a diagnostic finds on a run: that of the run, and a digest of all else."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
-    made_by = code.diagnostic_code(diagnostic, run.members)
-    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by])
+    made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
+    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by, BLOCK])
     return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 
 
@@ -164,13 +170,12 @@ def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
         yield Work(run, diagnostic, trained, place)
 
 
-def _assemble(work: Work, found: Iterator[Iterable[Row]]) -> pd.DataFrame:
-    """All rows of a diagnostic on a run; `found` are those of its blocks that were missing, as they come."""
+def _assemble(work: Work, done: Iterable[list[Row] | None], found: Iterator[Iterable[Row]]) -> pd.DataFrame:
+    """All rows of a diagnostic on a run: of the blocks that were done before, and of the others as they are found."""
     rows: list[Row] = []
-    blocks = work.blocks
-    with progress(f"{work.diagnostic} of {work.run.name}", int(blocks[-1][-1].stem)) as report:
-        for block in blocks:
-            for row in work.load(block) or next(found):
+    with progress(f"{work.diagnostic} of {work.run.name}", int(work.blocks[-1][-1].stem)) as report:
+        for block in done:
+            for row in next(found) if block is None else block:
                 rows.append(row)
                 step, *quantities = row
                 report(row[step], **{quantity: row[quantity] for quantity in quantities[:2]})
@@ -183,9 +188,16 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     run = work.run
     objective, start = problem(run, data if run.has_examples else None)
     method = run.method
-    facts = {"step_size": float(run.setting.step_size), "minibatches": method.minibatches, "optimizer": method}
+    facts: dict[str, Any] = {
+        "step_size": float(run.setting.step_size),
+        "minibatches": method.minibatches,
+        "optimizer": method,
+    }
     yields = member("diagnostics", run.diagnose[work.diagnostic])
-    given = {key: value for key, value in facts.items() if key in inspect.signature(yields).parameters}
+    takes = inspect.signature(yields).parameters
+    given = {key: value for key, value in facts.items() if key in takes}
+    if "test" in takes:
+        given["test"] = problem(run, test_split_of(data))[0]
     points = (_at(start, load_snapshot(path)) for path in block)
     rows = []
     for row in yields(objective, points, **given):

@@ -50,8 +50,11 @@ def map(
         except BaseException as error:
             # Else the tasks at work, and those that wait for them, would be done to their end first.
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            workers = multiprocessing.active_children()
+            for process in workers:
                 process.terminate()
+            for process in workers:
+                process.join()  # what they have done is kept when this ends
             if isinstance(error, BrokenProcessPool):
                 raise EosreproError(
                     "one of the processes that share the work was killed, most likely for want of memory: "
@@ -74,9 +77,13 @@ def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the checkpoint off
     raise SystemExit(1)
 
 
 def _work(task: Any) -> Any:
-    found = _function(_shared, task)
-    return [*found] if isinstance(found, Iterator) else found
+    try:
+        found = _function(_shared, task)
+        return [*found] if isinstance(found, Iterator) else found
+    except SystemExit:  # the pool would take it for a failed task, and start the next one
+        os._exit(1)

@@ -11,7 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from eosrepro.config.runs import Run
 from eosrepro.core.objective import Objective
@@ -32,6 +34,7 @@ class Size:
     steps: int
     every: int
     itemsize: int  # bytes a parameter
+    vectors: int = 1  # of that many parameters in a snapshot: θ, and those in the state of the optimizer
 
     @property
     def snapshots(self) -> int:
@@ -41,13 +44,13 @@ class Size:
     @property
     def bytes(self) -> int:
         """All snapshots on disk."""
-        return self.snapshots * self.n_parameters * self.itemsize
+        return self.snapshots * self.n_parameters * self.itemsize * self.vectors
 
 
 def of_run(run: Run, data: Dataset) -> Size:
     """The size of a run on these data; nothing is computed."""
     itemsize = DTYPES[run.compute.dtype].itemsize
-    return Size(n_parameters(run, data), run.stop.max_steps, run.snapshot_every, itemsize)
+    return Size(n_parameters(run, data), run.stop.max_steps, run.snapshot_every, itemsize, _vectors(run.method))
 
 
 def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder: Path) -> None:
@@ -59,7 +62,8 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
         done: iterations that an earlier attempt has made.
         folder: on the disk that takes the snapshots.
     """
-    left = Size(len(theta), run.stop.max_steps - done, run.snapshot_every, theta.element_size())
+    steps, vectors = run.stop.max_steps - done, _vectors(run.method)
+    left = Size(len(theta), steps, run.snapshot_every, theta.element_size(), vectors)
     seconds = left.steps * _seconds_an_iteration(objective, theta, run.method)
     print(
         f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; "
@@ -72,6 +76,12 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
     if left.bytes > free:
         found = f"the snapshots of {run.name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
         print(f"Warning: {found}. They fit if the run ends early; else {MORE_ROOM}", file=sys.stderr)
+
+
+def _vectors(by: Optimizer) -> int:
+    few = torch.zeros(10)
+    kept = [leaf.numel() for leaf in tree_leaves(by.init(few)) if isinstance(leaf, Tensor)]
+    return 1 + sum(kept) // len(few)
 
 
 def in_words(size: int) -> str:

@@ -22,7 +22,7 @@ from eosrepro.stages.recorded import published_curves, recorded, worded_figure
 
 def draw(config: Config, name: str) -> Path:
     """Stage `figure`: one figure from recorded tables, as PNG and SVG, with the table it shows."""
-    from eosrepro.figures._style import save
+    from eosrepro.figures._style import nothing_to_draw, save
 
     if name not in config.figures:
         raise ConfigError(f"params.yaml has no figure {name!r}{catalog.did_you_mean(name, list(config.figures))}")
@@ -31,7 +31,11 @@ def draw(config: Config, name: str) -> Path:
     records = {run: recorded(config.run(run)) for run in figure.runs}
     outdated.warn(config, records.values())
     worded = worded_figure(config, figure, records)
-    drawn, table = function(**_ingredients(config, function, records), runs=worded.runs, **worded.options)
+    if records:
+        drawn, table = function(**_ingredients(config, function, records), runs=worded.runs, **worded.options)
+    else:  # those that it names are not among the values that vary now
+        missing = ", ".join(config.figures[name].runs)
+        drawn, table = nothing_to_draw(worded.options.get("title", name), f"there is no run {missing} now")
     folder = FIGURES / name
     remove_leftovers(folder)
     save(drawn, folder / f"{name}.png", folder / f"{name}.svg")

@@ -31,7 +31,7 @@ def report(config: Config) -> Path:
     records = recorded_runs(config.runs.values())
     published = published_runs(config, records)
     text = page(
-        [_part(config, name, records, published) for name in config.figures],
+        [_part(config, name, records, published) for name, figure in config.drawn.items() if figure.runs],
         None if verdicts is None else claims.from_json(verdicts, VERIFY / "claims.json"),
         _optional(load_table, VERIFY / "runs.csv"),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},

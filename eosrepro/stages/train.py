@@ -28,12 +28,12 @@ Shared = tuple[Config, Dataset | None]
 def train(config: Config, name: str, *, jobs: int) -> dict[str, Outcome]:
     """Stage `train`: the runs that a name stands for, and by run how it ended."""
     runs = config.select(name)
-    if name in config.experiments:
-        _remove_others(name, runs)
     shared = (config, data_of(runs))
     jobs = jobs if any(run.has_examples for run in runs) else 1  # a problem is over before a process has started
-    ended = engine.map(_train, shared, runs, jobs=jobs)
-    return dict(zip([run.name for run in runs], ended, strict=True))
+    ended = dict(zip([run.name for run in runs], engine.map(_train, shared, runs, jobs=jobs), strict=True))
+    if name in config.experiments:
+        _remove_others(name, runs)
+    return ended
 
 
 def _remove_others(experiment: str, runs: list[Run]) -> None:
@@ -83,7 +83,10 @@ def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe =
             observe(row)
         start, method = so_far.position(theta), run.method
         with progress(f"train {run.name}", run.stop.max_steps) as report:
-            for row in minimise(objective, start, method, stop=run.stop, on_iterate=so_far.keep):
+            rows = minimise(
+                objective, start, method, stop=run.stop, on_iterate=so_far.keep, observe=run.observe, origin=theta
+            )
+            for row in rows:
                 so_far.rows.append(row)
                 observe(row)
                 report(row.step, **_shown(row), **{method.threshold_formula: row.stability_threshold})
@@ -95,7 +98,7 @@ def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe =
 def _shown(row: Row) -> dict[str, float]:
     return {
         "loss": row.loss,
-        "accuracy": row.accuracy,
+        **({"R²": row.observed["r2"]} if "r2" in row.observed else {"accuracy": row.accuracy}),
         "RP": row.relative_progress,
         "L": row.directional_smoothness,
     }

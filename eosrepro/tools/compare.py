@@ -16,7 +16,7 @@ import pandas as pd
 from eosrepro.config.params import Config
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
-from eosrepro.figures.trajectories import Panel, trajectories
+from eosrepro.figures.trajectories import trajectories
 from eosrepro.records.files import save_table
 from eosrepro.records.flat import differences
 from eosrepro.records.places import STAGES
@@ -80,12 +80,10 @@ def draw(records: Sequence[Record], settings: Collection[str]) -> tuple[Figure, 
     data = sorted({record.origin.data for record in records} - {""})
     progress = pd.concat([record.trajectory["relative_progress"] for record in records])
     is_cut = bool((progress.abs() > FARTHEST_RP).any())
-    panels: list[Panel] = ["loss", "relative_progress", "directional_smoothness"]
+    panels = ["loss", "relative_progress", "directional_smoothness"]
     if all(record.sharpness is not None for record in records):
         panels.append("sharpness")
-    cut: dict[Panel, tuple[float, float]] | None = (
-        {"relative_progress": (-FARTHEST_RP, FARTHEST_RP)} if is_cut else None
-    )
+    cut = {"relative_progress": (-FARTHEST_RP, FARTHEST_RP)} if is_cut else None
     return trajectories(
         records,
         "; ".join(data),

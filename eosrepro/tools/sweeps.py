@@ -25,7 +25,7 @@ from eosrepro.catalog import did_you_mean
 from eosrepro.config.checks import supposes_another_optimizer
 from eosrepro.config.families import value_name
 from eosrepro.config.load import parse, read_params, validate
-from eosrepro.config.params import Config
+from eosrepro.config.params import PARAMS, Config
 from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
 from eosrepro.config.statements import Statistic
@@ -61,7 +61,7 @@ class Published(Section):
     """The published curves that some of the variants can be laid over."""
 
     where: dict[str, str]  # axis → name of its value
-    run: str  # of the paper
+    run: str | Annotated[list[str], Field(min_length=1)]  # of the paper; the second tells what the first does not show
 
 
 class Study(Section):
@@ -101,9 +101,10 @@ def run(file: Path, *, jobs: int) -> Path:
     params = read_params()
     folder = STUDIES / file.stem
     # All is read before the first variant is run: a mistake in the last is not found hours later.
+    start = validate(params, PARAMS).run(study.run)
     theirs = [(each.where, _published(params, each.run, file)) for each in study.published]
     combinations = itertools.product(*(axis.values for axis in study.vary.values()))
-    variants = {names: _variant(study, params, names, file) for names in combinations}
+    variants = {names: _variant(study, start, params, names, file) for names in combinations}
     rows = []
     for names, variant in variants.items():
         record = _record(variant, folder / "runs", jobs)
@@ -141,14 +142,27 @@ def as_markdown(study: Study, table: pd.DataFrame) -> str:
     return "\n".join(blocks)
 
 
-def _published(params: Mapping[str, Any], name: str, file: Path) -> Record:
-    found = published(Path(params.get("paper") or ""), name)
-    if found is None:
-        raise ConfigError(f"{file}: published: there are no published curves of {name!r}")
-    return found
+def _published(params: Mapping[str, Any], names: str | list[str], file: Path) -> Record:
+    whole: Record | None = None
+    for name in [names] if isinstance(names, str) else names:
+        found = published(Path(params.get("paper") or ""), name)
+        if found is None:
+            raise ConfigError(f"{file}: published: there are no published curves of {name!r}")
+        whole = found if whole is None else _with_more(whole, found, file)
+    assert whole
+    return whole
 
 
-def _variant(study: Study, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
+def _with_more(record: Record, other: Record, file: Path) -> Record:
+    """A record with the quantities of another that it has not."""
+    if other.step_size != record.step_size:
+        raise ConfigError(f"{file}: published: {record.name} and {other.name} have different step sizes")
+    more = other.trajectory[["step", *other.trajectory.columns.difference(record.trajectory.columns)]]
+    trajectory = record.trajectory.merge(more, on="step", how="outer")
+    return replace(record, trajectory=trajectory, measured={**other.measured, **record.measured})
+
+
+def _variant(study: Study, start: Run, params: Mapping[str, Any], names: tuple[str, ...], file: Path) -> Config:
     """params.yaml with one variant in it and nothing else: `names` are those of its values, an axis each."""
     chosen = {
         path: axis.values[name]
@@ -157,14 +171,13 @@ def _variant(study: Study, params: Mapping[str, Any], names: tuple[str, ...], fi
     }
     place = Path(f"{file} ({', '.join(names)})")
     name = "_".join(map(value_name, (file.stem, *names)))
-    start = validate(copy.deepcopy(dict(params)), Path("params.yaml")).run(study.run)
-    content = {key: value for key, value in params.items() if key not in ("figures", "paper")}
-    content["experiments"] = {name: _written(start, params["experiments"][start.experiment])}
+    content = {key: value for key, value in params.items() if key not in ("figures", "paper", "diagnose")}
+    content["experiments"] = {name: _written(start)}
     for path, value in (study.set | chosen).items():
         inside = path if path.split(".")[0] in OF_PARAMS else f"experiments.{name}.{path}"
         content = _with(content, inside, value)
     asked = {quantity for each in study.measures.values() for quantity in (each.quantity, each.against) if quantity}
-    variant = validate(_less(content, name, asked), place)
+    variant = validate(_less(content, name, asked, place), place)
     run = variant.run(name)
     # Coordinates of θ are read from snapshots, and a study keeps none.
     known = [quantity for quantity in variant.quantities(name) if "theta_" not in quantity]
@@ -178,24 +191,18 @@ def _variant(study: Study, params: Mapping[str, Any], names: tuple[str, ...], fi
     return variant
 
 
-def _written(start: Run, experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """An experiment of the one run, as it would be written."""
-    diagnose = {
-        name: {key: value for key, value in options.items() if key != "of"}
-        for name, options in experiment.get("diagnose", {}).items()
-        if name in start.diagnose
-    }
+def _written(start: Run) -> dict[str, Any]:
+    """An experiment of the one run, as it would be written with all its diagnostics."""
+    diagnose = {name: each.settings for name, each in start.diagnose.items()}
     return {**start.setting.model_dump(mode="json", exclude={"diagnose"}, exclude_none=True), "diagnose": diagnose}
 
 
-def _less(content: dict[str, Any], name: str, asked: set[str]) -> dict[str, Any]:
+def _less(content: dict[str, Any], name: str, asked: set[str], place: Path) -> dict[str, Any]:
     """Without the diagnostics that tell nothing of what is asked for."""
-    declared = validate(content, Path("params.yaml")).run(name).diagnose
-    silent = {each for each, of in declared.items() if not asked & {*catalog.quantities(each, of.options)}}
-    content = copy.deepcopy(content)
-    for entry in (content, content["experiments"][name]):
-        entry["diagnose"] = {key: of for key, of in entry.get("diagnose", {}).items() if key not in silent}
-    return content
+    declared = validate(content, place).run(name).diagnose
+    told = {each for each, of in declared.items() if asked & {*catalog.quantities(each, of.options)}}
+    written = content["experiments"][name]["diagnose"]
+    return _with(content, f"experiments.{name}.diagnose", {each: written[each] for each in written if each in told})
 
 
 def _with(params: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -219,6 +226,10 @@ def _record(variant: Config, folder: Path, jobs: int) -> Record:
     if not store.holds(key):
         train.compute(run, data, key)
     store.place(key, place)
+    due = [each for each in run.diagnose if not store.holds(diagnose.key(run, each, place))]
+    if due and not (place / "snapshots").exists():  # dropped before that was asked for
+        train.compute(run, data, key)
+        store.place(key, place)
     for found in diagnose.compute([run], {run.name: place}, data, jobs=jobs)[run.name].values():
         store.place_files(found, place / "diagnostics")
     store.drop_snapshots(key, place)

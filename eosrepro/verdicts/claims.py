@@ -16,7 +16,7 @@ from eosrepro.verdicts.statistics import UndefinedError, measured
 
 Judgement = Literal["holds", "fails", "not applicable"]
 LEGEND = (
-    "A claim holds if what was measured lies within the bound that params.yaml declares for it. It is not applicable "
+    "A claim holds if what was measured lies within its bound. It is not applicable "
     "where the run does not define the number, or where only the paper's own data and run lengths could tell"
 )
 JUDGEMENTS: tuple[Judgement, ...] = ("holds", "fails", "not applicable")
@@ -47,7 +47,7 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
     One that was not measured yet is "not applicable", with the command that measures it.
 
     Args:
-        name: key of the claim in params.yaml.
+        name: key of the claim, <run>_<statement>.
         claim: what is claimed.
         record: the run `claim.run`; None if it has not been run.
         at_paper_scale: the run has the paper's problem and length: a problem, or a network in a profile with

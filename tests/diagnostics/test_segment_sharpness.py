@@ -6,16 +6,16 @@ from math import isnan
 
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, toy_problem
+from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Stop
 from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness
 from eosrepro.optimizers.gd import gd
+from eosrepro.problems.quadratic import quadratic
 from tests.conftest import dense_hessian, interpolated, small_problem
 
 
@@ -50,7 +50,7 @@ def test_the_bound_is_that_of_the_recorded_relative_progress() -> None:
 
 
 def test_on_a_quadratic_along_its_top_eigenvector_the_bound_is_reached() -> None:
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.0])
+    objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.0])
     found = measured(objective, theta, 0.05)
     assert found.segment_sharpness_max == pytest.approx(40)
     assert found.segment_sharpness_excess == pytest.approx(0, abs=1e-9)
@@ -65,9 +65,9 @@ def test_where_the_gradient_is_exactly_0_there_is_no_bound() -> None:
 
 
 def test_below_the_rounding_of_the_losses_and_of_theta_there_is_no_bound() -> None:
-    objective, theta = toy_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
+    objective, theta = function_problem(lambda point: 1e9 + point.square().sum(), [1e-4])
     assert isnan(measured(objective, theta, 0.25).segment_sharpness_bound)
-    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
+    objective, theta = function_problem(lambda point: (point - 1e8).square().sum(), [1e8 + 1])
     lost, kept = measured(objective, theta, 1e-10), measured(objective, theta, 0.25)
     assert isnan(lost.segment_sharpness_bound)
     assert kept.segment_sharpness_bound == pytest.approx(2)
@@ -90,7 +90,7 @@ def test_where_the_hessian_is_not_finite_at_a_point_the_extremes_are_empty(finit
     def f(theta: Tensor) -> Tensor:
         return theta[0] ** 2 / 2 * (1 if theta[0] >= end else torch.nan)
 
-    objective, theta = toy_problem(f, [1.0])
+    objective, theta = function_problem(f, [1.0])
     found = measured(objective, theta, 0.2)
 
     assert isnan(found.segment_sharpness_max)
@@ -106,7 +106,7 @@ def test_a_top_eigenvector_that_changes_along_the_step_is_found() -> None:
     def f(theta: Tensor) -> Tensor:  # along axis 1 the curvature is θ₀ + 7, along axis 2 it is 9 − θ₀
         return theta[0] + ((theta[0] + 7) * theta[1] ** 2 + (9 - theta[0]) * theta[2] ** 2 + growing @ theta**2) / 2
 
-    objective, theta = toy_problem(f, [1.5, *[0.0] * 59])
+    objective, theta = function_problem(f, [1.5, *[0.0] * 59])
     end = theta - 1.5 * objective.value_and_grad(theta).grad
     before, after = (torch.linalg.eigh(dense_hessian(objective, point)) for point in (theta, end))
     (found,) = segment_sharpness(objective, [(0, theta)], step_size=1.5, points=2, rtol=1e-2, max_products=60, seed=0)

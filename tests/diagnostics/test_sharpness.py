@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
 from torch import Tensor
 
 from eosrepro.core.lanczos import top_eigenpairs
-from eosrepro.core.objective import Objective, network_problem, toy_problem
+from eosrepro.core.objective import Objective, function_problem, network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, EigenPair, Position, Stop
 from eosrepro.data.digits import digits
@@ -23,6 +22,7 @@ from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
+from eosrepro.problems.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
@@ -98,10 +98,10 @@ def test_a_sketch_of_the_examples_is_solved_first_and_saves_products(monkeypatch
         assert row["sharpness"] == pytest.approx(top, rel=1e-4)
 
 
-def test_of_few_examples_and_of_toys_nothing_is_sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_few_examples_and_of_problems_nothing_is_sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     found = solves(monkeypatch)
     settings = {"k": 1, "rtol": 1e-3, "max_products": 200, "audit_every": 100, "seed": 0}
-    for objective, theta in (small_problem(), toy_problem(quadratic(), [0.1, 0.1])):
+    for objective, theta in (small_problem(), function_problem(quadratic(), [0.1, 0.1])):
         found.clear()
         row = next(sharpness(objective, [(0, theta)], **settings))
         assert [products for _, products in found] == [row["products"], row["audit_products"]]
@@ -135,7 +135,7 @@ def test_a_new_top_eigenvector_orthogonal_to_the_old_one_is_found() -> None:
         # Curvature 10 along axis 0 and 4θ₀² along axis 1: the first is larger at θ₀ = 0, the second at θ₀ = 3.
         return 5 * theta[0] ** 2 + 2 * theta[0] ** 2 * theta[1] ** 2 + (growing * theta**2).sum() / 2
 
-    objective, _ = toy_problem(f, [0.0] * size)
+    objective, _ = function_problem(f, [0.0] * size)
     before, after = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     after[0] = 3.0
     rows = list(
@@ -146,8 +146,8 @@ def test_a_new_top_eigenvector_orthogonal_to_the_old_one_is_found() -> None:
     assert rows[1]["sharpness"] == pytest.approx(36 + growing[1].item(), rel=1e-3)
 
 
-def test_works_on_a_toy_of_two_numbers() -> None:
-    objective, theta = toy_problem(quadratic(), [0.1, 0.1])
+def test_works_on_a_problem_of_two_numbers() -> None:
+    objective, theta = function_problem(quadratic(), [0.1, 0.1])
     row = next(sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
 
     assert row["sharpness"] == pytest.approx(40.0, rel=1e-6)
@@ -201,7 +201,7 @@ def quadratic_with(hessian: Tensor, n_examples: int, of_sketch: Tensor | None = 
         assert of_sketch is not None
         return quadratic_with(of_sketch, len(indices))
 
-    return Objective(len(hessian), [part], n_examples, sketch)
+    return Objective(torch.zeros(len(hessian)), [part], n_examples, sketch)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, toy_problem
+from eosrepro.core.objective import Objective, function_problem
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum
 from eosrepro.losses.mse import mse
+from eosrepro.problems.quadratic import quadratic
 from tests.conftest import dense_hessian
 from tests.diagnostics.test_sharpness import sixty_digits, snapshots_of_a_run
 
@@ -87,14 +87,14 @@ def test_all_products_are_counted() -> None:
         def hvp(self, theta: Tensor) -> Counted:
             return Counted(theta)
 
-    counting = Counting(objective.n_params, objective.parts, objective.n_examples)
+    counting = Counting(objective.start, objective.parts, objective.n_examples)
     row = next(spectrum(counting, snapshots, **SETTINGS))
 
     assert row.spectrum_products == len(calls)
 
 
-def test_works_on_a_toy_of_two_numbers() -> None:
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
+def test_works_on_a_problem_of_two_numbers() -> None:
+    objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
     row = next(spectrum(objective, [(0, theta)], **SETTINGS))
 
     assert (row.top_eigenvalue_1, row.top_eigenvalue_2, row.smallest_eigenvalue) == pytest.approx((40.0, 2.0, 2.0))
@@ -107,7 +107,7 @@ def test_works_on_a_toy_of_two_numbers() -> None:
 
 
 def test_a_flat_function_has_no_shares() -> None:
-    objective, theta = toy_problem(lambda point: point.sum() * 0, [0.1, 0.1])
+    objective, theta = function_problem(lambda point: point.sum() * 0, [0.1, 0.1])
     row = next(spectrum(objective, [(0, theta)], **SETTINGS | {"k": 1}))
 
     assert isnan(row.negative_mass)
@@ -153,7 +153,7 @@ def test_a_smallest_eigenvalue_of_zero_is_found_to_a_share_of_the_scale(dtype: t
 
 def test_the_largest_of_a_negative_semidefinite_hessian_is_zero() -> None:
     curvatures = -torch.cat([torch.zeros(10), 5 * 0.7 ** torch.arange(40)]).double()
-    objective, theta = toy_problem(lambda point: (curvatures * point * point).sum() / 2, [0.1] * 50)
+    objective, theta = function_problem(lambda point: (curvatures * point * point).sum() / 2, [0.1] * 50)
     row = next(spectrum(objective, [(0, theta)], **SETTINGS))
 
     assert [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3] == pytest.approx([0] * 3, abs=1e-6)

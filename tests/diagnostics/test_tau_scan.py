@@ -8,19 +8,19 @@ from math import isnan
 import numpy as np
 import pytest
 import torch
-from eosrepro.toys.quadratic import quadratic
-from eosrepro.toys.tanh_product import tanh_product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, toy_problem
+from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Stop
 from eosrepro.diagnostics import tau_scan as module
 from eosrepro.diagnostics.tau_scan import TauScan, tau_scan
 from eosrepro.optimizers.gd import gd
+from eosrepro.problems.quadratic import quadratic
+from eosrepro.problems.tanh_product import tanh_product
 from tests.conftest import interpolated, small_problem
 
 
@@ -41,7 +41,7 @@ def by_definition(objective: Objective, theta: Tensor, step_size: float, tau: fl
 
 @pytest.mark.parametrize("tolerance", [0.0, 1e-6])
 def test_on_a_quadratic_l_is_the_curvature_along_the_gradient_whatever_tau(tolerance: float) -> None:
-    objective, theta = toy_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
+    objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
     grad = np.array([4.0, 0.2])
     curvature = float(grad @ np.diag([40.0, 2.0]) @ grad / (grad @ grad))
     found = scan(objective, theta, 0.05, tolerance=tolerance)
@@ -106,7 +106,7 @@ def test_relative_progress_is_the_integral_of_l(seed: int, step_size: float) -> 
 
 
 def test_the_integral_agrees_with_an_independent_quadrature() -> None:
-    objective, theta = toy_problem(tanh_product(), [13.0, 0.3])
+    objective, theta = function_problem(tanh_product(), [13.0, 0.3])
     found = scan(objective, theta, 2 / 150, tolerance=1e-8)
     integral, _ = quad(lambda tau: tau * by_definition(objective, theta, 2 / 150, tau), 1e-6, 1)
     assert found.relative_progress_by_integral == pytest.approx(-1 + 2 / 150 * integral, abs=1e-6)
@@ -169,7 +169,7 @@ def test_progress_below_the_rounding_of_the_losses_is_not_defined() -> None:
 
 
 def test_a_step_that_rounding_takes_from_theta_has_no_smoothness() -> None:
-    objective, theta = toy_problem(lambda point: (point - 1e8).square().sum() / 8, [1e8 + 1])
+    objective, theta = function_problem(lambda point: (point - 1e8).square().sum() / 8, [1e8 + 1])
     assert isnan(scan(objective, theta, 1e-10).directional_smoothness_mean)
     assert scan(objective, theta, 1 + 1e-9).directional_smoothness_mean == pytest.approx(0.25)
 

@@ -140,8 +140,8 @@ def test_both_of_the_papers_curves_are_in_the_frame() -> None:
     run = stochastic(150)
     axis = draw(run, panels=["expected_progress"])[0].axes[0]
     low, high = axis.get_ylim()
-    for side in ("LHS", "RHS"):
-        values = curve(f"exp8_relu_2over150_{side}")["y"]
+    for side in ("expected_relative_progress", "predicted_expected_progress"):
+        values = curve("exp8_2over150", side)["y"]
         assert values.between(low, high).mean() > 0.99
         assert values.max() > 0.8 * high  # and fill it
 

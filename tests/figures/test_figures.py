@@ -35,14 +35,10 @@ Drawn = tuple[Figure, pd.DataFrame]
 
 def draw_trajectories(_folder: Path) -> Drawn:
     records = [unstable(threshold) for threshold in THRESHOLDS]
-    names = {"loss": "loss", "relative_progress": "rp", "sharpness": "sharp"}
-    published = {
-        panel: {name: curve(name.replace("exp3", f"exp3_{file}")) for name in LABELS} for panel, file in names.items()
-    }
+    panels = ["loss", "relative_progress", "sharpness"]
+    published = {panel: {name: curve(name, panel) for name in LABELS} for panel in panels}
     title = "Experiment 3: the unstable regime, tanh, three step sizes"
-    return trajectories(
-        records, LABEL, published, title=title, runs=LABELS, panels=["loss", "relative_progress", "sharpness"]
-    )
+    return trajectories(records, LABEL, published, title=title, runs=LABELS, panels=panels)
 
 
 def draw_toy_paths(folder: Path) -> Drawn:
@@ -62,21 +58,17 @@ def draw_smoothness_relation(_folder: Path) -> Drawn:
 
 
 def draw_smoothness_band(_folder: Path) -> Drawn:
-    files = {"mean": "mean_2over60", "low_1": "1sig_lo", "high_1": "1sig_hi", "low_2": "2sig_lo", "high_2": "2sig_hi"}
-    published: Any = {
-        f"directional_smoothness_{name}": {"exp3_2over60": curve(f"exp5_L_{file}")} for name, file in files.items()
-    }
+    run = "exp3_2over60"
+    names = [f"directional_smoothness_{each}" for each in ("mean", "low_1", "high_1", "low_2", "high_2")]
+    published: Any = {name: {run: curve(run, name)} for name in names}
     title = "Experiment 5: L along the gradient step, tanh"
-    return smoothness_band([scanned()], LABEL, published, title=title, runs={"exp3_2over60": "η = 2/60"})
+    return smoothness_band([scanned()], LABEL, published, title=title, runs={run: "η = 2/60"})
 
 
 def draw_expected_progress(_folder: Path) -> Drawn:
     runs = {f"exp8_2over{threshold}": f"η = 2/{threshold}" for threshold in (50, 100, 150)}
-    sides = {"expected_relative_progress": "LHS", "predicted_expected_progress": "RHS"}
-    published: Any = {
-        panel: {name: curve(f"{name.replace('exp8', 'exp8_relu')}_{side}") for name in runs}
-        for panel, side in sides.items()
-    }
+    sides = ("expected_relative_progress", "predicted_expected_progress")
+    published: Any = {side: {name: curve(name, side) for name in runs} for side in sides}
     return expected_progress(
         [stochastic(threshold) for threshold in (50, 100, 150)],
         LABEL,
@@ -107,7 +99,7 @@ def test_every_figure_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("name", catalog.names("figures"))
-def test_parameters_are_what_the_plot_command_can_give(name: str) -> None:
+def test_parameters_are_what_the_stage_can_give(name: str) -> None:
     parameters = inspect.signature(catalog.find("figures", name)).parameters.values()
     given = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}

@@ -8,15 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import Objective
+import eosrepro as eos
+from eosrepro.config.load import validate
+from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Iterate, Position, Stop
+from eosrepro.core.types import Function, Geometry, Position, Row, Stop
 from eosrepro.diagnostics.effective_sharpness import effective_sharpness
 from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro.errors import ConfigError
 from eosrepro.optimizers.adam import adam
 from eosrepro.optimizers.gd import gd
-from eosrepro.records.snapshots import load_snapshot, save_snapshot
+from eosrepro.records import resuming
 from tests.conftest import dense_hessian, small_problem
+from tests.project import PARAMS, small_params
 
 SOLVE = {"k": 2, "rtol": 1e-8, "max_products": 200, "audit_every": 1, "seed": 0}
 
@@ -39,29 +43,31 @@ def test_the_first_steps_are_those_of_torch(options: dict[str, float]) -> None:
         theirs.step()
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize(("factor", "shrinks"), [(0.999, True), (1.001, False)])
 def test_with_its_preconditioner_frozen_it_loses_its_stability_at_the_threshold(
-    factor: float, *, shrinks: bool
+    beta1: float, factor: float, *, shrinks: bool
 ) -> None:
-    """0.1 % below it the iterates on a quadratic shrink, 0.1 % above they grow."""
-    beta1, step_size = 0.9, 0.01
-    objective, theta = small_problem()
-    at = path_of(objective, theta, 30, step_size=step_size)[-1]
-    threshold, preconditioner = adam(step_size=step_size).geometry(at.state, objective.value_and_grad(at.theta).grad)[
-        :2
-    ]
+    """0.1 % below it the iterates on a quadratic shrink, 0.1 % above they grow.
+
+    After 1e9 steps, and with β₂ so near 1, 200 more leave P as it is.
+    """
+    method = adam(step_size=0.01, beta1=beta1, beta2=1 - 1e-9)
+    square, theta = torch.tensor([4.0, 1e-2, 1.0]).double(), torch.tensor([1e-6, 1e-6, 1e-6]).double()
+    state = (torch.zeros(3).double(), square, 10**9)
+    threshold, preconditioner = method.geometry(state, torch.zeros(3).double())
     assert isinstance(preconditioner, Tensor)
-    assert threshold == pytest.approx(38 / step_size)
-    # The curvature of one coordinate, so that λ_max(P⁻¹∇²f) is the threshold times the factor. Without bias correction:
-    # P holds that of the first moment, which tends to 1.
-    curvature = float(threshold * factor * preconditioner[0])
-    x, mean = 1.0, 0.0
-    largest = []
-    for _ in range(20_000):
-        mean = beta1 * mean + (1 - beta1) * curvature * x
-        x -= step_size * mean / float(preconditioner[0])
-        largest.append(abs(x))
-    assert (max(largest[-10:]) < 1) == shrinks
+    assert threshold == pytest.approx((2 + 2 * beta1) / (1 - beta1) / 0.01)
+    curvatures = preconditioner * threshold * factor * torch.tensor([1.0, 0.5, 0.1])
+    objective, first = function_problem(quadratic_of(curvatures), theta.tolist())
+    path: list[Position] = []
+    list(minimise(objective, Position(0, first, state), method, stop=Stop(200), on_iterate=path.append))
+    torch.testing.assert_close(method.geometry(path[-1].state, first)[1], preconditioner, rtol=1e-4, atol=0)
+    assert (abs(path[-1].theta[0]) < 1e-6) == shrinks
+
+
+def quadratic_of(curvatures: Tensor) -> Function:
+    return lambda theta: (curvatures * theta.square()).sum(-1) / 2
 
 
 def test_the_effective_sharpness_is_that_of_the_preconditioned_hessian() -> None:
@@ -86,16 +92,72 @@ def test_without_a_preconditioner_the_effective_sharpness_is_the_sharpness() -> 
     assert effective == {key if key == "step" else f"effective_{key}": value for key, value in plain.items()}
 
 
-def test_a_snapshot_holds_all_that_the_next_step_takes(tmp_path: Path) -> None:
+def test_a_preconditioner_may_be_a_number() -> None:
+    """GD as 1/η times the identity, stable below 2: the same method in another geometry."""
     objective, theta = small_problem()
-    for at in path_of(objective, theta, 3, step_size=0.01):
-        save_snapshot(tmp_path, at)
-        kept = load_snapshot(tmp_path / f"{at.step:07d}.safetensors")
-        assert isinstance(kept.state[2], int)
-        steps = [
-            adam(step_size=0.01).update(
-                Iterate(each.theta, objective.value_and_grad(each.theta).grad, objective), each.state
-            )
-            for each in (at, kept)
-        ]
-        assert torch.equal(steps[0][0], steps[1][0])
+    at = [Position(0, theta, None)]
+    scaled = gd(step_size=0.1)._replace(geometry=lambda _state, _grad: Geometry(2, 1 / 0.1), preconditioned=True)
+    (plain,) = sharpness(objective, at, **SOLVE)
+    (effective,) = effective_sharpness(objective, at, optimizer=scaled, **SOLVE)
+    assert effective["effective_sharpness"] == pytest.approx(0.1 * plain["sharpness"], rel=1e-12)
+    assert next(minimise(objective, theta, scaled, stop=Stop(1))).stability_threshold == 2
+
+
+@pytest.mark.parametrize(
+    ("geometry", "preconditioned", "message"),
+    [
+        (Geometry(2, 10.0), False, "says preconditioned = False, and its geometry has a preconditioner"),
+        (Geometry(2), True, "says preconditioned = True, and its geometry has none"),
+        (Geometry(2, 0.0), True, "should be positive everywhere"),
+        (Geometry(2, torch.tensor([1.0, float("nan")])), True, "should be positive everywhere"),
+    ],
+)
+def test_a_geometry_that_contradicts_itself_ends_a_run(
+    geometry: Geometry, message: str, *, preconditioned: bool
+) -> None:
+    wrong = gd(step_size=0.1)._replace(geometry=lambda _state, _grad: geometry, preconditioned=preconditioned)
+    with pytest.raises(ConfigError, match=message):
+        next(minimise(*small_problem(), wrong, stop=Stop(1)))
+
+
+@pytest.mark.parametrize("option", ["beta1", "beta2"])
+def test_a_share_of_1_is_refused_before_a_run(option: str) -> None:
+    params = small_params()
+    params["experiments"]["exp3"]["optimizer"] = {"name": "adam", option: 1}
+    with pytest.raises(ConfigError, match=f"{option}.*less than 1"):
+        validate(params, PARAMS)
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    objective, theta = small_problem(dtype=torch.float32)
+    method = adam(step_size=0.01)
+
+    def go_on(folder: Path, steps: int) -> list[Row]:
+        with resuming.training(folder, 5) as so_far:
+            start = so_far.position(theta)
+            for row in minimise(objective, start, method, stop=Stop(20), on_iterate=so_far.keep):
+                so_far.rows.append(row)
+                if row.step == steps:
+                    raise KeyboardInterrupt
+        return so_far.rows
+
+    whole = go_on(tmp_path / "whole", 99)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(tmp_path / "killed", 12)
+    assert repr(go_on(tmp_path / "killed", 99)) == repr(whole)  # the last row has NaN
+    for kept in ("0000015", "0000020"):
+        ours, theirs = (tmp_path / run / f"snapshots/{kept}.safetensors" for run in ("killed", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_the_figure_draws_its_threshold_beside_the_effective_sharpness_alone() -> None:
+    objective, theta = small_problem()
+    run = eos.minimise(objective, optimizer=adam(step_size=0.01), steps=4, keep_every=1, start=theta)
+    for name in ("sharpness", "effective_sharpness"):
+        run.diagnose(name, **SOLVE)
+    raw, effective = eos.plot(run, ["sharpness", "effective_sharpness"]).axes
+    assert [line for line in raw.lines if line.get_linestyle() == "--"] == []
+    (dashed,) = [line for line in effective.lines if line.get_linestyle() == "--"]
+    assert [*dashed.get_ydata()] == pytest.approx([3800, 3800])
+    low, high = effective.get_ylim()
+    assert low < 3800 < high

@@ -33,13 +33,13 @@ KIND = "mlflow.experimentKind"
 TRAINING = "custom_model_development"
 EMPTY = "0"  # the experiment that every store has
 DELETED = "deleted"
-MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro sync`"
+MADE_ELSEWHERE = "mlflow.db was made in another folder: delete it, then run `eosrepro track`"
 NO_SERVER = (
     "start its server, mend MLFLOW_TRACKING_URI, or take that away: then the runs go to mlflow.db in the project"
 )
 
 NO_FOLDER = "MLflow wants a database: set MLFLOW_TRACKING_URI to sqlite:////absolute/path/mlflow.db, or take it away"
-NO_FILE = "make it writable; if it is of another version of MLflow or damaged, move it away and run `eosrepro sync`"
+NO_FILE = "make it writable; if it is of another version of MLflow or damaged, move it away and run `eosrepro track`"
 TOO_LONG = "move the project to a folder with a shorter path: SQLite takes 512 bytes"
 NO_HOME = "set HOME to a folder, since MLflow needs one"
 
@@ -128,7 +128,7 @@ def refuse_foreign(found: Experiment) -> None:
         raise EosreproError(MADE_ELSEWHERE)
     raise EosreproError(
         f"the experiment {found.name} in mlflow.db was not made by eosrepro, and keeps its files in {place}: rename it "
-        "in the MLflow UI, or name another as mlflow.experiment in params.yaml, then run `eosrepro sync`"
+        "in the MLflow UI, or name another as mlflow.experiment in params.yaml, then run `eosrepro track`"
     )
 
 
@@ -151,7 +151,7 @@ class WarnAndContinue:
             self._warned.add(uri)
             of_store = "" if isinstance(error, EosreproError) else "MLflow at "
             line = f"Warning: {of_store}{trouble(uri, error)}"
-            print(f"{line}; going on without it, `eosrepro sync` catches up", file=sys.stderr)
+            print(f"{line}; going on without it, `eosrepro track` catches up", file=sys.stderr)
         return True
 
 

@@ -45,6 +45,7 @@ class PointSeries:
         if not self._preconditioned:
             relative = row.directional_smoothness / row.stability_threshold
             points.append(Point("train/directional_smoothness_over_threshold", row.step, relative))
+        points += [Point(f"train/{mlflow_name(name)}", row.step, value) for name, value in row.observed.items()]
         self._window.append(row)
         if (row.step + 1) % self._length == 0:
             # A training that resumed inside a window has seen a part of it only: the sync at its end logs it.
@@ -72,8 +73,8 @@ def _extent(name: str, step: int, values: Sequence[float]) -> Iterator[Point]:
 
 def trajectory_points(record: Record, window: int) -> Iterator[Point]:
     series = PointSeries(window, preconditioned=record.origin.preconditioned)
-    for row in record.trajectory.astype({"step": int}).itertuples(index=False):
-        yield from series.add(row)  # type: ignore[arg-type]  # a named tuple with the fields of a Row
+    for columns in record.trajectory.to_dict("records"):
+        yield from series.add(Row.of({str(name): value for name, value in columns.items()}))
     yield from series.rest()
 
 

@@ -76,12 +76,12 @@ def check(experiment: str) -> str:
             _try_to_lock(file)
         found = connect(uri).get_experiment_by_name(experiment)
     except Exception as error:  # whatever MLflow and its database drivers raise
-        later = "Until then trainings go on without it, and `eosrepro sync` catches up"
+        later = "Until then trainings go on without it, and `eosrepro track` catches up"
         raise EosreproError(f"{trouble(uri, error)}. {later}") from None
     if found:
         refuse_foreign(found)
         if found.lifecycle_stage == DELETED:
-            raise EosreproError(f"the experiment {experiment} was deleted in MLflow: `eosrepro sync` restores it")
+            raise EosreproError(f"the experiment {experiment} was deleted in MLflow: `eosrepro track` restores it")
     return f"{readable_place(uri)}{'' if found else ', no runs yet'}"
 
 

@@ -9,7 +9,7 @@ MLflow run with the recorded tables, point by point:
   single points, and two series under one name would lie. So the settings of the sharpness are no part of the
   fingerprint; they are parameters of the run.
 
-Nothing here raises because MLflow is away: the first failure prints one line, and `eosrepro sync` catches up later.
+Nothing here raises because MLflow is away: the first failure prints one line, and `eosrepro track` catches up later.
 """
 
 from __future__ import annotations

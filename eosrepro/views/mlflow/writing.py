@@ -62,7 +62,7 @@ def log_data(store: Store, run: Run, data_provenance: Mapping[str, Any] | None) 
     checksum = data_provenance["sha256"]
     origin = {"uri": str(DATA / "dataset.safetensors"), "sha256": checksum}
     source = _data_source(origin | {key: data_provenance[key] for key in NOT_PARAMETERS if key in data_provenance})
-    size = json.dumps({"num_rows": data_provenance["n_examples"], "num_classes": data_provenance["n_classes"]})
+    size = json.dumps({"num_rows": data_provenance["n_examples"], "num_outputs": data_provenance["n_outputs"]})
     label = shortened(data_provenance["label"], DATA_NAME_LENGTH)
     data = Dataset(label, checksum[:8], "local", source, profile=size)
     use = [InputTag(USE_OF_DATA, "training")]

@@ -1,0 +1,37 @@
+"""How well outputs fit targets, as the mean over the examples of one number each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+Metric = Literal["accuracy", "r2"]
+
+# (outputs (n, ..., n_outputs), targets (n, ...)) → (n,)
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def metric(targets: Tensor) -> tuple[Metric, Score]:
+    """The metric of such targets, and the score whose mean over the examples it is.
+
+    Of classes it is the accuracy: the share of them that have the largest output. Of numbers it is
+    R² = 1 − Σ‖z − y‖² / Σ‖y − ȳ‖², of all outputs together; not finite where all targets are the same.
+
+    Args:
+        targets: of all examples, for the variance in R².
+    """
+    if not targets.is_floating_point():
+        return "accuracy", lambda outputs, targets: _by_example(outputs.argmax(-1) == targets).double().mean(-1)
+    variance = (targets - targets.mean(0)).square().sum() / len(targets)
+
+    def explained(outputs: Tensor, targets: Tensor) -> Tensor:
+        missed = _by_example(outputs.detach().double().reshape(targets.shape) - targets)
+        return 1 - missed.square().sum(-1) / variance
+
+    return "r2", explained
+
+
+def _by_example(numbers: Tensor) -> Tensor:
+    return numbers.reshape(len(numbers), -1)
