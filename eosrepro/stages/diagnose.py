@@ -124,11 +124,17 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
     due = [(run, each, entry) for run in runs for each, entry in keys[run.name].items() if not store.holds(entry)]
     with ExitStack() as stack:
         works = {entry: stack.enter_context(_open(run, each, trained[run.name])) for run, each, entry in due}
-        tasks = [(work, block) for work in works.values() for block in work.blocks if work.load(block) is None]
+        kept = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}
+        tasks = [
+            (work, block)
+            for entry, work in works.items()
+            for block, rows in zip(work.blocks, kept[entry], strict=True)
+            if rows is None
+        ]
         jobs = jobs if any(run.has_examples for run in runs) else 1
         found = engine.map(_look, data, tasks, jobs=jobs)
         for entry, work in works.items():
-            table = _assemble(work, found)
+            table = _assemble(work, kept[entry], found)
             measured = Measured(table, work.run.diagnose[work.diagnostic].settings)
             with store.adding(entry) as folder:
                 save_measured(folder, work.diagnostic, measured, work.trained)
@@ -159,13 +165,12 @@ def _open(run: Run, diagnostic: str, trained: Path) -> Iterator[Work]:
         yield Work(run, diagnostic, trained, place)
 
 
-def _assemble(work: Work, found: Iterator[Iterable[Row]]) -> pd.DataFrame:
-    """All rows of a diagnostic on a run; `found` are those of its blocks that were missing, as they come."""
+def _assemble(work: Work, kept: Iterable[list[Row] | None], found: Iterator[Iterable[Row]]) -> pd.DataFrame:
+    """All rows of a diagnostic on a run: `kept`, by block, and `found` for those that are missing, as they come."""
     rows: list[Row] = []
-    blocks = work.blocks
-    with progress(f"{work.diagnostic} of {work.run.name}", int(blocks[-1][-1].stem)) as report:
-        for block in blocks:
-            for row in work.load(block) or next(found):
+    with progress(f"{work.diagnostic} of {work.run.name}", int(work.blocks[-1][-1].stem)) as report:
+        for block in kept:
+            for row in next(found) if block is None else block:
                 rows.append(row)
                 step, *quantities = row
                 report(row[step], **{quantity: row[quantity] for quantity in quantities[:2]})
