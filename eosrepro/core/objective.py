@@ -325,14 +325,9 @@ def network_problem(
         module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
-<<<<<<< HEAD
-    inputs, targets = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device)
+    inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
     objective = network_objective(module, loss, inputs, targets, chunk_size=chunk_size)
     return objective, objective.start
-=======
-    inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
-    return network_objective(module, loss, inputs, targets, chunk_size=chunk_size), flattened(module)
->>>>>>> w_t2
 
 
 def _aligned(tensor: Tensor) -> Tensor:

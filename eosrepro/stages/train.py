@@ -53,17 +53,10 @@ def _train(shared: Shared, run: Run) -> Outcome:
     key = identity.fingerprint(run.settings, provenance)
     with ExitStack() as stack:
 
-<<<<<<< HEAD
-            def open_run() -> live.LiveRun:
-                tags = reproduction_tag(config, run.name)
-                facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
-                return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
-=======
         def open_run() -> live.LiveRun:
             tags = reproduction_tag(config, run.name)
-            opened = live.open_run(run.name, run.settings, provenance, tags=tags, **mlflow_view(config))
-            return stack.enter_context(opened)
->>>>>>> w_t2
+            facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
+            return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
 
         compute(run, data, key, observe=live_log(open_run, started))
     folder = train_folder(run.experiment, run.name)
