@@ -30,7 +30,7 @@ def test_no_member_imports_another() -> None:
 
 
 def test_packages_hold_no_code() -> None:
-    for path in (ROOT / "eosrepro").rglob("__init__.py"):
+    for path in (ROOT / "eosrepro").glob("*/**/__init__.py"):  # that of eosrepro itself lists the API
         body = ast.parse(path.read_text(encoding="utf-8")).body
         assert all(isinstance(node, ast.Expr | ast.Assign) for node in body), path
 

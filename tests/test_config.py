@@ -560,7 +560,7 @@ def test_settings_are_json_and_hold_what_determines_the_run(committed: Config) -
     assert (settings["name"], settings["step_size"]) == ("exp3_2over30", "2/30")
     assert settings["model"] == {"name": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
     assert settings["stop"] == {"max_steps": 600, "accuracy": 0.95, "loss_above": 100}
-    assert settings["data"] == {"name": "photo-patches", "n_examples": 200, "seed": 0}
+    assert settings["data"] == {"name": "photo-patches", "n_examples": 200, "n_test": 0, "seed": 0}
     assert settings["compute"]["dtype"] == "float32"
     of_problem = json.loads(json.dumps(committed.run("example3_tanh").settings))
     assert of_problem["start"] == [13.0, 0.01]
