@@ -254,16 +254,16 @@ def _nonsense(content: dict[str, Any], runs: Mapping[str, Any]) -> Iterator[str]
             yield f"{path}: {value}"
     for name, experiment in content["experiments"].items():
         for diagnostic, options in experiment.get("diagnose", {}).items():
-            if not all(meant(each, runs) & meant(name, runs) for each in options.get("of") or ()):
+            if not all(could_be(each, name) for each in options.get("of") or ()):
                 yield f"{diagnostic} of {name}: no such run"
     for name, figure in content.get("figures", {}).items():
-        within = set(runs) if figure["of"] == "." else meant(figure["of"], runs)
+        of = [*content["experiments"]] if figure["of"] == "." else [figure["of"]]
+        within = set().union(*(meant(each, runs) for each in of))
         some, left = figure.get("runs") or within, figure.get("without", ())
-        if not all(meant(each, runs) & within for each in (*some, *left)):
+        if not all(could_be(each, *of) for each in (*some, *left)):
             yield f"figure {name}: no such run there"
-        elif not within.intersection(*[set().union(*(meant(each, runs) for each in some))]).difference(
-            *(meant(each, runs) for each in left)
-        ):
+        shown = within & set().union(*(meant(each, runs) for each in some))
+        if shown and not shown.difference(*(meant(each, runs) for each in left)):
             yield f"figure {name}: shows nothing"
 
 
@@ -272,17 +272,22 @@ def meant(name: str, runs: Iterable[str]) -> set[str]:
     return {run for run in runs if f"{run}_".startswith(f"{name}_")}
 
 
+def could_be(name: str, *experiments: str) -> bool:
+    """Whether it stands for runs of one of them, now or with other values of what varies."""
+    return any(f"{name}_".startswith(f"{experiment}_") for experiment in experiments)
+
+
 def objections_to_claims(content: dict[str, Any], claims: Mapping[str, Claim], runs: Iterable[str]) -> Iterator[str]:
     """Why a claims.yaml, which was accepted as `claims`, should not have been."""
     runs, left = list(runs), dict(claims)
     for block in content["claims"]:
         names = [block["of"]] if isinstance(block["of"], str) else block["of"]
-        about = [run for name in names for run in runs if run in meant(name, runs)]
         for key, entry in block.items():
             if key in ("source", "of"):
                 continue
-            entries = entry if isinstance(entry, list) else [entry] * len(about)
-            for run, each in zip(about, entries, strict=True):
+            entries = entry if isinstance(entry, list) else [entry] * len(names)
+            about = [(run, each) for name, each in zip(names, entries, strict=True) for run in meant(name, runs)]
+            for run, each in about:
                 claim = left.pop(f"{run}_{key}", None)
                 statement, said = content["statements"][key], each if isinstance(each, dict) else {"published": each}
                 if claim is None:

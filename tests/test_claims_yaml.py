@@ -15,7 +15,7 @@ from eosrepro.errors import ConfigError
 from tests.project import SMALL, small_params, write_params
 
 RUNS = {"exp2": ["exp2_a_1", "exp2_a_2", "exp2_b_1"], "exp3": ["exp3_2over30"], "exp8": ["exp8"]}
-MEAN = {"claim": "RP oscillates near 0", "quantity": "relative_progress", "statistic": "mean"}
+MEAN: dict[str, Any] = {"claim": "RP oscillates near 0", "quantity": "relative_progress", "statistic": "mean"}
 
 
 def tables(folder: Path, statement: Any = None, **block: Any) -> dict[str, Claim]:
@@ -51,7 +51,7 @@ def test_a_claim_is_the_statement_about_the_run(tmp_path: Path) -> None:
             source="Exp 3",
             statement="mean",
             run="exp3_2over30",
-            window=Window(**{"from": "onset"}),
+            window=Window.model_validate({"from": "onset"}),
             relative_to="threshold",
             bound=Bound(max=0.1),
             published=0.5,
@@ -323,10 +323,17 @@ def test_mistakes_of_params_yaml_come_first() -> None:
         validate(params, Path("params.yaml"))
 
 
-def test_a_project_without_a_paper_has_no_claims() -> None:
-    params = small_params()
-    del params["paper"]
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("paper", [None, "papers/small"])
+def test_a_project_without_a_paper_or_with_an_empty_one_has_no_claims(paper: str | None) -> None:
+    params = small_params() | {"paper": paper}
     assert validate(params, Path("params.yaml")).claims == {}
+
+
+@pytest.mark.usefixtures("small")
+def test_the_folder_of_a_paper_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"^papers/smal/claims\.yaml does not exist"):
+        validate(small_params() | {"paper": "papers/smal"}, Path("params.yaml"))
 
 
 def test_the_claims_of_the_small_project(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from tests.generated import configurations, meant, objections, objections_to_cla
 from tests.project import RUNS, SMALL
 
 SEEDS = range(5)  # of 1,000 each
-QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 LINE = re.compile(r"(params\.yaml|([A-Za-z0-9_]+/)+claims\.yaml)(:|,| )")  # of a message
 FILES = ("params.yaml", "papers/small/claims.yaml")
 RUNS_OF = {name: [*filter(meant(name, RUNS).__contains__, RUNS)] for name in ("exp2", "exp3", "exp8", "example1")}
@@ -55,7 +55,8 @@ def check(content: dict[str, Any]) -> bool:
     for name, run in accepted.runs.items():
         assert run.settings["name"] == name
         accepted.quantities(name)
-    assert all(figure.runs for figure in accepted.drawn.values())
+    assert accepted.drawn.keys() == accepted.figures.keys()
+    assert not set(accepted.left_out) & set(accepted.runs)
     return True
 
 
@@ -125,7 +126,7 @@ def judge_text(garbled: tuple[str, bytes]) -> None:
     refusal(load)
 
 
-@settings(max_examples=40, derandomize=True, **QUIET)  # type: ignore[arg-type]
+@settings(max_examples=40, derandomize=True, **QUIET)
 @given(garbled=texts())
 def test_a_garbled_file_ends_in_a_message(garbled: tuple[str, bytes]) -> None:
     judge_text(garbled)
@@ -133,7 +134,7 @@ def test_a_garbled_file_ends_in_a_message(garbled: tuple[str, bytes]) -> None:
 
 @pytest.mark.slow
 @seed(0)
-@settings(max_examples=1000, **QUIET)  # type: ignore[arg-type]
+@settings(max_examples=1000, **QUIET)
 @given(garbled=texts())
 def test_a_thousand_garbled_files_end_in_a_message(garbled: tuple[str, bytes]) -> None:
     judge_text(garbled)

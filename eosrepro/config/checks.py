@@ -152,7 +152,7 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             yield (*place, key), f"{where} {unknown_name(each, own)}"
     for heading, names in columns.items():
         for each in names:
-            if not config.chosen(drawn.runs, each) and not config.may_be(each, figure.of):
+            if not config.chosen(drawn.runs, each) and (config.chosen(own, each) or not config.may_be(each, figure.of)):
                 yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
     if not drawn.runs and (not figure.runs or any(config.chosen(own, each) for each in figure.runs)):
         yield place, "shows no run"
