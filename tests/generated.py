@@ -1,31 +1,34 @@
-"""Generated params.yaml: the small one of tests/project.py, mutated, with pieces made from the schema and with junk.
+"""Generated params.yaml and claims.yaml: the small ones, mutated, with pieces made from the schema and with junk.
 
-`objections` is a second opinion on what may be accepted, written apart from `eosrepro.config`.
+`objections` and `objections_to_claims` are a second opinion on what may be accepted, written apart from
+`eosrepro.config`.
 """
 
 from __future__ import annotations
 
 import copy
 import datetime
+import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 import jsonschema
+from dvc.utils.serialize import load_yaml
 from hypothesis import strategies as st
 
 from eosrepro.config.load import schema
 from eosrepro.config.params import Config
-from tests.project import ROOT, small_params
+from eosrepro.config.statements import Claim
+from tests.project import SMALL, small_params
 
 Path_ = tuple[str | int, ...]
 
 SCHEMA = schema()
 DEFINITIONS = SCHEMA["$defs"]
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-PUBLISHED = {path.stem for path in (ROOT / "reference").glob("*.csv")}
 
 SCALARS = st.one_of(
     st.none(),
@@ -40,9 +43,11 @@ SCALARS = st.one_of(
     st.just(datetime.date(2022, 7, 17)),
     st.binary(max_size=4),
 )
+ODD_KEYS = st.sampled_from([None, True, 0.5, datetime.date(2022, 7, 17), b"a", ("a", 1)])
+KEYS = st.text(max_size=6) | st.integers() | ODD_KEYS
 JUNK = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6) | st.integers(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=6,
 )
 
@@ -110,16 +115,27 @@ def at(content: Any, path: Path_) -> Any:
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     """The small params.yaml after one to three mutations."""
-    params: dict[str, Any] = copy.deepcopy(BASE)
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(list(sites(params)) or [()]))
-        if path:
-            _mutate(draw, params, path)
-    return params
+    return _mutated(draw, BASE)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """The small claims.yaml after one to three mutations."""
+    return _mutated(draw, CLAIMS)
 
 
 BASE = small_params()
+CLAIMS: dict[str, Any] = load_yaml(SMALL / "papers" / "small" / "claims.yaml")
 PIECES = [{"$ref": f"#/$defs/{name}"} for name in DEFINITIONS]
+
+
+def _mutated(draw: st.DrawFn, base: Mapping[str, Any]) -> dict[str, Any]:
+    content = copy.deepcopy(dict(base))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(sites(content)) or [()]))
+        if path:
+            _mutate(draw, content, path)
+    return content
 
 
 def _mutate(draw: st.DrawFn, params: dict[str, Any], path: Path_) -> None:
@@ -133,9 +149,7 @@ def _mutate(draw: st.DrawFn, params: dict[str, Any], path: Path_) -> None:
     elif kind == "delete":
         del parent[key]
     elif kind == "add" and isinstance(value, dict):
-        value[draw(st.text(max_size=8) | st.integers() | st.sampled_from(["name", "seed", "level", "every"]))] = draw(
-            JUNK
-        )
+        value[draw(KEYS | st.sampled_from(["name", "seed", "level", "every", "of"]))] = draw(JUNK)
     elif kind == "rename" and isinstance(parent, dict):
         text = str(key)
         place = draw(st.integers(0, len(text)))
@@ -159,11 +173,46 @@ def objections(content: dict[str, Any], config: Config) -> list[str]:
         f"schema: {error.message[:200]} at {list(error.absolute_path)}" for error in VALIDATOR.iter_errors(content)
     ]
     written = config.model_dump(mode="json", by_alias=True)
-    found += [f"not read as written: {path}" for path in _unfaithful(content, written) if path[0] != "templates"]
-    return found + list(_nonsense(content))
+    others = {key: value for key, value in content.items() if key != "experiments"}
+    found += [f"not read as written: {path}" for path in _unfaithful(others, written)]
+    expected = dict(_runs(content))
+    if list(expected) != list(config.runs):
+        return [*found, f"runs {list(config.runs)}, should be {list(expected)}"]
+    for name, setting in expected.items():
+        read = config.runs[name].setting.model_dump(mode="json")
+        found += [f"not read as written: {(name, *path)}" for path in _unfaithful(setting, read)]
+        found += [f"{name}: {words}" for words in _nonsense_of_run(setting)]
+    return found + list(_nonsense(content, expected))
+
+
+def _runs(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The runs that its experiments stand for, and what is written of each."""
+    for experiment, written in content["experiments"].items():
+        axes = [
+            [(path, str(name), value) for name, value in values.items()]
+            if isinstance(values, dict)
+            else [(path, _named(value), value) for value in values]
+            for path, values in written.get("vary", {}).items()
+        ]
+        for chosen in itertools.product(*axes):
+            setting = {key: copy.deepcopy(value) for key, value in written.items() if key != "vary"}
+            for path, _, value in chosen:
+                *parents, last = path.split(".")
+                entry = setting
+                for key in parents:
+                    entry = entry.setdefault(key, {})
+                entry[last] = value
+            yield "_".join([experiment, *(name for _, name, _ in chosen)]), setting
+
+
+def _named(value: Any) -> str:
+    letters = {"/": "over", "-": "m", ".": "p", "+": ""}
+    return "".join(letters.get(letter, letter) for letter in str(value))
 
 
 def _unfaithful(content: Any, read: Any, path: Path_ = ()) -> Iterator[Path_]:
+    if path[:1] == ("figures",) and path[2:] == ("runs",) and isinstance(content, list):
+        content = dict.fromkeys(content, "")
     if isinstance(content, dict):
         for key, value in content.items():
             if not isinstance(read, dict) or key not in read:
@@ -183,43 +232,79 @@ def _unfaithful(content: Any, read: Any, path: Path_ = ()) -> Iterator[Path_]:
         yield path
 
 
-def _nonsense(content: dict[str, Any]) -> Iterator[str]:
-    runs = content["experiments"] | content["toys"]
+def _nonsense_of_run(setting: dict[str, Any]) -> Iterator[str]:
+    if not 0 < float(Fraction(str(setting["step_size"]))) < math.inf:
+        yield "step size"
+    if setting["stop"]["max_steps"] < 1 or setting.get("snapshot_every", 1) < 1:
+        yield "length"
+    given = {key for key in ("model", "loss", "seed", "problem", "start") if setting.get(key) is not None}
+    if given not in ({"model", "loss", "seed"}, {"problem", "start"}):
+        yield f"neither network nor problem: {given}"
+
+
+def _nonsense(content: dict[str, Any], runs: Mapping[str, Any]) -> Iterator[str]:
     if content["profile"] not in content["profiles"]:
         yield "profile does not exist"
-    if len(runs) < len(content["experiments"]) + len(content["toys"]):
-        yield "a toy has the name of an experiment"
-    for name, run in runs.items():
-        if not 0 < float(Fraction(str(run["step_size"]))) < math.inf:
-            yield f"{name}: step size"
-        if run["stop"]["max_steps"] < 1 or run["snapshot_every"] < 1:
-            yield f"{name}: length"
-        folder = run["folder"].split("/")
-        if not all(re.fullmatch(r"[A-Za-z0-9_]+", part) for part in (*folder, name)):
+    for name in (*runs, *content["experiments"], *content.get("figures", {})):
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             yield f"{name}: a folder that leaves its place"
-        if (folder[0] == "toys") != (name in content["toys"]):
-            yield f"{name}: folder of the other kind"
     for path in sites(content):
         value = at(content, path)
-        if path[0] != "templates" and isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             yield f"{path}: {value}"
-    for name, claim in content["claims"].items():
-        if claim["run"] not in runs:
-            yield f"claim {name}: no such run"
-        bound = claim["bound"]
-        if (
-            not -math.inf
-            < (bound.get("min") if bound.get("min") is not None else -1e308)
-            <= (bound.get("max") if bound.get("max") is not None else 1.7e308)
+    for name, experiment in content["experiments"].items():
+        for diagnostic, options in experiment.get("diagnose", {}).items():
+            if not all(meant(each, runs) & meant(name, runs) for each in options.get("of") or ()):
+                yield f"{diagnostic} of {name}: no such run"
+    for name, figure in content.get("figures", {}).items():
+        within = set(runs) if figure["of"] == "." else meant(figure["of"], runs)
+        some, left = figure.get("runs") or within, figure.get("without", ())
+        if not all(meant(each, runs) & within for each in (*some, *left)):
+            yield f"figure {name}: no such run there"
+        elif not within.intersection(*[set().union(*(meant(each, runs) for each in some))]).difference(
+            *(meant(each, runs) for each in left)
         ):
-            yield f"claim {name}: bound"
-    for name, measurement in content["measurements"].items():
-        if content["experiments"].get(measurement["run"], {}).get("folder") != measurement["source"]:
-            yield f"measurement {name}: no such run there"
-    for name, figure in content["figures"].items():
-        for run in figure["runs"]:
-            if run not in runs or not f"{runs[run]['folder']}/".startswith(f"{figure['source']}/"):
-                yield f"figure {name}: no such run there"
-        for curves in figure.get("reference", {}).values():
-            if not set(curves.values()) <= PUBLISHED or not curves.keys() <= figure["runs"].keys():
-                yield f"figure {name}: no such curve"
+            yield f"figure {name}: shows nothing"
+
+
+def meant(name: str, runs: Iterable[str]) -> set[str]:
+    """The runs that a name stands for."""
+    return {run for run in runs if f"{run}_".startswith(f"{name}_")}
+
+
+def objections_to_claims(content: dict[str, Any], claims: Mapping[str, Claim], runs: Iterable[str]) -> Iterator[str]:
+    """Why a claims.yaml, which was accepted as `claims`, should not have been."""
+    runs, left = list(runs), dict(claims)
+    for block in content["claims"]:
+        names = [block["of"]] if isinstance(block["of"], str) else block["of"]
+        about = [run for name in names for run in runs if run in meant(name, runs)]
+        for key, entry in block.items():
+            if key in ("source", "of"):
+                continue
+            entries = entry if isinstance(entry, list) else [entry] * len(about)
+            for run, each in zip(about, entries, strict=True):
+                claim = left.pop(f"{run}_{key}", None)
+                statement, said = content["statements"][key], each if isinstance(each, dict) else {"published": each}
+                if claim is None:
+                    yield f"{key} of {run} is no claim"
+                elif claim.published != said.get("published") or isinstance(said.get("published"), bool):
+                    yield f"{key} of {run}: published {claim.published}, not {said.get('published')}"
+                elif (claim.run, claim.source, claim.claim) != (run, block["source"], statement["claim"]):
+                    yield f"{key} of {run}: {claim}"
+                elif not _decides(said if said.keys() & {"bound", "within"} else statement, claim):
+                    yield f"{key} of {run}: bound {claim.bound}"
+    yield from (f"{name} is said nowhere" for name in left)
+
+
+def _decides(by: Mapping[str, Any], claim: Claim) -> bool:
+    """Whether the bound of a claim is what is written."""
+    low, high = claim.bound.min, claim.bound.max
+    if (low is None and high is None) or (low is not None and high is not None and not low <= high):
+        return False
+    if by.get("bound") is not None:
+        return [low, high] == by["bound"] and claim.needs is None and by.get("within") is None
+    number, share = claim.published, float(by["within"].rstrip(" %")) / 100
+    if number is None or low is None or high is None or claim.needs != "published":
+        return False
+    ends = (number - share * abs(number), number + share * abs(number))
+    return all(math.isclose(end, is_, rel_tol=1e-9) for end, is_ in zip(ends, (low, high), strict=True))

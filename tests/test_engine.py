@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 
 from eosrepro.config.load import load
+from eosrepro.core.objective import network_problem
+from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
+from eosrepro.losses.cross_entropy import cross_entropy
+from eosrepro.models.mlp import mlp
 from eosrepro.stages import diagnose as diagnose_stage
 from eosrepro.stages import engine, track
 from eosrepro.stages.data import make_data
@@ -79,6 +84,27 @@ def test_a_failure_is_the_same_in_another_process_and_ends_all_others(tmp_path: 
 def test_a_process_that_is_killed_is_one_clear_message() -> None:
     with pytest.raises(EosreproError, match=r"one of the processes .* was killed, .*: take a smaller"):
         list(engine.map(killed, None, [0, 1], jobs=2))
+
+
+def test_where_the_data_lie_in_memory_changes_nothing() -> None:
+    """They are loaded from a file here, and shared with other processes there."""
+    inputs, room = torch.randn(100, 3, 32, 32), torch.empty(100 * 3072 + 16)
+    values = []
+    for offset in (0, 1, 3, 8):
+        place = room[offset : offset + inputs.numel()].view_as(inputs).copy_(inputs)
+        data = Dataset(place, torch.arange(100) % 10, 10, "noise")
+        objective, theta = network_problem(
+            partial(mlp, width=8, depth=2),
+            cross_entropy(),
+            data,
+            seed=0,
+            dtype=torch.float32,
+            device="cpu",
+            chunk_size=60,
+        )
+        values.append(objective.value_and_grad(theta))
+    assert len({value.loss for value in values}) == 1
+    assert all(torch.equal(value.grad, values[0].grad) for value in values)
 
 
 def test_one_process_and_two_make_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED_PORT)
     monkeypatch.setenv("DVC_STAGE", "test")
+    monkeypatch.setenv("EOSREPRO_JOBS", "1")  # to start others takes seconds
     project(tmp_path)
     for stage in (["data"], ["train", GD], ["diagnose", GD]):
         assert run(*stage).exit_code == 0

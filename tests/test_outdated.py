@@ -89,6 +89,7 @@ def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(track, "_is_worth_mlflow", lambda _started: False)
+    monkeypatch.setenv("EOSREPRO_JOBS", "1")  # to start others takes seconds
     return folder
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -92,13 +93,24 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_files(
     assert not list((project / "stages/unfinished").iterdir())
 
 
-@pytest.mark.usefixtures("project")
-def test_only_a_finished_training_is_put_in_place_of_the_last() -> None:
-    train(GD)
-    whole = files(MADE)
-    with pytest.raises(StoppedError):
-        train(GD, until=3)
-    assert files(MADE) == whole
+def test_work_that_was_killed_after_its_result_was_kept_is_removed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "BLOCK", 1)
+    declared = load_config().run(GD)
+    run = replace(declared, diagnose={"sharpness": declared.diagnose["sharpness"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_args, **_options: None)  # as if killed before
+        for make in (lambda: train(GD), lambda: stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)):
+            with suppress(OSError):
+                make()
+    unfinished = project / "stages/unfinished"
+    for place in ("train.exp3.exp3_2over30", "diagnostics.exp3.exp3_2over30.sharpness"):
+        (unfinished / place / "lock").touch()
+        assert list((unfinished / place).glob("*/*"))
+    assert train(GD) == []
+    stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)
+    assert not list(unfinished.iterdir())
 
 
 @pytest.mark.parametrize(

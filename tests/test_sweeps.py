@@ -25,7 +25,7 @@ from eosrepro.records.files import load_table
 from eosrepro.stages import build, diagnose, train
 from eosrepro.tools import sweeps
 from tests.project import ROOT, alone, small_params, write_params
-from tests.records import PAPER, curve
+from tests.records import PAPER, curve, published_record
 
 RUN = "exp3_2over30"
 STUDY: dict[str, Any] = {
@@ -63,7 +63,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory: a project of small runs on digits, with the published curves."""
     write_params(tmp_path, params())
     (tmp_path / "paper").mkdir()
-    (tmp_path / "paper/claims.yaml").write_text("statements: {}\nclaims: []\n")
+    falls = {"claim": "The loss falls", "quantity": "loss", "statistic": "final", "bound": [None, 2.2]}
+    claims = {"statements": {"falls": falls}, "claims": [{"source": "Exp 3", "of": "exp3", "falls": None}]}
+    write_params(tmp_path / "paper", claims, "claims.yaml")
     (tmp_path / "paper/curves").symlink_to(PAPER / "curves")
     monkeypatch.chdir(tmp_path)
     sweeps._dataset.cache_clear()
@@ -90,8 +92,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that are trained."""
     runs: list[Run] = []
-    really = train.compute
-    monkeypatch.setattr(train, "compute", lambda run, *given: (runs.append(run), really(run, *given))[1])
+    problem = train.problem
+    monkeypatch.setattr(train, "problem", lambda run, data: (runs.append(run), problem(run, data))[1])
     return runs
 
 
@@ -186,7 +188,9 @@ def test_published_curves_of_two_runs_make_one_row_where_their_step_sizes_agree(
     assert found.name == "exp6_two_hidden_2over30"
     assert found.sharpness is not None
     assert found.sharpness["sharpness"].max() == curve("exp1_relu", "sharpness")["y"].max()
-    assert found.trajectory["loss"].dropna().tolist() == curve("exp6_two_hidden_2over30", "loss")["y"].tolist()
+    pd.testing.assert_series_equal(
+        found.trajectory["loss"], published_record("exp6_two_hidden_2over30").trajectory["loss"]
+    )
     with pytest.raises(ConfigError, match="exp3_2over30 and exp3_2over60 have different step sizes"):
         sweeps._published(params(), ["exp3_2over30", "exp3_2over60"], Path("grid.yaml"))
     with pytest.raises(ConfigError, match=r"grid\.yaml: published: there are no published curves of 'exp3_2over31'"):

@@ -53,7 +53,7 @@ def validate(content: dict[str, Any], path: Path) -> Config:
     if findings := [*contradictions(config)]:
         raise refusal(path, findings)
     if findings := [*dict.fromkeys(claim_contradictions(config))]:
-        raise refusal(config.claims_file, findings)
+        raise refusal(config.claims_file or path, findings)
     return config
 
 

@@ -167,7 +167,7 @@ class _Of:
         model = _keys_of(self._find(raw), raw["name"], self.common)
         try:
             # As JSON, a list may stand for a tuple and text for a path, and nothing else is let through.
-            read = model.model_validate_json(json.dumps(raw, default=str))
+            read = model.model_validate_json(json.dumps(raw))
         except ValidationError as error:
             raise reworded(error, keys_of(model)) from None
         values = dict(read)

@@ -33,7 +33,8 @@ class Config(Section):
     compute: Compute
     mlflow: Mlflow
     paper: Folder | None = None
-    """What is reproduced: the folder of its claims.yaml and of curves/<run>/<quantity>.csv."""
+    """What is reproduced: the folder of its claims.yaml and of curves/<run>/<quantity>.csv. It may be empty; dvc.yaml
+    needs the key."""
     diagnose: Diagnoses = Field(default_factory=dict)
     """Diagnostics of all experiments, by name."""
     experiments: dict[Name, Experiment]
@@ -128,9 +129,10 @@ class Config(Section):
         return columns + [f"{prefix}theta_{i}" for prefix in ("", "abs_") for i in range(1, n_thetas + 1)]
 
     @property
-    def claims_file(self) -> Path:
-        """What the paper says, where a paper is named."""
-        return Path(self.paper or "") / "claims.yaml"
+    def claims_file(self) -> Path | None:
+        """What the paper says; None where there is no paper, or it is a folder without claims."""
+        file = Path(self.paper or "") / "claims.yaml"
+        return None if self.paper is None or (file.parent.is_dir() and not file.exists()) else file
 
     @cached_property
     def claims(self) -> dict[str, Claim]:
@@ -141,7 +143,7 @@ class Config(Section):
         """
         from eosrepro.config.claims import claims
 
-        return {} if self.paper is None else claims(self.claims_file, self._runs_of)
+        return claims(self.claims_file, self._runs_of) if self.claims_file else {}
 
     @property
     def left_out(self) -> list[str]:
@@ -152,7 +154,7 @@ class Config(Section):
         for family in self.experiments.values():
             asked += [name for variant in family for of in variant.setting.diagnose.values() for name in of.of or ()]
         missing = {name for name in asked if not self.chosen([*self.runs], name)}
-        return sorted(missing | ({*left_out(self.claims_file, self._runs_of)} if self.paper else set()))
+        return sorted(missing | ({*left_out(self.claims_file, self._runs_of)} if self.claims_file else set()))
 
     @property
     def _runs_of(self) -> dict[str, list[str]]:

@@ -73,6 +73,8 @@ def unusable(content: Any, place: tuple[str | int, ...] = ()) -> Iterator[Findin
     """Values that nothing could be done with, wherever they stand."""
     if isinstance(content, int) and abs(content) > LARGEST:
         yield place, f"found {quoted(content)}, should be at most {LARGEST}, and at least -{LARGEST}"
+    if not isinstance(content, (str, int, float, list, dict, type(None))):
+        yield place, f"found {quoted(content)}, should be text, a number, a list or a mapping: write it in quotes"
     if isinstance(content, str) and re.search("[\ud800-\udfff]", content):
         yield place, f"found {quoted(content)}, which holds half a character: write the character itself"
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()

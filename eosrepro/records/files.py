@@ -160,8 +160,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            # Not as they lie in the file: where numbers begin in memory decides on the last bits of their products.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             written = (file.metadata() or {}).get("sha256")
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None

@@ -74,6 +74,13 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
             place.rmdir()
 
 
+def finished(result: Path) -> None:
+    """Remove what is left of the work at a result that is finished: of a process that was killed at its very end."""
+    if place_of(result).exists():
+        with suppress(StoreError), unfinished(result, None):  # another process works there: that one removes it
+            pass
+
+
 def place_of(result: Path) -> Path:
     """Where the unfinished work at `result` is kept."""
     return UNFINISHED / ".".join(part for part in result.parts if part not in (os.sep, "..", STAGES.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from eosrepro.config.params import Config
@@ -12,7 +13,9 @@ from eosrepro.records.places import CODE, FIGURES
 
 def check(config: Config) -> None:
     """Stage `check`: digests of the code behind every experiment and figure, for the other stages to depend on."""
-    FIGURES.mkdir(exist_ok=True)  # stages depend on it, also where params.yaml has no figures
+    FIGURES.mkdir(exist_ok=True)  # stages depend on these, also where there are no figures and no curves
+    if config.paper:
+        Path(config.paper, "curves").mkdir(parents=True, exist_ok=True)
     save_json(CODE, digests(config))
 
 

@@ -51,15 +51,14 @@ def _train(shared: Shared, run: Run) -> Outcome:
     started = time.monotonic()
     provenance = provenance_of(data)
     key = identity.fingerprint(run.settings, provenance)
-    if not store.holds(key):
-        with ExitStack() as stack:
+    with ExitStack() as stack:
 
-            def open_run() -> live.LiveRun:
-                tags = reproduction_tag(config, run.name)
-                facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
-                return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
+        def open_run() -> live.LiveRun:
+            tags = reproduction_tag(config, run.name)
+            facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
+            return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
 
-            compute(run, data, key, observe=live_log(open_run, started))
+        compute(run, data, key, observe=live_log(open_run, started))
     folder = train_folder(run.experiment, run.name)
     store.place(key, folder)
     sync_unless_short(config, run, data, started)
@@ -70,11 +69,15 @@ def _train(shared: Shared, run: Run) -> Outcome:
 
 
 def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe = lambda _row: None) -> None:
-    """Train a run and put it into the store; `observe` sees every row."""
+    """Train a run and put it into the store, unless it is there; `observe` sees every row."""
+    result = train_folder(run.experiment, run.name)
+    if store.holds(key):
+        resuming.finished(result)
+        return
     objective, theta = problem(run, data)
     determined_by = [run.settings, key, theta.device]
     with (
-        resuming.unfinished(train_folder(run.experiment, run.name), determined_by) as place,
+        resuming.unfinished(result, determined_by) as place,
         resuming.training(place, run.snapshot_every) as so_far,
     ):
         if data is not None:

@@ -14,7 +14,7 @@ import torch
 from eosrepro import catalog
 from eosrepro.core.objective import network_objective, network_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Dataset, Position, Stop
+from eosrepro.core.types import Dataset, Position, Row, Stop
 from eosrepro.data.chebyshev import chebyshev
 from eosrepro.diagnostics.test_split import test_split as split_of
 from eosrepro.errors import ConfigError, DataError
@@ -77,6 +77,9 @@ def test_r2_is_recorded_at_every_iteration_and_classes_have_none() -> None:
     rows = list(minimise(objective, theta, gd(step_size=0.1), stop=Stop(3), on_iterate=visited.append))
     assert [row.columns["r2"] for row in rows] == [objective.value(at.theta)[1] for at in visited]
     assert all(isnan(row.accuracy) for row in rows)
+    resumed = minimise(objective, visited[2], gd(step_size=0.1), stop=Stop(3))
+    assert [repr(row) for row in resumed] == [repr(row) for row in rows[2:]]
+    assert [repr(Row.of(row.columns)) for row in rows] == [repr(row) for row in rows]
     classes = replace(data(), targets=torch.tensor([0, 1, 1, 0]), n_outputs=2, test=None)
     assert "r2" not in next(minimise(*problem(classes), gd(step_size=0.1), stop=Stop(1))).columns
 
