@@ -20,7 +20,7 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 from eosrepro import catalog
-from eosrepro.config.load import FIRST_EDITION, load, schema, validate
+from eosrepro.config.load import FIRST_EDITION, load, read_params, schema, validate
 from eosrepro.config.members import _keys_of, _MemberKeys
 from eosrepro.config.params import Config
 from eosrepro.config.statements import Claim
@@ -692,6 +692,32 @@ def test_dvc_overrides_reach_the_experiments_they_name_and_no_other(tmp_path: Pa
         overrides += [f"experiments.{name}.{change}" for change in changes]
     apply_overrides(path, overrides)
     assert load_yaml(path) == expected
+
+
+def test_what_is_said_of_runs_that_do_not_vary_now_is_left_out(
+    committed: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    params = read_params()
+    params["experiments"]["exp3"]["vary"]["step_size"] = ["2/45"]
+    config = validate(params, PARAMS)
+    assert config.left_out == ["exp3_2over10", "exp3_2over30", "exp3_2over60", "exp3_2over90"]
+    assert config.runs["exp3_2over45"].diagnose.keys() == {"sharpness"}
+    assert config.drawn["exp3"].runs == {"exp3_2over45": "η = {step_size}"}
+    assert config.drawn["exp5"].runs == {}
+    others = {key: claim for key, claim in committed.claims.items() if not claim.run.startswith("exp3_")}
+    assert config.claims == others
+
+
+def test_every_value_of_vary_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, experiment in read_params()["experiments"].items():
+        for path, values in experiment.get("vary", {}).items():
+            params = read_params()
+            last = dict([*values.items()][-1:]) if isinstance(values, dict) else values[-1:]
+            for other in [last, *([["2/77", *values]] if path == "step_size" else [])]:
+                params["experiments"][name]["vary"][path] = other
+                assert validate(params, PARAMS).claims
 
 
 def test_no_two_experiments_share_a_mapping() -> None:

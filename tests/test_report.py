@@ -295,6 +295,16 @@ def test_a_run_of_other_settings_is_marked(project: Path) -> None:
     assert text.count("2/41") == 1
 
 
+def test_a_figure_whose_runs_do_not_vary_now_says_so(project: Path) -> None:
+    params = small_params()
+    params["figures"]["example1"]["runs"] = ["example1_2over41"]
+    write_params(project, params)
+    folder = draw(load(), "example1")
+    assert "there is no run example1_2over41 now" in (folder / "example1.svg").read_text("utf-8")
+    assert (folder / "table.csv").read_text("utf-8") == "run,panel,step,value,source\n"
+    assert "dvc repro figure@example1" not in written()
+
+
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 

@@ -331,10 +331,7 @@ def network_problem(
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """The same numbers where PyTorch would put them: where they begin decides on the last bits of their products.
-
-    Those of a file, or of NumPy, begin anywhere; those that another process shares, at the start of a page.
-    """
+    """The same numbers where PyTorch would put them: where they begin decides on the last bits of their products."""
     return tensor.clone() if tensor.data_ptr() % 64 else tensor
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import eosrepro as eos
+from eosrepro.config.checks import supposes_another_optimizer
 from eosrepro.config.load import validate
+from eosrepro.config.statements import Statistic
 from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Function, Geometry, Position, Row, Stop
@@ -19,8 +22,10 @@ from eosrepro.errors import ConfigError
 from eosrepro.optimizers.adam import adam
 from eosrepro.optimizers.gd import gd
 from eosrepro.records import resuming
-from tests.conftest import dense_hessian, small_problem
-from tests.project import PARAMS, small_params
+from eosrepro.records.snapshots import save_snapshot
+from eosrepro.stages import estimate
+from tests.conftest import dense_hessian, small_dataset, small_problem
+from tests.project import PARAMS, alone, small_params
 
 SOLVE = {"k": 2, "rtol": 1e-8, "max_products": 200, "audit_every": 1, "seed": 0}
 
@@ -122,10 +127,8 @@ def test_a_geometry_that_contradicts_itself_ends_a_run(
 
 @pytest.mark.parametrize("option", ["beta1", "beta2"])
 def test_a_share_of_1_is_refused_before_a_run(option: str) -> None:
-    params = small_params()
-    params["experiments"]["exp3"]["optimizer"] = {"name": "adam", option: 1}
     with pytest.raises(ConfigError, match=f"{option}.*less than 1"):
-        validate(params, PARAMS)
+        validate(with_adam(**{option: 1}), PARAMS)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -161,3 +164,31 @@ def test_the_figure_draws_its_threshold_beside_the_effective_sharpness_alone() -
     assert [*dashed.get_ydata()] == pytest.approx([3800, 3800])
     low, high = effective.get_ylim()
     assert low < 3800 < high
+
+
+@pytest.mark.parametrize(
+    ("quantity", "refused"), [("sharpness", True), ("directional_smoothness", True), ("effective_sharpness", False)]
+)
+def test_claims_by_its_threshold_are_about_the_effective_sharpness(quantity: str, *, refused: bool) -> None:
+    params = with_adam()
+    params["diagnose"]["effective_sharpness"] = SOLVE | {"rtol": 1e-2}
+    run = validate(params, PARAMS).run("exp2_2over300")
+    of = Statistic.model_validate({"quantity": quantity, "statistic": "max", "relative_to": "threshold"})
+    found = supposes_another_optimizer(run, of)
+    assert found == (f"the threshold of adam is one of the effective sharpness, not of {quantity}" if refused else None)
+
+
+def test_its_snapshots_take_the_disk_that_is_announced_for_them(tmp_path: Path) -> None:
+    run = validate(with_adam(), PARAMS).run("exp2_2over300")
+    size = estimate.of_run(run, small_dataset(40))
+    theta = torch.zeros(size.n_parameters)
+    save_snapshot(tmp_path, Position(0, theta, run.method.init(theta)))
+    (file,) = tmp_path.iterdir()
+    assert size.bytes // size.snapshots == 3 * theta.nbytes
+    assert 3 * theta.nbytes < file.stat().st_size < 3 * theta.nbytes + 1500
+
+
+def with_adam(**options: float) -> dict[str, Any]:
+    params = alone(small_params(), "exp2")
+    params["experiments"]["exp2"]["optimizer"] = {"name": "adam", **options}
+    return params
