@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eosrepro.core.types import Dataset, Outcome, Row
+from eosrepro.core.types import Dataset, Outcome, Position, Row
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
@@ -104,7 +104,7 @@ def test_a_truncated_dataset_is_noticed(tmp_path: Path, dataset: Dataset, keep: 
 
 def test_tensors_of_another_kind_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
     save_dataset(tmp_path, dataset)
-    save_snapshot(tmp_path, 0, torch.zeros(3))
+    save_snapshot(tmp_path, Position(0, torch.zeros(3), None))
     (tmp_path / "0000000.safetensors").replace(tmp_path / "dataset.safetensors")
     with pytest.raises(StoreError, match="has changed since"):
         load_dataset(tmp_path)
@@ -152,7 +152,7 @@ def trained(folder: Path, last: float, **settings: Any) -> None:
     """A run of two snapshots below `folder`, the second at `last`."""
     shutil.rmtree(folder.with_name("made"), ignore_errors=True)
     for step, value in enumerate((0.0, last)):
-        save_snapshot(folder.with_name("made"), step, torch.tensor([value]))
+        save_snapshot(folder.with_name("made"), Position(step, torch.tensor([value]), None))
     origin = Origin(
         SETTINGS | settings, data="", data_sha256=None, counts="iterations", fingerprint="f", threshold_formula="2/η"
     )
@@ -350,7 +350,7 @@ def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) 
     generator = torch.Generator().manual_seed(0)
     thetas = {step: torch.randn(5, generator=generator, dtype=torch.float64) for step in (10_000, 0, 995, 20)}
     for step, theta in thetas.items():
-        save_snapshot(tmp_path, step, theta)
+        save_snapshot(tmp_path, Position(step, theta, None))
     loaded = list(load_snapshots(tmp_path))
 
     assert [snapshot.step for snapshot in loaded] == [0, 20, 995, 10_000]
@@ -359,7 +359,7 @@ def test_snapshots_come_back_bit_by_bit_in_order_of_their_steps(tmp_path: Path) 
 
 
 def test_a_snapshot_of_a_view_holds_the_view_alone(tmp_path: Path) -> None:
-    save_snapshot(tmp_path, 3, torch.arange(1000.0).reshape(500, 2)[:, 1].requires_grad_())
+    save_snapshot(tmp_path, Position(3, torch.arange(1000.0).reshape(500, 2)[:, 1].requires_grad_(), None))
     assert torch.equal(next(load_snapshots(tmp_path)).theta, torch.arange(1.0, 1000.0, 2.0))
     assert (tmp_path / "0000003.safetensors").stat().st_size < 2200
 
@@ -367,7 +367,7 @@ def test_a_snapshot_of_a_view_holds_the_view_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 4, -1])
 def test_a_truncated_snapshot_is_named_after_the_whole_ones_are_read(tmp_path: Path, keep: int) -> None:
     for step in (0, 5):
-        save_snapshot(tmp_path, step, torch.ones(100))
+        save_snapshot(tmp_path, Position(step, torch.ones(100), None))
     path = tmp_path / "0000005.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     snapshots = load_snapshots(tmp_path)
@@ -378,7 +378,7 @@ def test_a_truncated_snapshot_is_named_after_the_whole_ones_are_read(tmp_path: P
 
 
 def test_any_altered_byte_of_a_snapshot_is_noticed(tmp_path: Path) -> None:
-    save_snapshot(tmp_path, 0, torch.linspace(-1, 1, 10))
+    save_snapshot(tmp_path, Position(0, torch.linspace(-1, 1, 10), None))
     path = tmp_path / "0000000.safetensors"
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -401,7 +401,7 @@ def test_a_folder_without_snapshots_says_which_command_makes_them(tmp_path: Path
 
 def test_a_half_written_file_is_no_snapshot(tmp_path: Path) -> None:
     """What a killed process leaves behind has another name."""
-    save_snapshot(tmp_path, 0, torch.ones(3))
+    save_snapshot(tmp_path, Position(0, torch.ones(3), None))
     (tmp_path / ".0000005.safetensors.123.tmp").write_bytes(b"half")
 
     assert [path.name for path in snapshot_paths(tmp_path)] == ["0000000.safetensors"]
@@ -436,7 +436,7 @@ def test_a_file_that_the_system_cuts_short_leaves_the_old_one(tmp_path: Path, da
 
 def test_a_snapshot_on_a_full_disk_leaves_no_trace(tmp_path: Path) -> None:
     with files_limited_to(4096), pytest.raises(StoreError, match=r"cannot write .*0000005\.safetensors"):
-        save_snapshot(tmp_path, 5, torch.ones(10_000))
+        save_snapshot(tmp_path, Position(5, torch.ones(10_000), None))
 
     assert contents(tmp_path) == {}
 
@@ -454,4 +454,4 @@ def test_a_text_on_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "stages").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"cannot write .*0000000\.safetensors"):
-        save_snapshot(tmp_path / "stages" / "snapshots", 0, torch.ones(3))
+        save_snapshot(tmp_path / "stages" / "snapshots", Position(0, torch.ones(3), None))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.objective import Objective
+from eosrepro.core.types import Position
 from eosrepro.diagnostics.expected_progress import ExpectedProgress, expected_progress
 from eosrepro.optimizers.sgd import sgd
 from tests.conftest import interpolated, small_problem
@@ -32,7 +33,7 @@ def expected(
     minibatches = sgd(step_size=STEP_SIZE, batch_size=batch_size, order=order, seed=seed).minibatches
     assert minibatches is not None
     (found,) = expected_progress(
-        objective, [(step, theta)], step_size=STEP_SIZE, minibatches=minibatches, sample=sample
+        objective, [Position(step, theta, None)], step_size=STEP_SIZE, minibatches=minibatches, sample=sample
     )
     return found
 
@@ -157,7 +158,7 @@ def test_progress_below_the_rounding_of_the_losses_is_not_defined() -> None:
     objective, theta = small_problem(dtype=torch.float32)
     minibatches = sgd(step_size=1e-8, batch_size=16, seed=1).minibatches
     assert minibatches is not None
-    (tiny,) = expected_progress(objective, [(3, theta)], step_size=1e-8, minibatches=minibatches)
+    (tiny,) = expected_progress(objective, [Position(3, theta, None)], step_size=1e-8, minibatches=minibatches)
     assert isnan(tiny.expected_relative_progress)
     assert tiny.gradient_noise == pytest.approx(expected(objective, theta, batch_size=16).gradient_noise)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Stop
+from eosrepro.core.types import Position, Stop
 from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness
 from eosrepro.optimizers.gd import gd
 from eosrepro.problems.quadratic import quadratic
@@ -21,7 +21,7 @@ from tests.conftest import dense_hessian, interpolated, small_problem
 
 def measured(objective: Objective, theta: Tensor, step_size: float, *, points: int = 5) -> SegmentSharpness:
     settings = {"points": points, "rtol": 1e-8, "max_products": 300, "seed": 0}
-    (found,) = segment_sharpness(objective, [(4, theta)], step_size=step_size, **settings)  # type: ignore[arg-type]
+    (found,) = segment_sharpness(objective, [Position(4, theta, None)], optimizer=gd(step_size=step_size), **settings)  # type: ignore[arg-type]
     assert found.step == 4
     return found
 
@@ -109,7 +109,9 @@ def test_a_top_eigenvector_that_changes_along_the_step_is_found() -> None:
     objective, theta = function_problem(f, [1.5, *[0.0] * 59])
     end = theta - 1.5 * objective.value_and_grad(theta).grad
     before, after = (torch.linalg.eigh(dense_hessian(objective, point)) for point in (theta, end))
-    (found,) = segment_sharpness(objective, [(0, theta)], step_size=1.5, points=2, rtol=1e-2, max_products=60, seed=0)
+    (found,) = segment_sharpness(
+        objective, [Position(0, theta, None)], optimizer=gd(step_size=1.5), points=2, rtol=1e-2, max_products=60, seed=0
+    )
 
     assert abs(before.eigenvectors[:, -1] @ after.eigenvectors[:, -1]) < 1e-9
     assert found.segment_sharpness_max == pytest.approx(after.eigenvalues[-1].item(), rel=1e-3)

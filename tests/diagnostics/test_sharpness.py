@@ -26,13 +26,13 @@ from eosrepro.problems.quadratic import quadratic
 from tests.conftest import dense_hessian, small_dataset, small_problem
 
 
-def snapshots_of_a_run(*, steps: int, every: int) -> tuple[Objective, list[tuple[int, Tensor]]]:
+def snapshots_of_a_run(*, steps: int, every: int) -> tuple[Objective, list[Position]]:
     objective, theta = small_problem()
-    kept: list[tuple[int, Tensor]] = []
+    kept: list[Position] = []
 
     def keep(at: Position) -> None:
         if at.step % every == 0:
-            kept.append((at.step, at.theta))
+            kept.append(at)
 
     list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(steps), on_iterate=keep))
     return objective, kept
@@ -43,25 +43,21 @@ def test_agrees_with_the_dense_hessian_at_every_snapshot() -> None:
     rows = list(sharpness(objective, snapshots, k=2, rtol=1e-4, max_products=200, audit_every=4, seed=0))
 
     assert [row["step"] for row in rows] == list(range(0, 61, 5))
-    for row, (_, theta) in zip(rows, snapshots, strict=True):
+    for row, (_, theta, _) in zip(rows, snapshots, strict=True):
         second, top = torch.linalg.eigvalsh(dense_hessian(objective, theta))[-2:].tolist()
         assert row["sharpness"] == pytest.approx(top, rel=1e-4)
         assert row["eigenvalue_2"] == pytest.approx(second, rel=1e-4)
         assert row["residual"] <= 1e-4 * top
 
 
-def many_examples() -> tuple[Objective, list[tuple[int, Tensor]]]:
+def many_examples() -> tuple[Objective, list[Position]]:
     """A run on 1000 examples, of which 100 are sketched."""
     objective, theta = network_problem(
         partial(mlp, width=6, depth=2), cross_entropy(), small_dataset(1000), seed=0, dtype=torch.float64, device="cpu",
         chunk_size=1000,
     )  # fmt: skip
-    kept: list[tuple[int, Tensor]] = []
-    list(
-        minimise(
-            objective, theta, gd(step_size=2.0), stop=Stop(60), on_iterate=lambda at: kept.append((at.step, at.theta))
-        )
-    )
+    kept: list[Position] = []
+    list(minimise(objective, theta, gd(step_size=2.0), stop=Stop(60), on_iterate=kept.append))
     return objective, kept[::6]
 
 
@@ -88,12 +84,12 @@ def test_a_sketch_of_the_examples_is_solved_first_and_saves_products(monkeypatch
     assert len(rest) == 2 * (len(snapshots) - 1)
     assert sketched[0] == pytest.approx(full + rough / 10)
     few = objective.batch(torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:100])
-    exact = torch.linalg.eigvalsh(dense_hessian(few, snapshots[0][1]))[-1].item()
+    exact = torch.linalg.eigvalsh(dense_hessian(few, snapshots[0].theta))[-1].item()
     assert sketch == pytest.approx(exact, rel=1e-3)
     random = torch.randn(objective.n_params, generator=torch.Generator().manual_seed(0)).double()
-    cold = [top_eigenpairs(objective.hvp(theta), random, rtol=1e-3)[0].products for _, theta in snapshots]
+    cold = [top_eigenpairs(objective.hvp(theta), random, rtol=1e-3)[0].products for _, theta, _ in snapshots]
     assert full + sum(products for _, products in rest[1::2]) < 0.9 * sum(cold)
-    for row, (_, theta) in zip(sharpness(objective, snapshots, **settings), snapshots, strict=True):
+    for row, (_, theta, _) in zip(sharpness(objective, snapshots, **settings), snapshots, strict=True):
         top = torch.linalg.eigvalsh(dense_hessian(objective, theta))[-1].item()
         assert row["sharpness"] == pytest.approx(top, rel=1e-4)
 
@@ -103,7 +99,7 @@ def test_of_few_examples_and_of_problems_nothing_is_sketched(monkeypatch: pytest
     settings = {"k": 1, "rtol": 1e-3, "max_products": 200, "audit_every": 100, "seed": 0}
     for objective, theta in (small_problem(), function_problem(quadratic(), [0.1, 0.1])):
         found.clear()
-        row = next(sharpness(objective, [(0, theta)], **settings))
+        row = next(sharpness(objective, [Position(0, theta, None)], **settings))
         assert [products for _, products in found] == [row["products"], row["audit_products"]]
 
 
@@ -139,7 +135,15 @@ def test_a_new_top_eigenvector_orthogonal_to_the_old_one_is_found() -> None:
     before, after = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     after[0] = 3.0
     rows = list(
-        sharpness(objective, [(0, before), (1, after)], k=1, rtol=1e-3, max_products=40, audit_every=10, seed=0)
+        sharpness(
+            objective,
+            [Position(0, before, None), Position(1, after, None)],
+            k=1,
+            rtol=1e-3,
+            max_products=40,
+            audit_every=10,
+            seed=0,
+        )
     )
 
     assert rows[0]["sharpness"] == pytest.approx(10.1, rel=1e-3)
@@ -148,7 +152,7 @@ def test_a_new_top_eigenvector_orthogonal_to_the_old_one_is_found() -> None:
 
 def test_works_on_a_problem_of_two_numbers() -> None:
     objective, theta = function_problem(quadratic(), [0.1, 0.1])
-    row = next(sharpness(objective, [(0, theta)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
+    row = next(sharpness(objective, [Position(0, theta, None)], k=1, rtol=1e-3, max_products=10, audit_every=1, seed=0))
 
     assert row["sharpness"] == pytest.approx(40.0, rel=1e-6)
 
@@ -167,7 +171,7 @@ def sixty_digits(
 def test_eigenvalues_that_are_tenfold_are_found_as_often_as_asked(dtype: torch.dtype) -> None:
     """A linear classifier with squared error has one Hessian, ten times: a block for every class."""
     objective, theta = sixty_digits(width=4, depth=0, loss=mse(), dtype=dtype)
-    (row,) = sharpness(objective, [(0, theta)], k=3, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+    (row,) = sharpness(objective, [Position(0, theta, None)], k=3, rtol=3e-3, max_products=200, audit_every=1, seed=0)
     dense = torch.linalg.eigvalsh(dense_hessian(objective, theta).double())[-10:]
 
     assert dense.tolist() == pytest.approx([11.744676] * 10, rel=1e-6)
@@ -178,7 +182,7 @@ def test_eigenvalues_that_are_tenfold_are_found_as_often_as_asked(dtype: torch.d
 def test_k_pairs_from_a_sketch_agree_with_the_dense_hessian() -> None:
     objective, snapshots = many_examples()
     rows = sharpness(objective, snapshots, k=3, rtol=1e-3, max_products=200, audit_every=100, seed=0)
-    for row, (_, theta) in zip(rows, snapshots, strict=True):
+    for row, (_, theta, _) in zip(rows, snapshots, strict=True):
         expected = torch.linalg.eigvalsh(dense_hessian(objective, theta)).flip(0)[:3].tolist()
         assert [row["sharpness"], row["eigenvalue_2"], row["eigenvalue_3"]] == pytest.approx(expected, rel=1e-3)
 
@@ -209,7 +213,7 @@ def test_a_sketch_that_takes_the_second_eigenvector_for_the_first_does_not_misle
     few, many = torch.tensor([10.0, 9.2]), torch.linspace(-1, 5, 198)
     whole, swapped = (torch.diag(torch.cat([top, many]).double()) for top in (few, few.flip(0)))
     objective, at = quadratic_with(whole, 1000, swapped), torch.zeros(200, dtype=torch.float64)
-    (row,) = sharpness(objective, [(0, at)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=seed)
+    (row,) = sharpness(objective, [Position(0, at, None)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=seed)
 
     assert row["sharpness"] == pytest.approx(10.0, rel=3e-3)
 
@@ -223,7 +227,9 @@ def test_a_sketch_whose_eigenvectors_are_turned_does_not_mislead(tangent: float)
     turn[:2, :2] = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
     objective, at = quadratic_with(whole, 1000, turn @ whole @ turn.T), torch.zeros(200, dtype=torch.float64)
     for seed in range(6):
-        (row,) = sharpness(objective, [(0, at)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=seed)
+        (row,) = sharpness(
+            objective, [Position(0, at, None)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=seed
+        )
         assert row["sharpness"] == pytest.approx(10.0, rel=3e-3)
 
 
@@ -232,7 +238,7 @@ def test_the_random_part_of_a_start_finds_what_the_sketch_does_not_see() -> None
     whole = torch.diag(torch.cat([torch.tensor([20.0]), torch.linspace(-1, 5, 199)]).double())
     blind = torch.diag(torch.cat([torch.tensor([0.0]), torch.tensor([4.0, 5.0]).repeat(100)[:199]]).double())
     objective, at = quadratic_with(whole, 1000, blind), torch.zeros(200, dtype=torch.float64)
-    (row,) = sharpness(objective, [(0, at)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+    (row,) = sharpness(objective, [Position(0, at, None)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
 
     assert row["sharpness"] == pytest.approx(20.0, rel=3e-3)
 
@@ -240,7 +246,7 @@ def test_the_random_part_of_a_start_finds_what_the_sketch_does_not_see() -> None
 def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
     """As where a run diverged: loss and gradient of a deep linear network are finite, products with its Hessian not."""
     objective, theta = sixty_digits(width=8, depth=4, loss=mse(), dtype=torch.float32, activation="linear")
-    snapshots = [(0, theta), (1, 1e4 * theta), (2, theta)]
+    snapshots = [Position(step, scale * theta, None) for step, scale in enumerate((1, 1e4, 1))]
     fine, empty, again = sharpness(objective, snapshots, k=2, rtol=3e-3, max_products=200, audit_every=1, seed=0)
 
     reached = objective.value_and_grad(1e4 * theta)
@@ -255,7 +261,9 @@ def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
 
 def test_in_a_sketch_too_what_is_not_finite_is_empty() -> None:
     objective, snapshots = many_examples()
-    _, theta = snapshots[0]
-    (row,) = sharpness(objective, [(0, theta * torch.nan)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+    theta = snapshots[0].theta
+    (row,) = sharpness(
+        objective, [Position(0, theta * torch.nan, None)], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0
+    )
 
     assert np.isnan([row["sharpness"], row["residual"], row["audit_sharpness"]]).all()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.types import Position
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum
 from eosrepro.losses.mse import mse
@@ -32,7 +33,7 @@ def test_both_ends_and_the_gradient_in_them_agree_with_the_dense_hessian(run: An
     before = None
 
     assert [row.step for row in rows] == [0, 10, 20, 30]
-    for row, (_, theta) in zip(rows, snapshots, strict=True):
+    for row, (_, theta, _) in zip(rows, snapshots, strict=True):
         values, vectors = torch.linalg.eigh(dense_hessian(objective, theta))
         grad = objective.value_and_grad(theta).grad
         shares = (vectors.T @ grad).square().flip(0) / grad.square().sum()
@@ -54,7 +55,7 @@ def test_both_ends_and_the_gradient_in_them_agree_with_the_dense_hessian(run: An
 
 def test_trace_and_negative_mass_agree_with_the_dense_hessian(run: Any) -> None:
     objective, snapshots, rows = run
-    for row, (_, theta) in zip(rows, snapshots, strict=True):
+    for row, (_, theta, _) in zip(rows, snapshots, strict=True):
         values = torch.linalg.eigvalsh(dense_hessian(objective, theta))
         negative = -values.clamp(max=0).sum() / values.abs().sum()
         assert row.trace == pytest.approx(values.sum().item(), abs=5 * row.trace_standard_error)
@@ -95,7 +96,7 @@ def test_all_products_are_counted() -> None:
 
 def test_works_on_a_problem_of_two_numbers() -> None:
     objective, theta = function_problem(quadratic(curvatures=(20.0, 1.0)), [0.1, 0.1])
-    row = next(spectrum(objective, [(0, theta)], **SETTINGS))
+    row = next(spectrum(objective, [Position(0, theta, None)], **SETTINGS))
 
     assert (row.top_eigenvalue_1, row.top_eigenvalue_2, row.smallest_eigenvalue) == pytest.approx((40.0, 2.0, 2.0))
     assert isnan(row.top_eigenvalue_3)
@@ -108,7 +109,7 @@ def test_works_on_a_problem_of_two_numbers() -> None:
 
 def test_a_flat_function_has_no_shares() -> None:
     objective, theta = function_problem(lambda point: point.sum() * 0, [0.1, 0.1])
-    row = next(spectrum(objective, [(0, theta)], **SETTINGS | {"k": 1}))
+    row = next(spectrum(objective, [Position(0, theta, None)], **SETTINGS | {"k": 1}))
 
     assert isnan(row.negative_mass)
     assert isnan(row.gradient_overlap)
@@ -127,7 +128,7 @@ def test_the_weights_of_a_density_sum_to_one_and_its_nodes_span_the_spectrum(run
     rows = list(spectral_density(objective, snapshots, n_probes=10, n_nodes=20, seed=0))
 
     assert len(rows) == 4 * 10 * 20
-    for step, theta in snapshots:
+    for step, theta, _ in snapshots:
         values = torch.linalg.eigvalsh(dense_hessian(objective, theta))
         here = [row for row in rows if row.step == step]
         assert {row.probe for row in here} == set(range(10))
@@ -142,7 +143,7 @@ def test_the_weights_of_a_density_sum_to_one_and_its_nodes_span_the_spectrum(run
 def test_a_smallest_eigenvalue_of_zero_is_found_to_a_share_of_the_scale(dtype: torch.dtype) -> None:
     """A linear classifier with squared error: its Hessian is semidefinite, and every eigenvalue tenfold."""
     objective, theta = sixty_digits(width=4, depth=0, loss=mse(), dtype=dtype)
-    row = next(spectrum(objective, [(0, theta)], **SETTINGS | {"rtol": 1e-2, "n_probes": 2}))
+    row = next(spectrum(objective, [Position(0, theta, None)], **SETTINGS | {"rtol": 1e-2, "n_probes": 2}))
     tops = [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3]
 
     assert torch.linalg.eigvalsh(dense_hessian(objective, theta).double())[0].item() == pytest.approx(0, abs=1e-5)
@@ -154,7 +155,7 @@ def test_a_smallest_eigenvalue_of_zero_is_found_to_a_share_of_the_scale(dtype: t
 def test_the_largest_of_a_negative_semidefinite_hessian_is_zero() -> None:
     curvatures = -torch.cat([torch.zeros(10), 5 * 0.7 ** torch.arange(40)]).double()
     objective, theta = function_problem(lambda point: (curvatures * point * point).sum() / 2, [0.1] * 50)
-    row = next(spectrum(objective, [(0, theta)], **SETTINGS))
+    row = next(spectrum(objective, [Position(0, theta, None)], **SETTINGS))
 
     assert [row.top_eigenvalue_1, row.top_eigenvalue_2, row.top_eigenvalue_3] == pytest.approx([0] * 3, abs=1e-6)
     assert row.smallest_eigenvalue == pytest.approx(-5.0, rel=1e-6)
@@ -162,7 +163,8 @@ def test_the_largest_of_a_negative_semidefinite_hessian_is_zero() -> None:
 
 def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
     objective, theta = sixty_digits(width=8, depth=4, loss=mse(), dtype=torch.float32, activation="linear")
-    fine, empty, again = spectrum(objective, [(0, theta), (1, 1e4 * theta), (2, theta)], **SETTINGS | {"rtol": 1e-2})
+    snapshots = [Position(step, scale * theta, None) for step, scale in enumerate((1, 1e4, 1))]
+    fine, empty, again = spectrum(objective, snapshots, **SETTINGS | {"rtol": 1e-2})
     step, *quantities, products = astuple(empty)
 
     assert (step, products) == (1, 2 + SETTINGS["n_probes"])
@@ -172,5 +174,5 @@ def test_where_the_hessian_is_not_finite_the_row_is_empty() -> None:
         assert not isnan(row.trace)
     assert isnan(again.alignment)
 
-    nodes = list(spectral_density(objective, [(1, 1e4 * theta)], n_probes=2, n_nodes=5, seed=0))
+    nodes = list(spectral_density(objective, [Position(1, 1e4 * theta, None)], n_probes=2, n_nodes=5, seed=0))
     assert [(node.step, node.probe, isnan(node.eigenvalue)) for node in nodes] == [(1, 0, True), (1, 1, True)]

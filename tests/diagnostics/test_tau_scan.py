@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Stop
+from eosrepro.core.types import Position, Stop
 from eosrepro.diagnostics import tau_scan as module
 from eosrepro.diagnostics.tau_scan import TauScan, tau_scan
 from eosrepro.optimizers.gd import gd
@@ -27,7 +27,9 @@ from tests.conftest import interpolated, small_problem
 def scan(
     objective: Objective, theta: Tensor, step_size: float, *, n_taus: int = 100, tolerance: float = 0.0
 ) -> TauScan:
-    (found,) = tau_scan(objective, [(7, theta)], step_size=step_size, n_taus=n_taus, tolerance=tolerance)
+    (found,) = tau_scan(
+        objective, [Position(7, theta, None)], optimizer=gd(step_size=step_size), n_taus=n_taus, tolerance=tolerance
+    )
     assert found.step == 7
     return found
 
@@ -114,15 +116,14 @@ def test_the_integral_agrees_with_an_independent_quadrature() -> None:
 
 def test_along_a_run_the_last_tau_is_the_recorded_smoothness() -> None:
     objective, theta = small_problem()
-    path: dict[int, Tensor] = {}
-    keep = lambda at: path.update({at.step: at.theta})  # noqa: E731
-    rows = list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(20), on_iterate=keep))
-    found = list(tau_scan(objective, path.items(), step_size=0.4, n_taus=2, tolerance=0))
+    path: list[Position] = []
+    rows = list(minimise(objective, theta, gd(step_size=0.4), stop=Stop(20), on_iterate=path.append))
+    found = list(tau_scan(objective, path, optimizer=gd(step_size=0.4), n_taus=2, tolerance=0))
     assert [each.step for each in found] == list(range(21))
     for each, row in zip(found[:-1], rows[:-1], strict=True):
         assert each.relative_progress_of_step == pytest.approx(row.relative_progress, rel=1e-9)
         # two τ: 1/2 and 1
-        low, high = sorted([by_definition(objective, path[each.step], 0.4, 0.5), row.directional_smoothness])
+        low, high = sorted([by_definition(objective, path[each.step].theta, 0.4, 0.5), row.directional_smoothness])
         assert each.directional_smoothness_min == pytest.approx(low, rel=1e-8)
         assert each.directional_smoothness_max == pytest.approx(high, rel=1e-8)
 
@@ -156,7 +157,11 @@ def test_where_the_gradient_is_exactly_0_nothing_is_measured(tolerance: float) -
     assert found.slopes == 0
     assert all(isnan(value) for name, value in vars(found).items() if name not in ("step", "slopes"))
     here, there = tau_scan(
-        small_problem()[0], [(0, small_problem()[1])] * 2, step_size=0.8, n_taus=2, tolerance=tolerance
+        small_problem()[0],
+        [Position(0, small_problem()[1], None)] * 2,
+        optimizer=gd(step_size=0.8),
+        n_taus=2,
+        tolerance=tolerance,
     )  # and what comes after is
     assert here == there
 
