@@ -13,7 +13,7 @@ import pytest
 from eosrepro.config.load import load
 from eosrepro.config.members import Diagnosis
 from eosrepro.config.runs import Run
-from eosrepro.core.types import Dataset
+from eosrepro.core.types import Dataset, Iterate
 from eosrepro.errors import EosreproError
 from eosrepro.records import store
 from eosrepro.records.files import load_table
@@ -91,14 +91,17 @@ def test_it_looks_at_the_snapshots_that_every_divides(trained: Trained) -> None:
     pd.testing.assert_frame_equal(whole[::3].reset_index(drop=True), third, check_exact=True)
 
 
-def test_a_diagnostic_is_given_the_step_size_of_its_run(trained: Trained) -> None:
+def test_a_diagnostic_is_given_the_optimizer_of_its_run(trained: Trained) -> None:
     objective, start = problem(trained.run, trained.data)
     table = measure(trained, SCAN)
     assert len(table) == 11
-    for step, theta in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
-        here = objective.value_and_grad(theta.to(start))
-        reached = objective.loss(theta.to(start) - 2 / 50 * here.grad)
-        progress = (reached - here.loss) / (2 / 50 * float(here.grad.double().square().sum()))
+    for step, kept, state in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
+        assert state == step  # the number of the epoch
+        theta = kept.to(start)
+        here = objective.value_and_grad(theta)
+        update, _ = trained.run.method.update(Iterate(theta, here.grad, objective), state)
+        change = objective.loss(theta - update) - here.loss
+        progress = change / float((update.double() * here.grad).sum())
         assert table["relative_progress_of_step"][step] == pytest.approx(progress, rel=1e-4)
 
 
@@ -109,7 +112,7 @@ def test_a_diagnostic_is_given_the_minibatches_of_its_run(trained: Trained) -> N
     assert minibatches is not None
     table = measure(trained, EXPECTED)
     assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
-    for step, snapshot in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
+    for step, snapshot, _ in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
         theta = snapshot.to(start)
         here = objective.value_and_grad(theta)
         change = 0.0

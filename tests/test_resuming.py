@@ -136,10 +136,10 @@ def test_a_changed_setting_starts_afresh(edit: Callable[[dict[str, Any]], None],
 
 
 @pytest.mark.usefixtures("project")
-def test_changed_sources_start_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_key_as_of_changed_sources_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoppedError):
         train(GD, until=7)
-    monkeypatch.setattr(resuming, "_sources", lambda: "edited")
+    monkeypatch.setattr(sys.modules[__name__], "KEY", f"{KEY}_edited")
     assert train(GD)[0] == 0
 
 
