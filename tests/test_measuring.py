@@ -95,7 +95,7 @@ def test_a_diagnostic_is_given_the_step_size_of_its_run(trained: Trained) -> Non
     objective, start = problem(trained.run, trained.data)
     table = measure(trained, SCAN)
     assert len(table) == 11
-    for step, theta in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
+    for step, theta, _ in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
         here = objective.value_and_grad(theta.to(start))
         reached = objective.loss(theta.to(start) - 2 / 50 * here.grad)
         progress = (reached - here.loss) / (2 / 50 * float(here.grad.double().square().sum()))
@@ -109,7 +109,7 @@ def test_a_diagnostic_is_given_the_minibatches_of_its_run(trained: Trained) -> N
     assert minibatches is not None
     table = measure(trained, EXPECTED)
     assert set(table["minibatches"]) == {4}  # 100 examples in batches of 32
-    for step, snapshot in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
+    for step, snapshot, _ in map(load_snapshot, snapshot_paths(trained.folder / "snapshots")):
         theta = snapshot.to(start)
         here = objective.value_and_grad(theta)
         change = 0.0
