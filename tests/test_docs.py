@@ -7,6 +7,8 @@ Code blocks name what they are after the language: ```yaml params``` goes into p
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +17,13 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 from eosrepro.cli import main
-from eosrepro.config.load import read_params
+from eosrepro.config.load import read_params, validate
 from eosrepro.records.files import load_json
 from tests.project import ROOT, SMALL, environment, small_params, write_params, write_project
 
@@ -91,9 +95,17 @@ def commands(command: click.Command = main, name: str = "eosrepro") -> Iterator[
 
 @every_page
 def test_relative_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
-    targets = [link for link in links if "://" not in link]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")) if "://" not in link]
+    for file, _, heading in (link.partition("#") for link in links):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not heading or heading in headings(target), f"{file}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}
 
 
 def test_the_index_names_every_page_of_docs() -> None:
@@ -128,13 +140,23 @@ def test_make_targets_exist(page: Path) -> None:
     assert set(re.findall(r"^make ([a-z-]+)", quoted(page), re.MULTILINE)) <= known
 
 
-@every_page
-def test_settings_that_dvc_is_told_to_change_are_in_params_yaml(page: Path) -> None:
-    for key in re.findall(r"-S '?([\w.]+)=", quoted(page)):
-        entry: Any = load_yaml(ROOT / "params.yaml")
-        for part in key.split("."):
-            assert part in entry, f"{label(page)}: -S {key}"
-            entry = entry[part]
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "params.yaml"], ids=label)
+def test_what_dvc_is_told_to_change_can_be_changed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-S` of an example, alone and as it stands, leaves a valid params.yaml that has the target."""
+    monkeypatch.chdir(ROOT)
+    text = page.read_text("utf-8")
+    said = quoted(page) if page.suffix == ".md" else text
+    for example in re.findall(r"^[# ]*(dvc exp run .*?)(?:  .*)?$", said, re.MULTILINE):
+        words = shlex.split(example, comments=True)
+        overrides = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "-S"]
+        if any(f"\n  {each.removeprefix('profile=')}:\n" in text for each in overrides if page.suffix == ".md"):
+            continue  # a profile that the page adds
+        shutil.copy(ROOT / "params.yaml", tmp_path)
+        apply_overrides(tmp_path / "params.yaml", overrides)
+        changed = validate(read_params(tmp_path / "params.yaml"), page)
+        entries = {"figure": changed.figures, "train": changed.experiments}
+        targets = [word.split("@") for word in words if "@" in word]
+        assert all(name in entries[stage] for stage, name in targets)
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
@@ -208,6 +230,14 @@ def test_every_example_works(project: Path) -> None:
     assert (project / "stages/studies" / Path(STUDY).stem / "table.md").exists()
     declared = {name for each in experiments for name in params["experiments"][each].get("diagnose", {})}
     assert {path.stem for path in project.glob("stages/diagnostics/**/*.csv")} == {"sharpness", *declared}
+
+
+def test_the_library_on_the_readme_runs() -> None:
+    (example,) = [content for info, content in blocks(ROOT / "README.md") if info == "python"]
+    x, y = torch.randn(20, 3), torch.arange(20) % 2
+    names: dict[str, Any] = {"model": torch.nn.Linear(3, 2), "x": x, "y": y}
+    exec(example, names)
+    assert names["run"].table["step"].iloc[-1] == 300
 
 
 def test_data_sources_of_the_examples_deliver(project: Path) -> None:

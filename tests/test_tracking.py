@@ -271,6 +271,23 @@ def test_problem_without_data() -> None:
     assert inputs is None or not inputs.dataset_inputs
 
 
+def test_a_run_lasts_as_long_as_its_training() -> None:
+    assert sync(recorded(rows(3)), about=About(times=(1_000_000.25, 1_000_060.5)))
+    assert (the_run().info.start_time, the_run().info.end_time) == (1_000_000_250, 1_000_060_500)
+
+
+def test_the_threshold_of_a_preconditioned_method_is_that_of_the_effective_sharpness_alone() -> None:
+    plain = recorded(rows(10), sharpness={0: 10.0, 5: 30.0})
+    effective = pd.DataFrame({"step": [0, 5], "effective_sharpness": [30.0, 90.0]})
+    origin = replace(plain.origin, preconditioned=True)
+    measured = {**plain.measured, "effective_sharpness": Measured(effective, SHARPNESS)}
+    assert sync(replace(plain, origin=origin, measured=measured))
+    assert series("curvature/effective_sharpness_over_threshold") == [(0, 0.5), (5, 1.5)]
+    assert (
+        not {"curvature/sharpness_over_threshold", "train/directional_smoothness_over_threshold"} & everything().keys()
+    )
+
+
 def test_stage_of_dvc_is_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@exp3")
     assert sync(recorded(rows(3)))

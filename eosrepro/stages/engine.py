@@ -15,6 +15,8 @@ from eosrepro.errors import EosreproError
 from eosrepro.stages import progress
 from eosrepro.stages.processes import die_with_parent
 
+LAST_WORDS = 30.0  # seconds that a process has to write its checkpoint when the work is ended
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Shared = TypeVar("Shared")
@@ -54,7 +56,8 @@ def map(
             for process in workers:
                 process.terminate()
             for process in workers:
-                process.join()  # what they have done is kept when this ends
+                process.join(LAST_WORDS)  # what they have done is kept when this ends
+                process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise EosreproError(
                     "one of the processes that share the work was killed, most likely for want of memory: "
@@ -65,6 +68,7 @@ def map(
 
 _function: Callable[[Any, Any], Any]  # of this worker, and what all its tasks share
 _shared: Any
+_at_work = False
 
 
 def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
@@ -78,12 +82,18 @@ def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
 
 def _interrupt(_signal: int, _frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the checkpoint off
+    if not _at_work:
+        os._exit(1)  # the pool would wait for the next task
     raise SystemExit(1)
 
 
 def _work(task: Any) -> Any:
+    global _at_work
     try:
+        _at_work = True
         found = _function(_shared, task)
         return [*found] if isinstance(found, Iterator) else found
     except SystemExit:  # the pool would take it for a failed task, and start the next one
         os._exit(1)
+    finally:
+        _at_work = False
