@@ -135,6 +135,7 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
         "data": "photo-patches, N = 100",
         "data_sha256": load_json(DATA / "provenance.json")["sha256"],
         "counts": "iterations",
+        "preconditioned": False,
         "threshold_formula": "2/η",
         "table_sha256": sha256(folder_of(GD) / "trajectory.csv"),
     }
@@ -320,7 +321,7 @@ def test_other_data_are_told_before_and_after_they_are_made(project: Path) -> No
 
 
 def test_the_same_data_from_another_place_are_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digits = {"name": "digits", "n_examples": 100, "seed": 0}
+    digits = {"name": "digits", "n_examples": 100, "n_test": 0, "seed": 0}
     changed(project, "profiles.quick.data", digits)
     assert run("data").exit_code == run("train", GD).exit_code == run("train", SGD).exit_code == 0
     assert run("verify").stderr == ""

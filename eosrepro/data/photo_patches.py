@@ -40,8 +40,9 @@ def photo_patches(
             f"data.n_examples is {n_examples}: photo-patches has {n_classes} equally frequent classes, "
             f"so take a positive multiple of {n_classes}"
         )
-    targets = np.arange(n_examples + n_test, dtype=np.int64) % n_classes
-    corners = np.random.default_rng(seed).integers((height - SIZE + 1, width - SIZE + 1), size=(len(targets), 2))
+    count = n_examples + n_test
+    corners = np.random.default_rng(seed).integers((height - SIZE + 1, width - SIZE + 1), size=(count, 2))
+    targets = np.arange(count, dtype=np.int64) % n_classes  # empty, and no error, for a count near 2**63
     windows = np.lib.stride_tricks.sliding_window_view(
         strips, (SIZE, SIZE), axis=(1, 2)
     )  # (10, 396, 97, 3, 32, 32), a view
