@@ -47,6 +47,8 @@ def map(
     # PyTorch does not survive a fork; its own `spawn` shares the tensors between the processes.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(function, shared)) as pool:
+        # All processes at once: one that Python started later, and that was killed, would not be missed.
+        pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
         try:
             yield from pool.map(_work, tasks)
         except BaseException as error:
