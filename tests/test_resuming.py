@@ -136,13 +136,6 @@ def test_a_changed_setting_starts_afresh(edit: Callable[[dict[str, Any]], None],
 
 
 @pytest.mark.usefixtures("project")
-<<<<<<< HEAD
-def test_another_key_as_of_changed_sources_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StoppedError):
-        train(GD, until=7)
-    monkeypatch.setattr(sys.modules[__name__], "KEY", f"{KEY}_edited")
-    assert train(GD)[0] == 0
-=======
 def test_changed_sources_start_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the training, which its key tells, and those that read and write checkpoints."""
     for module, name, edited in (
@@ -154,7 +147,6 @@ def test_changed_sources_start_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, edited)
         assert train(GD)[0] == 0
         store.remove(KEY)
->>>>>>> w_t2
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:40] + b"?" + data[41:], lambda _: b""])
