@@ -8,14 +8,15 @@ from typing import Any
 from eosrepro.config.params import Config
 from eosrepro.records import code, identity
 from eosrepro.records.files import save_json
-from eosrepro.records.places import CODE, FIGURES
+from eosrepro.records.places import CODE, FIGURES, diagnostics_folder, train_folder
 
 
 def check(config: Config) -> None:
     """Stage `check`: digests of the code behind every experiment and figure, for the other stages to depend on."""
-    FIGURES.mkdir(exist_ok=True)  # stages depend on these, also where there are no figures and no curves
-    if config.paper:
-        Path(config.paper, "curves").mkdir(parents=True, exist_ok=True)
+    # Stages depend on these, also where there are no experiments, no figures and no curves.
+    curves = [Path(config.paper, "curves")] if config.paper else []
+    for folder in (train_folder(""), diagnostics_folder(""), FIGURES, *curves):
+        folder.mkdir(parents=True, exist_ok=True)
     save_json(CODE, digests(config))
 
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def test_two_at_once_and_ctrl_c_lose_nothing(project: Path, change: Callable[[st
     assert repro(project, "check", "data")
     with subprocess.Popen(
         stage, cwd=project, env=OFTEN, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # not as behind &
     ) as first:  # fmt: skip
         wait_for_a_checkpoint(project, later_than=0)
         second = run(project, *stage)
