@@ -63,8 +63,17 @@ def data() -> None:
 
 
 _jobs = click.option(
-    "--jobs", type=click.IntRange(min=1), help="Processes that share the work; else as many as fit on the cores."
+    "--jobs",
+    type=click.IntRange(min=1),
+    envvar="EOSREPRO_JOBS",
+    help="Processes that share the work; else as many as fit on the cores.",
 )
+
+
+def _processes(loaded: Config, jobs: int | None) -> int:
+    from eosrepro.stages import build, engine
+
+    return jobs or engine.default_jobs(build.device(loaded.compute.device), loaded.compute.threads)
 
 
 @main.command()
@@ -73,11 +82,10 @@ _jobs = click.option(
 def train(runs: str, jobs: int | None) -> None:
     """Train RUNS of params.yaml: an experiment, one run, or the first part of the names of some."""
     from eosrepro.config.load import load
-    from eosrepro.stages import engine
     from eosrepro.stages import train as stage
 
     loaded = load()
-    for run, ended in stage.train(loaded, runs, jobs=jobs or engine.default_jobs(loaded.compute.threads)).items():
+    for run, ended in stage.train(loaded, runs, jobs=_processes(loaded, jobs)).items():
         click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
@@ -88,10 +96,9 @@ def diagnose(runs: str, jobs: int | None) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
     from eosrepro.stages import diagnose as stage
-    from eosrepro.stages import engine
 
     loaded = load()
-    found = stage.diagnose(loaded, runs, jobs=jobs or engine.default_jobs(loaded.compute.threads))
+    found = stage.diagnose(loaded, runs, jobs=_processes(loaded, jobs))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:

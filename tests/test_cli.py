@@ -525,6 +525,20 @@ def test_gc_removes_what_no_profile_asks_for(folder: Path, small: dict[str, Any]
     assert run("gc").stdout == "removed 0 of 2 entries of stages/store, 0 kB\n"
 
 
+def test_gc_keeps_the_runs_of_studies(folder: Path, small: dict[str, Any]) -> None:
+    """They are days of work, and no profile names them."""
+    write_params(folder, small)
+    study = {
+        "run": "example1_2over39",
+        "vary": {"step size": {"path": "step_size", "values": {"2/50": "2/50"}}},
+        "pooled": [],
+        "measures": {"loss": {"quantity": "loss", "statistic": "final"}},
+    }
+    write_params(folder, study, "mine.yaml")
+    assert run("sweep", "mine.yaml").exit_code == 0
+    assert run("gc").stdout == "removed 0 of 1 entries of stages/store, 0 kB\n"
+
+
 @pytest.mark.usefixtures("small")
 def test_diagnostics_are_taken_on_the_snapshots_of_the_runs_that_they_name(folder: Path) -> None:
     run("data")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
+from eosrepro.cli import main
 from eosrepro.config.load import load
 from eosrepro.core.objective import network_problem
 from eosrepro.core.types import Dataset
@@ -129,9 +131,14 @@ def test_one_process_and_two_make_the_same_files(tmp_path: Path, monkeypatch: py
     assert made(2) == by_one
 
 
-def test_as_many_processes_as_fit_or_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EOSREPRO_JOBS", raising=False)
+def test_as_many_processes_as_fit_and_one_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1, 2, 3, 4})
-    assert [engine.default_jobs(threads) for threads in (1, 2, 8)] == [5, 2, 1]
-    monkeypatch.setenv("EOSREPRO_JOBS", "3")
-    assert engine.default_jobs(8) == 3
+    assert [engine.default_jobs("cpu", threads) for threads in (1, 2, 8)] == [5, 2, 1]
+    assert engine.default_jobs("cuda", 1) == 1
+
+
+def test_the_environment_may_say_how_many_and_a_mistake_in_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EOSREPRO_JOBS", "many")
+    said = CliRunner().invoke(main, ["train", "exp3"])
+    assert said.exit_code == 2
+    assert "'many' is not a valid integer range" in said.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,7 @@ def problem(
     return network_problem(
         lambda *_: make(),
         loss or cross_entropy(),
-        data or small_dataset(),
+        data or replace(small_dataset(), n_outputs=9 if make in (of_one_layer_twice, tied, tied_later) else N_CLASSES),
         seed=0,
         dtype=dtype,
         device="cpu",

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from eosrepro.core.objective import function_problem, network_problem
 from eosrepro.core.types import Dataset
+from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
@@ -149,3 +150,28 @@ def test_products_on_the_papers_network_agree_with_curvlinops(activation: str) -
 
     assert objective.n_params == 656_810
     assert torch.linalg.vector_norm(ours - theirs) < 1e-5 * torch.linalg.vector_norm(theirs)
+
+
+@pytest.mark.parametrize(
+    ("targets", "outputs", "said"),
+    [
+        (torch.arange(4) % 3, 5, "the model has 5 outputs an example, and the data have 3 classes"),
+        (torch.arange(4.0)[:, None], 1, ""),
+    ],
+)
+def test_a_model_has_an_output_for_each_class_or_number(targets: torch.Tensor, outputs: int, said: str) -> None:
+    """One with more classes than the data would be trained on them in silence."""
+    data = Dataset(torch.arange(12.0).reshape(4, 3), targets, 3 if targets.ndim == 1 else 1, "few")
+    loss = cross_entropy() if targets.ndim == 1 else mse()
+
+    def build(_shape: tuple[int, ...], _n_outputs: int) -> nn.Module:
+        return nn.Linear(3, outputs)
+
+    def make() -> object:
+        return network_problem(build, loss, data, seed=0, dtype=torch.float64, device="cpu", chunk_size=4)
+
+    if not said:
+        make()
+        return
+    with pytest.raises(ConfigError, match=said):
+        make()

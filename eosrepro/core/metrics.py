@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
+
+from eosrepro.core.types import Loss
 
 Metric = Literal["accuracy", "r2"]
 
@@ -31,6 +34,20 @@ def metric(targets: Tensor) -> tuple[Metric, Score]:
         return 1 - missed.square().sum(-1) / variance
 
     return "r2", explained
+
+
+def one_number_each(loss: Callable[..., Tensor]) -> Loss:
+    """The loss as one number an example; see `Objective.of`."""
+    try:
+        reduction = inspect.signature(loss).parameters["reduction"].default
+    except (KeyError, TypeError, ValueError):  # the last two where it has no signature
+        return loss
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        terms = loss(outputs, targets, reduction="none")
+        return _by_example(terms).mean(-1)
+
+    return losses if reduction == "mean" else loss
 
 
 def _by_example(numbers: Tensor) -> Tensor:

@@ -203,6 +203,19 @@ def refuse_unless_function(
     return together.mean()
 
 
+def refuse_other_width(outputs: Tensor, targets: Tensor, n_outputs: int) -> None:
+    """Refuse outputs, of a few examples, that are not as many as the classes of the data, or as their numbers.
+
+    Raises:
+        ConfigError: a model of 1,000 outputs would learn that 990 of them are never right.
+    """
+    numbers = targets.is_floating_point()
+    found, wanted = (outputs[0].numel(), targets[0].numel()) if numbers else (outputs.shape[-1], n_outputs)
+    if found != wanted:
+        of = "numbers an example" if numbers else "classes"
+        raise ConfigError(f"the model has {found} outputs an example, and the data have {wanted} {of}")
+
+
 def refuse_without_derivatives(objective: Objective, theta: Tensor) -> None:
     try:
         objective.hvp(theta)(theta)

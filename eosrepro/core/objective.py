@@ -7,7 +7,6 @@ examples; a function of few numbers is a single part. Optimisers, eigensolvers a
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.metrics import Metric, metric
+from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -24,6 +23,7 @@ from eosrepro.core.networks import (
     leading_layer,
     near,
     near_by,
+    refuse_other_width,
     refuse_unless_function,
     refuse_without_derivatives,
     refuse_wrong_products,
@@ -87,7 +87,7 @@ class Objective:
         inputs, targets = (t.to(theta if t.is_floating_point() else theta.device) for t in (x.detach(), y.detach()))
         return network_objective(
             copy.deepcopy(model),
-            _by_example(loss),
+            one_number_each(loss),
             inputs,
             targets.double() if targets.is_floating_point() else targets,
             chunk_size=chunk_size or len(x),
@@ -196,20 +196,6 @@ class _RebuiltGraphs:
         for product in products:
             total += product
         return total
-
-
-def _by_example(loss: Callable[..., Tensor]) -> Loss:
-    """The loss as one number an example; see `Objective.of`."""
-    try:
-        reduction = inspect.signature(loss).parameters["reduction"].default
-    except (KeyError, TypeError, ValueError):  # the last two where it has no signature
-        return loss
-
-    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
-        terms = loss(outputs, targets, reduction="none")
-        return terms.reshape(len(terms), -1).mean(-1)
-
-    return losses if reduction == "mean" else loss
 
 
 def network_objective(
@@ -327,6 +313,8 @@ def network_problem(
     module = module.to(device=device, dtype=dtype)
     inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
     objective = network_objective(module, loss, inputs, targets, chunk_size=chunk_size)
+    with torch.no_grad():
+        refuse_other_width(as_function(module)(inputs[:FEW], objective.start), targets[:FEW], dataset.n_outputs)
     return objective, objective.start
 
 

@@ -36,33 +36,17 @@ def holds(key: str) -> bool:
 @contextmanager
 def adding(key: str, *, seconds: float = 0.0) -> Iterator[Path]:
     """A folder whose content becomes that entry where the block ends without an error; it took so long to compute."""
-    folder = STORE / key
-    made = _beside(folder)
-    try:
-        made.mkdir(parents=True)
+    with _replacing(STORE / key) as made:
         yield made
         save_json(made / FILES, {"files": _state_of(made), "ended": time.time(), "seconds": seconds})
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
-    except OSError as error:
-        raise write_error(folder, error) from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def place(key: str, target: Path) -> None:
     """Put the files of an entry in place of the folder `target`."""
-    made = _beside(target)
-    try:
+    with _replacing(target) as made:
         for name in _state_of(STORE / key):
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(STORE / key / name, made / name)
-        shutil.rmtree(target, ignore_errors=True)
-        made.replace(target)
-    except OSError as error:
-        raise write_error(target, error) from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def place_files(key: str, target: Path) -> None:
@@ -112,11 +96,21 @@ def remove(key: str) -> None:
     shutil.rmtree(STORE / key, ignore_errors=True)
 
 
-def _beside(folder: Path) -> Path:
-    """Where to make a folder that is to be put there at once; what killed processes left of it goes."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder that takes the place of another at once, where the block ends without an error."""
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by processes that were killed
         shutil.rmtree(left, ignore_errors=True)
-    return folder.with_name(f".{folder.name}.{os.getpid()}")
+    made = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        made.mkdir(parents=True)
+        yield made
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+    except OSError as error:
+        raise write_error(folder, error) from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _state_of(folder: Path) -> dict[str, Any]:

@@ -127,11 +127,13 @@ def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
 def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
     """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys."""
     keys = {run.name: {each: key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
-    due = [(run, each, entry) for run in runs for each, entry in keys[run.name].items() if not store.holds(entry)]
+    due = []
     for run in runs:
         for each, entry in keys[run.name].items():
             if store.holds(entry):
                 resuming.finished(diagnostics_folder(run.experiment, run.name) / each)
+            else:
+                due.append((run, each, entry))
     with ExitStack() as stack:
         works = {entry: stack.enter_context(_open(run, each, trained[run.name], entry)) for run, each, entry in due}
         done = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}

@@ -22,9 +22,10 @@ Result = TypeVar("Result")
 Shared = TypeVar("Shared")
 
 
-def default_jobs(threads: int) -> int:
-    """As many processes as fit on the cores of this machine, or what EOSREPRO_JOBS says."""
-    return int(os.environ.get("EOSREPRO_JOBS", 0)) or max(1, len(os.sched_getaffinity(0)) // threads)
+def default_jobs(device: str, threads: int) -> int:
+    """As many processes as fit on the cores that this one may use; on a GPU one, which fills it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device == "cuda" else max(1, cores // threads)
 
 
 def map(
