@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         config = load()
         data = make_data(config)
         run = config.run(RUN)
-        train.compute(run, data, "key")
+        train.into_store(run, data, "key")
         store.place("key", folder / "run")
     return Trained(run, data, folder / "run")
 
@@ -64,7 +64,7 @@ def trained(made: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
 
 def measure(trained: Trained, diagnosis: Diagnosis, *, jobs: int = 1) -> pd.DataFrame:
     run = replace(trained.run, diagnose={diagnosis.name: diagnosis})
-    keys = stage.compute([run], {RUN: trained.folder}, trained.data, jobs=jobs)[RUN]
+    keys = stage.into_store([run], {RUN: trained.folder}, trained.data, jobs=jobs)[RUN]
     table = load_table(store.STORE / keys[diagnosis.name] / f"{diagnosis.name}.csv")
     shutil.rmtree(store.STORE)
     return table
@@ -141,7 +141,9 @@ def test_what_was_found_is_not_looked_for_again_until_settings_or_run_are_others
 
     def look(diagnosis: Diagnosis, folder: Path = trained.folder) -> list[int]:
         looked.clear()
-        stage.compute([replace(trained.run, diagnose={diagnosis.name: diagnosis})], {RUN: folder}, trained.data, jobs=1)
+        stage.into_store(
+            [replace(trained.run, diagnose={diagnosis.name: diagnosis})], {RUN: folder}, trained.data, jobs=1
+        )
         return [*looked]
 
     assert look(EXPECTED) == [*range(11)]

@@ -26,7 +26,7 @@ from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot
 from eosrepro.stages import diagnose as stage
 from eosrepro.stages.data import make_data
-from eosrepro.stages.train import compute
+from eosrepro.stages.train import into_store
 from tests.project import ROOT, alone, small_params, write_params
 
 GD, SGD = "exp3_2over30", "exp8_2over50"
@@ -65,7 +65,7 @@ def train(name: str, *, until: int | None = None) -> list[int]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.Training, "keep", lambda self, at: (computed.append(at.step), before(self, at))[1])
-        compute(load_config().run(name), load_dataset(DATA), KEY, observe=observe)
+        into_store(load_config().run(name), load_dataset(DATA), KEY, observe=observe)
     return computed
 
 
@@ -101,7 +101,7 @@ def test_work_that_was_killed_after_its_result_was_kept_is_removed(
     run = replace(declared, diagnose={"sharpness": declared.diagnose["sharpness"]})
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_args, **_options: None)  # as if killed before
-        for make in (lambda: train(GD), lambda: stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)):
+        for make in (lambda: train(GD), lambda: stage.into_store([run], {GD: MADE}, load_dataset(DATA), jobs=1)):
             with suppress(OSError):
                 make()
     unfinished = project / "stages/unfinished"
@@ -109,7 +109,7 @@ def test_work_that_was_killed_after_its_result_was_kept_is_removed(
         (unfinished / place / "lock").touch()
         assert list((unfinished / place).glob("*/*"))
     assert train(GD) == []
-    stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)
+    stage.into_store([run], {GD: MADE}, load_dataset(DATA), jobs=1)
     assert not list(unfinished.iterdir())
 
 
@@ -214,7 +214,7 @@ def test_an_interrupted_measurement_goes_on_after_the_blocks_that_are_done(
 
     def diagnose() -> list[int]:
         loads.clear()
-        stage.compute([run], {GD: MADE}, load_dataset(DATA), jobs=1)
+        stage.into_store([run], {GD: MADE}, load_dataset(DATA), jobs=1)
         return loads
 
     assert diagnose() == [0, 5, 10]

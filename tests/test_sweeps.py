@@ -174,8 +174,8 @@ def test_a_variant_is_the_run_that_params_yaml_with_its_settings_declares(folder
     write_params(folder, written)
     run = load().run("exp3_2over60")
     data = build.dataset(run.profile)
-    train.compute(run, data, "by-hand")
-    (key,) = diagnose.compute([run], {run.name: store.STORE / "by-hand"}, data, jobs=1)[run.name].values()
+    train.into_store(run, data, "by-hand")
+    (key,) = diagnose.into_store([run], {run.name: store.STORE / "by-hand"}, data, jobs=1)[run.name].values()
     sharpness = load_table(store.STORE / key / "sharpness.csv")["sharpness"]
     trajectory = load_table(store.STORE / "by-hand/trajectory.csv")
     assert made["loss at 0"] == trajectory["loss"].iloc[0]
@@ -206,7 +206,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
     folder: Path, trained: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the second run is diagnosed: it is not trained again, and what was found on the first is kept."""
-    really, looked = diagnose.compute, list[str]()
+    really, looked = diagnose.into_store, list[str]()
 
     def cut_off(runs: list[Run], *given: Any, **more: Any) -> Any:
         if len(trained) == 2:
@@ -216,7 +216,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
 
     study = of_two_seeds()
     with monkeypatch.context() as patch:
-        patch.setattr(diagnose, "compute", cut_off)
+        patch.setattr(diagnose, "into_store", cut_off)
         with pytest.raises(KeyboardInterrupt):
             sweeps.run(write(study), jobs=1)
     assert not TABLE.with_suffix(".csv").exists()

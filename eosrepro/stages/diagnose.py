@@ -89,7 +89,7 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
         own = data if run.has_examples else None
         outdated.refuse_other(run, load_origin(train_folder(run.experiment, run.name)), origin_now(run, own, ""))
     places = {run.name: train_folder(run.experiment, run.name) for run in runs}
-    keys = compute(runs, places, data, jobs=jobs)
+    keys = into_store(runs, places, data, jobs=jobs)
     if name in config.experiments:
         shutil.rmtree(diagnostics_folder(name), ignore_errors=True)  # it all comes from the store
     for run in runs:
@@ -124,9 +124,9 @@ def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
     return {quantity: " ".join(values) for quantity, values in lines.items()}
 
 
-def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
+def into_store(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
     """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys."""
-    keys = {run.name: {each: key(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
+    keys = {run.name: {each: entry_of(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
     due = []
     for run in runs:
         for each, entry in keys[run.name].items():
@@ -153,7 +153,7 @@ def compute(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | No
     return keys
 
 
-def key(run: Run, diagnostic: str, trained: Path) -> str:
+def entry_of(run: Run, diagnostic: str, trained: Path) -> str:
     """The entry in the store of what a diagnostic finds on a run: that of the run, and a digest of all else."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
     made_by = code.diagnostic_code(diagnostic, members_of(run.settings))

@@ -58,7 +58,7 @@ def _train(shared: Shared, run: Run) -> Outcome:
             facts = {"tags": tags, "preconditioned": run.method.preconditioned, **mlflow_view(config)}
             return stack.enter_context(live.open_run(run.name, run.settings, provenance, **facts))
 
-        compute(run, data, key, observe=live_log(open_run, started))
+        into_store(run, data, key, observe=live_log(open_run, started))
     folder = train_folder(run.experiment, run.name)
     store.place(key, folder)
     sync_unless_short(config, run, data, started)
@@ -68,7 +68,7 @@ def _train(shared: Shared, run: Run) -> Outcome:
         raise EosreproError(f"{folder / 'summary.json'} is of another version: delete stages/store/{key}") from None
 
 
-def compute(run: Run, data: Dataset | None, key: str, *, observe: live.Observe = lambda _row: None) -> None:
+def into_store(run: Run, data: Dataset | None, key: str, *, observe: live.Observe = lambda _row: None) -> None:
     """Train a run and put it into the store, unless it is there; `observe` sees every row."""
     result = train_folder(run.experiment, run.name)
     if store.holds(key):

@@ -223,14 +223,14 @@ def _record(variant: Config, folder: Path, jobs: int) -> Record:
     provenance = None if data is None else data.provenance
     key = fingerprint(run.settings, provenance)
     place = folder / run.name
-    train.compute(run, data, key)
+    train.into_store(run, data, key)
     store.place(key, place)
-    due = [each for each in run.diagnose if not store.holds(diagnose.key(run, each, place))]
+    due = [each for each in run.diagnose if not store.holds(diagnose.entry_of(run, each, place))]
     if due and not (place / "snapshots").exists():  # dropped before that was asked for
         store.remove(key)
-        train.compute(run, data, key)
+        train.into_store(run, data, key)
         store.place(key, place)
-    for found in diagnose.compute([run], {run.name: place}, data, jobs=jobs)[run.name].values():
+    for found in diagnose.into_store([run], {run.name: place}, data, jobs=jobs)[run.name].values():
         store.place_files(found, place / "diagnostics")
     store.drop_snapshots(key, place)
     record = load_record(place)
