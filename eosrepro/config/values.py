@@ -84,10 +84,19 @@ def _step_size(raw: object) -> Fraction:
     )
 
 
+LARGEST_THRESHOLD = 1000  # that is read off a step size
+
+
 def step_size_text(step_size: Fraction) -> str:
-    """η as the paper writes it: `2/60` rather than 1/30, so that the stability threshold 2/η can be read off it."""
+    """η as the paper writes it: `2/60` rather than 1/30, so that the threshold 2/η can be read off it.
+
+    A small one that is a decimal number is written as such: 0.0005 rather than 2/4000. The text reads back exactly.
+    """
     threshold = 2 / step_size
-    return f"2/{threshold}" if threshold.denominator == 1 else str(step_size)
+    if threshold.denominator == 1 and threshold <= LARGEST_THRESHOLD:
+        return f"2/{threshold}"
+    decimal = repr(float(step_size))
+    return decimal if Fraction(decimal) == step_size else str(step_size)
 
 
 STEP_SIZE = "{step_size}"  # in a text of a figure or claim it stands for that of the run
