@@ -469,7 +469,10 @@ def test_step_sizes_are_read_exactly_and_name_runs(
     assert config.run(f"exp2_{name}").setting.step_size == step_size
 
 
-@pytest.mark.parametrize(("step_size", "text"), [("2/60", "2/60"), ("1/10", "2/20"), ("3/7", "3/7"), ("4", "4")])
+@pytest.mark.parametrize(
+    ("step_size", "text"),
+    [("2/60", "2/60"), ("1/10", "2/20"), ("3/7", "3/7"), ("4", "4"), ("0.0005", "0.0005"), ("2/3333", "2/3333")],
+)
 def test_step_sizes_print_as_the_paper_writes_them(step_size: str, text: str) -> None:
     assert step_size_text(Fraction(step_size)) == text
 

@@ -92,11 +92,10 @@ def step_size_text(step_size: Fraction) -> str:
 
     A small one that is a decimal number is written as such: 0.0005 rather than 2/4000. The text reads back exactly.
     """
-    threshold = 2 / step_size
-    if threshold.denominator == 1 and threshold <= LARGEST_THRESHOLD:
-        return f"2/{threshold}"
-    decimal = repr(float(step_size))
-    return decimal if Fraction(decimal) == step_size else str(step_size)
+    threshold, decimal = 2 / step_size, repr(float(step_size))
+    if threshold > LARGEST_THRESHOLD and Fraction(decimal) == step_size:
+        return decimal
+    return f"2/{threshold}" if threshold.denominator == 1 else str(step_size)
 
 
 STEP_SIZE = "{step_size}"  # in a text of a figure or claim it stands for that of the run
