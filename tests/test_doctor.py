@@ -120,7 +120,7 @@ def test_python_and_packages_are_compared_with_what_pyproject_asks_for(monkeypat
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     packages = doctor._packages()
-    assert packages == Check("packages", "problem", "torch is 2.0, needs torch>=2.6; pandas is missing: `make setup`")
+    assert packages == Check("packages", "problem", "pandas is missing; torch is 2.0, needs torch>=2.6: `make setup`")
 
 
 def test_a_package_without_which_nothing_can_be_checked() -> None:

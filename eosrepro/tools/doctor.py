@@ -67,11 +67,11 @@ def _metadata(field: str) -> str:
 
 def _packages() -> Check:
     declared = [Requirement(line) for line in importlib.metadata.requires("eosrepro") or []]
-    complaints = [
+    complaints = sorted(  # the order of the metadata is pip's or hatchling's affair
         complaint
         for wanted in declared
         if (wanted.marker is None or wanted.marker.evaluate({"extra": ""})) and (complaint := _unmet(wanted))
-    ]
+    )
     if complaints:
         return Check("packages", "problem", f"{'; '.join(complaints)}: `make setup`")
     main = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "dvc", "mlflow"))
