@@ -711,10 +711,23 @@ def test_every_value_of_vary_may_be_another(monkeypatch: pytest.MonkeyPatch) -> 
     for name, experiment in read_params()["experiments"].items():
         for path, values in experiment.get("vary", {}).items():
             params = read_params()
-            last = dict([*values.items()][-1:]) if isinstance(values, dict) else values[-1:]
-            for other in [last, *([["2/77", *values]] if path == "step_size" else [])]:
+            alone: list[Any] = (
+                [dict([each]) for each in values.items()] if isinstance(values, dict) else [[v] for v in values]
+            )
+            for other in [*alone, *([["2/77", *values]] if path == "step_size" else [])]:
                 params["experiments"][name]["vary"][path] = other
                 assert validate(params, PARAMS).claims
+
+
+@pytest.mark.parametrize("experiment", ["exp3", "exp6"])
+def test_another_optimizer_may_take_the_place_of_gradient_descent(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    params = read_params()
+    for name in ("adam", "sgd", "gradient_flow"):  # of another geometry, by minibatches, without a threshold
+        params["experiments"][experiment]["optimizer"] = {"name": name}
+        assert validate(params, PARAMS).claims
 
 
 def test_no_two_experiments_share_a_mapping() -> None:
