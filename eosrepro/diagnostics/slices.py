@@ -26,7 +26,7 @@ LEAST_RISE = 20
 
 @dataclass(frozen=True)
 class Slices:
-    """At one θ, along its top eigenvector v₁ and along ∇f. NaN where there is no minimum, or rounding hides the rise."""
+    """At one θ, along its top eigenvector v₁ and along ∇f. NaN where no minimum is, or rounding hides the rise."""
 
     step: int
     top_slope_inner: float  # d log(f − f*) / d log s: 2 where f is quadratic, below 2 where it is subquadratic
@@ -105,8 +105,8 @@ def _slice(
     minimum = _minimum(slope, curvature)
     if not isfinite(minimum):
         return _Slice(nan, nan, nan)
-    slopes = (_log_slope(objective, theta + minimum * direction, direction, each) for each in ranges)
-    return _Slice(*slopes, distance=abs(minimum))
+    inner, outer = (_log_slope(objective, theta + minimum * direction, direction, each) for each in ranges)
+    return _Slice(inner, outer, abs(minimum))
 
 
 def _minimum(slope: Callable[[float], float], curvature: float) -> float:
