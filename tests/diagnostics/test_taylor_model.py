@@ -28,7 +28,7 @@ def measured(objective: Objective, theta: Tensor, optimizer: Optimizer, steps: i
 
 
 def test_the_model_is_the_quadratic_of_the_dense_hessian() -> None:
-    objective, theta = small_problem()
+    objective, theta = small_problem(chunk_size=13)
     away = torch.randn(theta.shape, generator=torch.Generator().manual_seed(5), dtype=theta.dtype)
     for part in (objective, objective.batch(torch.tensor([3, 1, 4]))):
         here, hessian = part.value_and_grad(theta), dense_hessian(part, theta)
