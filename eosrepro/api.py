@@ -222,7 +222,7 @@ def _refuse_unknown(label: str, run: Run, panel: str) -> None:
 
 def _step_size(optimizer: Optimizer, first: Row) -> Fraction:
     """η where the threshold says it, which is where the steps are along −η∇f; else 0, which makes nothing of it."""
-    return Fraction(2 / first.stability_threshold) if optimizer.threshold_formula == "2/η" else Fraction(0)
+    return Fraction(2 / first.stability_threshold) if optimizer.takes_gradient_steps else Fraction(0)
 
 
 def _as_mapping(row: Any) -> Mapping[str, Any]:

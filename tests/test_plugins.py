@@ -29,7 +29,7 @@ from eosrepro.core.types import Geometry, Optimizer
 from {helper} import share
 
 def half(*, step_size: float, power: int = 1) -> Optimizer:
-    geometry = lambda state, grad: Geometry(2 / share / step_size)
+    geometry = lambda at, state: Geometry(2 / share / step_size)
     return Optimizer(lambda theta: None, lambda at, state: (share * step_size * at.grad, state), geometry, "4/η")
 """
 RUN = "example1_2over39"

@@ -318,6 +318,6 @@ def test_the_same_run_twice_is_bitwise_the_same() -> None:
 @pytest.mark.parametrize("threshold", [nan, 0.0, -2.0, inf])
 def test_a_threshold_that_nothing_can_be_divided_by_is_refused(threshold: float) -> None:
     objective, theta = function_problem(quadratic(), [0.1, 0.1])
-    wrong = gd(step_size=0.01)._replace(geometry=lambda _state, _grad: Geometry(threshold))
+    wrong = gd(step_size=0.01)._replace(geometry=lambda _at, _state: Geometry(threshold))
     with pytest.raises(ConfigError, match="stability threshold is"):
         list(minimise(objective, theta, wrong, stop=Stop(3)))

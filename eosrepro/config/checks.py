@@ -12,7 +12,7 @@ from eosrepro import catalog
 from eosrepro.config.members import Diagnosis, Figure, annotation_of, is_foreign
 from eosrepro.config.params import ALL, Config
 from eosrepro.config.runs import Run, run_name
-from eosrepro.config.statements import BY_NEXT_GRADIENT, GRADIENT_STEPS, Statistic
+from eosrepro.config.statements import BY_NEXT_GRADIENT, Statistic
 from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
@@ -90,7 +90,7 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
     if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
         yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
-    if "step_size" in takes and optimizer not in GRADIENT_STEPS:
+    if "step_size" in takes and not run.method.takes_gradient_steps:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
 
@@ -117,8 +117,10 @@ def supposes_another_optimizer(run: Run, of: Statistic) -> str | None:
     """What a statistic takes for granted and the optimizer of the run does not give it, if anything."""
     optimizer = run.setting.optimizer.name
     of_gd = {of.quantity, of.against, of.statistic} & {"relation_error", BY_NEXT_GRADIENT}
-    if of_gd and optimizer != "gd":
+    if of_gd and not (run.method.takes_gradient_steps and run.counts == "iterations"):
         return f"{of_gd.pop()} is about iterations θ − η∇f, and those of {optimizer} are others"
+    if of.relative_to and not run.method.threshold_formula:
+        return f"{optimizer} has no stability threshold"
     if of.relative_to and run.method.preconditioned and not compared_with_threshold(of.quantity, preconditioned=True):
         return f"the threshold of {optimizer} is one of the effective sharpness, not of {of.quantity}"
     return None
@@ -134,8 +136,6 @@ def claim_contradictions(config: Config) -> Iterator[Finding]:
         for key, quantity in (("quantity", claim.quantity), ("against", claim.against)):
             if quantity is not None and quantity not in known:
                 yield (*place, key), f"{claim.run} has no {unknown_name(quantity, known)}"
-        if complaint := supposes_another_optimizer(config.run(claim.run), claim):
-            yield place, f"{complaint} ({claim.run})"
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:
@@ -152,14 +152,13 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             yield (*place, key), f"{where} {unknown_name(each, own)}"
     for heading, names in columns.items():
         for each in names:
-            if not config.chosen(drawn.runs, each) and (config.chosen(own, each) or not config.may_be(each, figure.of)):
+            unknown = not config.chosen(own, each) and not config.may_be(each, figure.of)
+            if not config.chosen(drawn.runs, each) and (unknown or each in figure.without):
                 yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
-    if not drawn.runs and (not figure.runs or any(config.chosen(own, each) for each in figure.runs)):
+    of_whole = [each for each in figure.without if each in config.experiments]
+    if own and not drawn.runs and set(own) <= {run for each in of_whole for run in config.chosen(own, each)}:
         yield place, "shows no run"
     runs = {run: config.runs[run] for run in drawn.runs}
-    for run in runs.values() if figure.name == "smoothness_relation" else ():
-        if (optimizer := run.setting.optimizer.name) != "gd":
-            yield place, f"the relation is about iterations θ − η∇f, and those of {optimizer} of {run.name} are others"
     for at, text in figure.texts:
         if complaint := spelt_step_size(text):
             yield (*place, *at), complaint

@@ -11,6 +11,7 @@ from eosrepro import catalog
 from eosrepro.config.families import Variant
 from eosrepro.config.members import Diagnosis
 from eosrepro.config.sections import Compute, Profile, Setting
+from eosrepro.core.schedules import scheduled
 from eosrepro.core.types import Observation, Optimizer, Stop
 
 
@@ -36,10 +37,11 @@ class Run:
     @property
     def method(self) -> Optimizer:
         """The optimizer with its step size."""
-        chosen = self.setting.optimizer
-        made: Optimizer = catalog.find("optimizers", chosen.name)(
-            step_size=float(self.setting.step_size), **chosen.options
-        )
+        chosen, step_size, schedule = self.setting.optimizer, float(self.setting.step_size), self.setting.schedule
+        make = partial(catalog.find("optimizers", chosen.name), **chosen.options)
+        if schedule:
+            return scheduled(lambda factor: make(step_size=step_size * factor), schedule.factor)
+        made: Optimizer = make(step_size=step_size)
         return made
 
     @property

@@ -15,7 +15,7 @@ from eosrepro.config.members import (
     OptimizerMember,
     ProblemMember,
 )
-from eosrepro.config.values import Positive, Section, StepSize, Text
+from eosrepro.config.values import Factor, Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
 from eosrepro.data._preprocessing import NamedScale, Standardise, Statistics
@@ -94,6 +94,21 @@ class Mlflow(Section):
     """Iterations over which minimum, mean and maximum of an oscillating series are logged."""
 
 
+class Schedule(Section):
+    """How the step size changes along the run, for any optimizer; an iteration is an epoch for one with minibatches."""
+
+    warm_up: Annotated[int, Field(ge=0)] = 0
+    """Iterations in which it rises from η/warm_up to η, in equal steps."""
+    drops: dict[Annotated[int, Field(gt=0)], Factor] = Field(default_factory=dict)
+    """From this iteration on → it is η times this."""
+
+    def factor(self, step: int) -> float:
+        """The step size at an iteration, as a share of η."""
+        last = max((at for at in self.drops if at <= step), default=None)
+        rising = (step + 1) / self.warm_up if step < self.warm_up else 1.0
+        return rising * (1.0 if last is None else float(self.drops[last]))
+
+
 class StopSetting(Section):
     """When a run ends: at whichever comes first."""
 
@@ -116,6 +131,7 @@ class Setting(Section):
     """θ₀ of a problem."""
     optimizer: OptimizerMember
     step_size: StepSize
+    schedule: Schedule | None = None
     stop: StopSetting
     snapshot_every: Positive = 1
     """Iterations; diagnostics look at snapshots."""

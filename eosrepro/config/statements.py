@@ -44,7 +44,6 @@ class Bound(Section):
 
 
 STATISTICS_OF_TWO = ("correlation", "largest_difference", "ratio")  # quantities
-GRADIENT_STEPS = ("gd", "sgd")  # optimizers whose steps are η times a gradient, so that 2/η is what they stand against
 BY_NEXT_GRADIENT = "relative_progress_by_next_gradient"
 FACTS_OF_A_RUN = ("onset", "run_length", "run_length_times_step_size", "diverged")  # whatever quantity and window
 

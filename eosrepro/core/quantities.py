@@ -45,13 +45,14 @@ _TABLE = (
     ),
     Quantity("sharpness", "sharpness", "threshold"),
     Quantity("effective_sharpness", "effective sharpness", "threshold"),
+    Quantity("midpoint_sharpness", "sharpness between iterates", "threshold"),
     Quantity("expected_relative_progress", "expected relative progress", "zero"),
     Quantity(
         "predicted_expected_progress", "predicted expected progress", "zero", shown_with="expected_relative_progress"
     ),
 )
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _TABLE}
-EFFECTIVE = {"effective_sharpness"}  # measured in the geometry of the optimizer
+EFFECTIVE = {"effective_sharpness", "midpoint_sharpness"}  # measured in the geometry of the optimizer
 
 
 def quantity(name: str) -> Quantity:

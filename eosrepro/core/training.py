@@ -80,8 +80,9 @@ def minimise(
         )
     on_iterate(Position(step, theta, state))
     while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
-        threshold = _threshold(optimizer, state, here)
-        update, state = optimizer.update(Iterate(theta, here.grad, objective), state)
+        at = Iterate(theta, here.grad, objective, here.loss)
+        threshold = _threshold(optimizer, at, state)
+        update, state = optimizer.update(at, state)
         next_theta = theta - update
         wide_update.copy_(update)
         # Of a step much smaller than θ, rounding takes a part, or all. (`next_grad` holds nothing yet.)
@@ -100,7 +101,7 @@ def minimise(
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
-    threshold = _threshold(optimizer, state, here)
+    threshold = _threshold(optimizer, Iterate(theta, here.grad, objective, here.loss), state)
     nothing = _r2(here) | dict.fromkeys(observed, nan)
     yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold, nothing)
 
@@ -163,10 +164,10 @@ def _observed(observe: Sequence[Observation], here: Visited, following: Visited)
     return found
 
 
-def _threshold(optimizer: Optimizer, state: Any, here: Evaluation) -> float:
+def _threshold(optimizer: Optimizer, at: Iterate, state: Any) -> float:
     """The stability threshold at an iterate; L and sharpness are divided by it."""
-    threshold, preconditioner = optimizer.geometry(state, here.grad)
-    if not 0 < threshold < inf:
+    threshold, preconditioner = optimizer.geometry(at, state)
+    if not 0 < threshold < inf and not (isnan(threshold) and not optimizer.threshold_formula):
         raise ConfigError(f"the stability threshold is {threshold} by the optimizer: it should be positive and finite")
     if optimizer.preconditioned == (preconditioner is None):
         # Else the sharpness would be judged by a threshold of the effective sharpness, or the reverse.

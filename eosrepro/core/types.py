@@ -67,6 +67,29 @@ def _number(raw: object) -> object:
     return raw
 
 
+@dataclass(frozen=True)
+class Above:
+    """A number greater than this one."""
+
+    bound: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "gt": self.bound}
+
+
+@dataclass(frozen=True)
+class Below:
+    """A number less than this one."""
+
+    bound: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "lt": self.bound}
+
+
+# Of what is kept of a moving mean at each step.
+Share = Annotated[float, AtLeast(0), Below(1)]
+
 # Of random numbers: what both PyTorch and NumPy take.
 Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1)]
 
@@ -204,8 +227,16 @@ class EigenPair:
     products: int  # matrix-vector products spent on the whole computation
 
 
-class Examples(Protocol):
-    """What an optimizer may see of the objective beside ∇f(θ_t): the loss on some of its examples."""
+class HasGradient(Protocol):
+    """The mean of the loss over some examples."""
+
+    def value_and_grad(self, theta: Tensor) -> Evaluation:
+        """f, ∇f and the metric at θ, (P,)."""
+        ...
+
+
+class Examples(HasGradient, Protocol):
+    """What an optimizer may see of the objective beside ∇f(θ_t): f elsewhere, its Hessian, and some of its examples."""
 
     @property
     def n_examples(self) -> int: ...
@@ -214,12 +245,8 @@ class Examples(Protocol):
         """The same on the examples with these indices, (n,)."""
         ...
 
-
-class HasGradient(Protocol):
-    """The mean of the loss over some examples."""
-
-    def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f, ∇f and the metric at θ, (P,)."""
+    def hvp(self, theta: Tensor) -> HessianProduct:
+        """The map v ↦ ∇²f(θ) v."""
         ...
 
 
@@ -229,6 +256,7 @@ class Iterate(NamedTuple):
     theta: Tensor  # θ_t, (P,)
     grad: Tensor  # ∇f(θ_t), over all examples
     examples: Examples
+    loss: float  # f(θ_t)
 
 
 class Geometry(NamedTuple):
@@ -241,16 +269,24 @@ class Geometry(NamedTuple):
     preconditioner: Tensor | float | None = None  # P, a diagonal (P,) or a multiple of the identity; None: the identity
 
 
+OF_GRADIENT_STEPS = "2/η"
+
+
 class Optimizer(NamedTuple):
     """A first-order method as pure functions. From one recorded iterate to the next it takes a step, or an epoch."""
 
     init: Callable[[Tensor], Any]  # θ_0 → state, see `Position`
     update: Callable[[Iterate, Any], tuple[Tensor, Any]]  # (θ_t, state) → (u_t = θ_t − θ_{t+1}, state)
-    geometry: Callable[[Any, Tensor], Geometry]  # (state, ∇f(θ_t)) → that of the step which `update` would take
-    threshold_formula: str  # of the threshold, on figures: 2/η
+    geometry: Callable[[Iterate, Any], Geometry]  # (θ_t, state) → that of the step which `update` would take
+    threshold_formula: str  # of the threshold, on figures: 2/η; "" and a threshold of NaN: there is none
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
     preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
+
+    @property
+    def takes_gradient_steps(self) -> bool:
+        """Whether its steps are η times a gradient, with η constant: those of GD and SGD, whose threshold is 2/η."""
+        return self.threshold_formula == OF_GRADIENT_STEPS and not self.preconditioned
 
 
 class Position(NamedTuple):

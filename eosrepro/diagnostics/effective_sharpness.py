@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, Optimizer, Position, Rtol, Seed
+from eosrepro.core.types import AtLeast, Iterate, Optimizer, Position, Rtol, Seed
 from eosrepro.diagnostics import sharpness
 
 
@@ -26,8 +26,13 @@ def effective_sharpness(
     All else is as in `sharpness`, and so are the columns, with `effective_` before their names. For a method without
     preconditioner it is the sharpness.
     """
-    rows = sharpness.solved(objective, snapshots, k, rtol, max_products, audit_every, seed, optimizer.geometry)
-    for row in rows:
+
+    def point(at: Position) -> sharpness.Point:
+        here = objective.value_and_grad(at.theta)
+        geometry = optimizer.geometry(Iterate(at.theta, here.grad, objective, here.loss), at.state)
+        return sharpness.Point(at.step, at.theta, geometry.preconditioner)
+
+    for row in sharpness.solved(objective, map(point, snapshots), k, rtol, max_products, audit_every, seed):
         yield {key if key == "step" else f"effective_{key}": value for key, value in row.items()}
 
 

@@ -58,7 +58,7 @@ def segment_sharpness(
     generator = torch.Generator().manual_seed(seed)
     for step, theta, state in snapshots:
         here = objective.value_and_grad(theta)
-        update, _ = optimizer.update(Iterate(theta, here.grad, objective), state)
+        update, _ = optimizer.update(Iterate(theta, here.grad, objective, here.loss), state)
         found: list[float] = []
         products, start = 0, torch.zeros_like(theta)
         for index in range(points):

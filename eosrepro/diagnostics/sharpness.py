@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import nan, sqrt
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eosrepro.core.lanczos import Matvec, random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, EigenPair, Geometry, Position, Rtol, Seed
+from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.
@@ -49,31 +49,37 @@ def sharpness(
         counted as the share of the examples that they take; audit_sharpness, audit_residual and audit_products, NaN
         where no audit was made.
     """
-    return solved(objective, snapshots, k, rtol, max_products, audit_every, seed)
+    points = (Point(step, theta) for step, theta, _state in snapshots)
+    return solved(objective, points, k, rtol, max_products, audit_every, seed)
+
+
+class Point(NamedTuple):
+    """Where a Hessian is looked at, and in which geometry."""
+
+    step: int
+    theta: Tensor  # (P,)
+    preconditioner: Tensor | float | None = None  # as of `Geometry`
 
 
 def solved(
     objective: Objective,
-    snapshots: Iterable[Position],
+    points: Iterable[Point],
     k: int,
     rtol: float,
     max_products: int,
     audit_every: int,
     seed: int,
-    geometry: Callable[[Any, Tensor], Geometry] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of `sharpness`; with the `geometry` of an optimizer, of P^-½ ∇²f P^-½."""
+    """The rows of `sharpness`, of P^-½ ∇²f P^-½ at each point."""
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     sketch = _sketch(objective, generator)
-    for index, (step, theta, state) in enumerate(snapshots):
-        plain = objective.hvp(theta)
-        weights = None if geometry is None else geometry(state, plain.grad).preconditioner
-        hvp = _weighted(plain, weights)
+    for index, (step, theta, preconditioner) in enumerate(points):
+        hvp = _weighted(objective.hvp(theta), preconditioner)
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
         if sketch:
             rough = top_eigenpairs(
-                _weighted(sketch.hvp(theta), weights),
+                _weighted(sketch.hvp(theta), preconditioner),
                 random_unit(theta, generator),
                 k=n_pairs,
                 rtol=SKETCH_RTOL,

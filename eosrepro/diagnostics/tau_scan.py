@@ -55,7 +55,7 @@ def tau_scan(
     taus = np.arange(1, n_taus + 1) / n_taus
     for step, theta, state in snapshots:
         here = objective.value_and_grad(theta)
-        update, _ = optimizer.update(Iterate(theta, here.grad, objective), state)
+        update, _ = optimizer.update(Iterate(theta, here.grad, objective, here.loss), state)
         promised, sq_norm = dot(update, here.grad), dot(update, update)
         if not sq_norm or step_is_lost(theta, update):
             yield TauScan(step, nan, nan, nan, nan, nan, nan, slopes=0)

@@ -33,10 +33,13 @@ def smoothness_relation(
         runs: run → heading of its panel, from left to right.
 
     Returns:
-        The figure, and all points drawn as rows (run, panel, step, value, source), panel being `relative_progress` or
-        `predicted_relative_progress`.
+        The figure, of the runs of gradient descent alone, and all points drawn as rows (run, panel, step, value,
+        source), panel being `relative_progress` or `predicted_relative_progress`.
     """
-    by_name = {record.name: record for record in records}
+    by_name = {record.name: record for record in records if record.origin.is_gradient_descent}
+    runs = {name: heading for name, heading in runs.items() if name in by_name}
+    if not runs:
+        return _style.nothing_to_draw(title, "eq. 4.3 is about gradient descent, and none of the runs takes its steps")
     colours = _style.colours(runs)
     tables = {name: _table(by_name[name]) for name in runs}
     with _style.styled():

@@ -99,7 +99,8 @@ def _in_units(records: Mapping[str, Record], relative: Collection[str], table: p
 
 def _formula(records: Mapping[str, Record], runs: Iterable[str]) -> str:
     """The stability threshold of the runs as text: 2/η."""
-    return ", ".join(dict.fromkeys(records[name].origin.threshold_formula for name in runs))
+    formulas = dict.fromkeys(records[name].origin.threshold_formula for name in runs)
+    return ", ".join(formula for formula in formulas if formula)
 
 
 def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]) -> Mapping[str, Sequence[str]]:

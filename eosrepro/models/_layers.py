@@ -7,11 +7,10 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn.functional import relu6
 
-from eosrepro.core.types import AtLeast, BatchStatistics
+from eosrepro.core.types import Above, AtLeast, BatchStatistics
 from eosrepro.errors import ConfigError
 
 
@@ -97,7 +96,7 @@ InitScale = Annotated[float, AtLeast(0)] | tuple[Annotated[float, AtLeast(0)], .
 
 Groups = Annotated[int, AtLeast(1)]
 
-Positive = Annotated[float, Gt(0)]
+Positive = Annotated[float, Above(0)]
 
 
 def initialise(module: nn.Module, init: Init, scale: InitScale = 1.0) -> None:

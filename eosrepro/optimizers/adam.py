@@ -6,17 +6,15 @@ from math import sqrt
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from eosrepro.core.types import Geometry, Iterate, Optimizer
+from eosrepro.core.types import Above, Geometry, Iterate, Optimizer, Share
 
-Share = Annotated[float, Ge(0), Lt(1)]
 Moments = tuple[Tensor, Tensor, int]  # means of the gradient and of its square, and the number of steps taken
 
 
 def adam(
-    step_size: float, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, Gt(0)] = 1e-8
+    step_size: float, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Annotated[float, Above(0)] = 1e-8
 ) -> Optimizer:
     """θ ← θ − η m̂/(√v̂ + ε), as `torch.optim.Adam`.
 
@@ -38,8 +36,8 @@ def adam(
         mean, square, steps = moved(state, at.grad)
         return step_size * mean / preconditioner(square, steps), (mean, square, steps)
 
-    def geometry(state: Moments, grad: Tensor) -> Geometry:
-        _, square, steps = moved(state, grad)
+    def geometry(at: Iterate, state: Moments) -> Geometry:
+        _, square, steps = moved(state, at.grad)
         return Geometry(number / step_size, preconditioner(square, steps))
 
     number = (2 + 2 * beta1) / (1 - beta1)

@@ -1,22 +1,29 @@
-"""Gradient descent with a constant step size."""
+"""Gradient descent."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from eosrepro.core.types import Geometry, Iterate, Optimizer
+from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer
 
 
-def gd(step_size: float) -> Optimizer:
-    """θ_{t+1} = θ_t − η∇f(θ_t). It keeps no state."""
+def gd(step_size: float, *, weight_decay: Annotated[float, AtLeast(0)] = 0.0) -> Optimizer:
+    """θ_{t+1} = θ_t − η(∇f(θ_t) + λθ_t). It keeps no state.
+
+    The decay λ is of ½λ‖θ‖² in the loss, or decoupled from it: for GD they are the same. f is the loss without it, and
+    so is the sharpness: stable on a quadratic while λ_max(∇²f) < 2/η − λ.
+    """
 
     def init(_theta: Tensor) -> None:
         return None
 
     def update(at: Iterate, state: None) -> tuple[Tensor, None]:
-        return step_size * at.grad, state
+        grad = at.grad + weight_decay * at.theta if weight_decay else at.grad
+        return step_size * grad, state
 
-    def geometry(_state: None, _grad: Tensor) -> Geometry:
-        return Geometry(2 / step_size)
+    def geometry(_at: Iterate, _state: None) -> Geometry:
+        return Geometry(2 / step_size - weight_decay)
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η")
+    return Optimizer(init, update, geometry, threshold_formula="2/η − λ" if weight_decay else "2/η")

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed
+from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed, Share
+
+State = int | tuple[int, Tensor]  # the epoch; with momentum also m
 
 
 def sgd(
@@ -17,32 +19,47 @@ def sgd(
     *,
     batch_size: Annotated[int, AtLeast(1)] = 32,
     order: Literal["fixed", "reshuffled", "replacement"] = "reshuffled",
+    momentum: Share = 0.0,
+    nesterov: bool = False,
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0,
     seed: Seed = 0,
 ) -> Optimizer:
-    """θ ← θ − ηg for the gradient g of each minibatch in turn. An iteration is an epoch.
+    """θ ← θ − ηg for the gradient g of each minibatch in turn, as `torch.optim.SGD`. An iteration is an epoch.
 
     The minibatches of an epoch follow from `seed` and the number of the epoch alone. So an interrupted run goes on as
-    if it had not been, and a diagnostic knows the minibatches to come. The state is the number of the epoch.
+    if it had not been, and a diagnostic knows the minibatches to come. The state is the number of the epoch, with
+    momentum also m. The threshold is that of one minibatch of all examples, see `optimizers/momentum.py`.
 
     Args:
         order: `fixed`: the examples are shuffled once, and every epoch takes the same minibatches in the same order;
             `reshuffled`: they are shuffled anew for each epoch; `replacement`: every minibatch is a new draw of
             `batch_size` examples with replacement. With the first two an epoch uses each example once, and its last
             minibatch is smaller where `batch_size` does not divide the number of examples.
+        momentum: β of m ← βm + g, along which the steps are.
+        nesterov: steps are along g + βm.
+        weight_decay: λ, coupled: g has λθ in it.
         seed: of the shuffling or drawing.
     """
+    number = (2 + 2 * momentum) / (1 + 2 * momentum if nesterov else 1)
 
-    def init(_theta: Tensor) -> int:
-        return 0
+    def init(theta: Tensor) -> State:
+        return (0, torch.zeros_like(theta)) if momentum else 0
 
-    def update(at: Iterate, epoch: int) -> tuple[Tensor, int]:
+    def update(at: Iterate, state: State) -> tuple[Tensor, State]:
+        epoch, mean = (state, None) if isinstance(state, int) else state
         theta = at.theta
         for indices in minibatches(at.examples.n_examples, epoch):
-            theta = theta - step_size * at.examples.batch(indices).value_and_grad(theta).grad
-        return at.theta - theta, epoch + 1
+            grad = at.examples.batch(indices).value_and_grad(theta).grad
+            if weight_decay:
+                grad = grad + weight_decay * theta
+            if mean is not None:
+                mean = momentum * mean + grad
+                grad = grad + momentum * mean if nesterov else mean
+            theta = theta - step_size * grad
+        return at.theta - theta, epoch + 1 if mean is None else (epoch + 1, mean)
 
-    def geometry(_epoch: int, _grad: Tensor) -> Geometry:
-        return Geometry(2 / step_size)
+    def geometry(_at: Iterate, _state: State) -> Geometry:
+        return Geometry(number / step_size - weight_decay)
 
     def minibatches(n_examples: int, epoch: int) -> Sequence[Tensor]:
         generator = np.random.default_rng([seed, 0 if order == "fixed" else epoch])
@@ -51,4 +68,5 @@ def sgd(
             return list(torch.from_numpy(generator.integers(n_examples, size=size)))
         return torch.split(torch.from_numpy(generator.permutation(n_examples)), batch_size)
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η", minibatches=minibatches)
+    formula = f"{number:.4g}/η" + (" − λ" if weight_decay else "")
+    return Optimizer(init, update, geometry, threshold_formula=formula, minibatches=minibatches)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from eosrepro.core.quantities import compared_with_threshold
-from eosrepro.core.types import Outcome, Row
+from eosrepro.core.types import OF_GRADIENT_STEPS, Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
 from eosrepro.records.places import STAGES
@@ -36,6 +36,11 @@ class Origin:
     def step_size(self) -> Fraction:
         """η."""
         return Fraction(self.settings["step_size"])
+
+    @property
+    def is_gradient_descent(self) -> bool:
+        """Whether each of its iterations is θ − η∇f, of all examples."""
+        return (self.threshold_formula, self.preconditioned, self.counts) == (OF_GRADIENT_STEPS, False, "iterations")
 
     @property
     def problem_and_step(self) -> dict[str, Any]:
@@ -82,7 +87,8 @@ class Record:
 
     def compares(self, quantity: str) -> bool:
         """Whether its threshold is one of that quantity."""
-        return compared_with_threshold(quantity, preconditioned=self.origin.preconditioned)
+        preconditioned, formula = self.origin.preconditioned, self.origin.threshold_formula
+        return formula != "" and compared_with_threshold(quantity, preconditioned=preconditioned)
 
     @property
     def sharpness(self) -> pd.DataFrame | None:

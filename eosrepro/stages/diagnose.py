@@ -37,7 +37,7 @@ from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
 
 BLOCK = 50  # snapshots that a process looks at in a row
-HEADLINES = ("sharpness", "effective_sharpness")  # for DVC
+HEADLINES = ("sharpness", "effective_sharpness", "midpoint_sharpness")  # for DVC
 
 Row = dict[str, Any]
 Keys = Mapping[str, Mapping[str, str]]  # run → diagnostic → its entry in the store

@@ -91,7 +91,8 @@ def in_words(size: int) -> str:
 
 
 def _seconds_an_iteration(objective: Objective, theta: Tensor, by: Optimizer) -> float:
-    here = Iterate(theta, objective.value_and_grad(theta).grad, objective)
+    start = objective.value_and_grad(theta)
+    here = Iterate(theta, start.grad, objective, start.loss)
     taken: list[float] = []
     while len(taken) < 2 or sum(taken) < TIMING_SECONDS:
         started = time.perf_counter()

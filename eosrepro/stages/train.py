@@ -92,16 +92,17 @@ def into_store(run: Run, data: Dataset | None, key: str, *, observe: live.Observ
             for row in rows:
                 so_far.rows.append(row)
                 observe(row)
-                report(row.step, **_shown(row), **{method.threshold_formula: row.stability_threshold})
+                report(row.step, **_shown(row, method.threshold_formula))
         with store.adding(key, seconds=so_far.seconds) as folder:
             ended = outcome(so_far.rows[-1], run.stop)
             save_run(folder, so_far.rows, ended, origin_now(run, data, key), snapshots=place / "snapshots")
 
 
-def _shown(row: Row) -> dict[str, float]:
+def _shown(row: Row, threshold_formula: str) -> dict[str, float]:
     return {
         "loss": row.loss,
         **({"R²": row.observed["r2"]} if "r2" in row.observed else {"accuracy": row.accuracy}),
         "RP": row.relative_progress,
         "L": row.directional_smoothness,
+        **({threshold_formula: row.stability_threshold} if threshold_formula else {}),
     }

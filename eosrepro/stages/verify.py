@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from eosrepro.config.checks import supposes_another_optimizer
 from eosrepro.config.params import Config
 from eosrepro.config.statements import Claim
 from eosrepro.config.values import with_step_size
@@ -49,7 +50,9 @@ def verdicts_on(config: Config, records: Mapping[str, Record], names: Collection
 
 def _verdict(config: Config, key: str, claim: Claim, records: Mapping[str, Record], other: str) -> claims.Verdict:
     """Verdict on one claim; `other` says in what the recorded run is not the declared one."""
-    is_declared_at_scale = config.active.published or not config.run(claim.run).has_examples
-    verdict = claims.check(key, claim, records.get(claim.run), at_paper_scale=is_declared_at_scale and not other)
+    run = config.run(claim.run)
+    at_scale = (config.active.published or not run.has_examples) and not other
+    unfit = supposes_another_optimizer(run, claim)
+    verdict = claims.check(key, claim, records.get(claim.run), at_paper_scale=at_scale, unfit=unfit)
     text = with_step_size(claim.claim, [step_size_of(config, claim.run, records)])
     return replace(verdict, claim=text, reason="; ".join(filter(None, [verdict.reason, other])))

@@ -39,7 +39,7 @@ class Verdict:
     reason: str  # what the number was taken from, or why there is none
 
 
-def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: bool) -> Verdict:
+def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: bool, unfit: str | None = None) -> Verdict:
     """Judge one claim by the run it is about.
 
     A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
@@ -52,6 +52,7 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
         record: the run `claim.run`; None if it has not been run.
         at_paper_scale: the run has the paper's problem and length: a problem, or a network in a profile with
             `published: true`.
+        unfit: why it can't be said of this run, as one about GD of another optimizer.
 
     Raises:
         ConfigError: no such quantity or statistic.
@@ -72,6 +73,8 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
             reason=reason,
         )
 
+    if unfit:
+        return verdict("not applicable", unfit)
     if claim.needs == "published" and not at_paper_scale:
         return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
     if record is None:

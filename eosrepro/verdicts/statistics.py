@@ -108,6 +108,8 @@ def measure(
     values = rows["value"].to_numpy(float)
     if relative_to == "threshold" and record.origin.preconditioned and not record.compares(quantity):
         raise UndefinedError(f"the threshold of {record.name} is one of the effective sharpness, not of {quantity}")
+    if relative_to == "threshold" and not record.origin.threshold_formula:
+        raise UndefinedError(f"{record.name} has no stability threshold")
     if relative_to == "threshold":
         values, level = values / record.threshold_at(rows["step"]), 1.0 if level is None else level
     if statistic in _OF_VALUES:

@@ -15,7 +15,7 @@ from eosrepro.config.load import validate
 from eosrepro.config.statements import Statistic
 from eosrepro.core.objective import Objective, function_problem
 from eosrepro.core.training import minimise
-from eosrepro.core.types import Function, Geometry, Position, Row, Stop
+from eosrepro.core.types import Function, Geometry, Iterate, Position, Row, Stop
 from eosrepro.diagnostics.effective_sharpness import effective_sharpness
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
@@ -28,6 +28,16 @@ from tests.conftest import dense_hessian, small_dataset, small_problem
 from tests.project import PARAMS, alone, small_params
 
 SOLVE = {"k": 2, "rtol": 1e-8, "max_products": 200, "audit_every": 1, "seed": 0}
+
+
+def iterate(objective: Objective, theta: Tensor) -> Iterate:
+    here = objective.value_and_grad(theta)
+    return Iterate(theta, here.grad, objective, here.loss)
+
+
+def at_zero() -> Iterate:
+    objective, theta = function_problem(quadratic_of(torch.ones(3).double()), [0.0, 0.0, 0.0])
+    return iterate(objective, theta)
 
 
 def path_of(objective: Objective, theta: Tensor, steps: int, **options: float) -> list[Position]:
@@ -60,14 +70,14 @@ def test_with_its_preconditioner_frozen_it_loses_its_stability_at_the_threshold(
     method = adam(step_size=0.01, beta1=beta1, beta2=1 - 1e-9)
     square, theta = torch.tensor([4.0, 1e-2, 1.0]).double(), torch.tensor([1e-6, 1e-6, 1e-6]).double()
     state = (torch.zeros(3).double(), square, 10**9)
-    threshold, preconditioner = method.geometry(state, torch.zeros(3).double())
+    threshold, preconditioner = method.geometry(at_zero(), state)
     assert isinstance(preconditioner, Tensor)
     assert threshold == pytest.approx((2 + 2 * beta1) / (1 - beta1) / 0.01)
     curvatures = preconditioner * threshold * factor * torch.tensor([1.0, 0.5, 0.1])
     objective, first = function_problem(quadratic_of(curvatures), theta.tolist())
     path: list[Position] = []
     list(minimise(objective, Position(0, first, state), method, stop=Stop(200), on_iterate=path.append))
-    torch.testing.assert_close(method.geometry(path[-1].state, first)[1], preconditioner, rtol=1e-4, atol=0)
+    torch.testing.assert_close(method.geometry(at_zero(), path[-1].state)[1], preconditioner, rtol=1e-4, atol=0)
     assert (abs(path[-1].theta[0]) < 1e-6) == shrinks
 
 
@@ -81,7 +91,7 @@ def test_the_effective_sharpness_is_that_of_the_preconditioned_hessian() -> None
     path = path_of(objective, theta, 4, step_size=0.01)
     rows = list(effective_sharpness(objective, path, optimizer=method, **SOLVE))
     for at, row in zip(path, rows, strict=True):
-        geometry = method.geometry(at.state, objective.value_and_grad(at.theta).grad)
+        geometry = method.geometry(iterate(objective, at.theta), at.state)
         assert isinstance(geometry.preconditioner, Tensor)
         root = geometry.preconditioner.rsqrt()
         dense = torch.linalg.eigvalsh(root[:, None] * dense_hessian(objective, at.theta) * root)
@@ -101,7 +111,7 @@ def test_a_preconditioner_may_be_a_number() -> None:
     """GD as 1/η times the identity, stable below 2: the same method in another geometry."""
     objective, theta = small_problem()
     at = [Position(0, theta, None)]
-    scaled = gd(step_size=0.1)._replace(geometry=lambda _state, _grad: Geometry(2, 1 / 0.1), preconditioned=True)
+    scaled = gd(step_size=0.1)._replace(geometry=lambda _at, _state: Geometry(2, 1 / 0.1), preconditioned=True)
     (plain,) = sharpness(objective, at, **SOLVE)
     (effective,) = effective_sharpness(objective, at, optimizer=scaled, **SOLVE)
     assert effective["effective_sharpness"] == pytest.approx(0.1 * plain["sharpness"], rel=1e-12)
@@ -120,7 +130,7 @@ def test_a_preconditioner_may_be_a_number() -> None:
 def test_a_geometry_that_contradicts_itself_ends_a_run(
     geometry: Geometry, message: str, *, preconditioned: bool
 ) -> None:
-    wrong = gd(step_size=0.1)._replace(geometry=lambda _state, _grad: geometry, preconditioned=preconditioned)
+    wrong = gd(step_size=0.1)._replace(geometry=lambda _at, _state: geometry, preconditioned=preconditioned)
     with pytest.raises(ConfigError, match=message):
         next(minimise(*small_problem(), wrong, stop=Stop(1)))
 

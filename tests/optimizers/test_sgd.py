@@ -101,7 +101,8 @@ PINNED = [[6, 0, 2], [3, 7, 5], [1, 4]]
 def test_an_epoch_is_gradient_descent_on_each_minibatch_in_turn() -> None:
     objective, theta = small_problem()
     optimizer = sgd(step_size=0.3, batch_size=16, seed=5)
-    here = Iterate(theta, objective.value_and_grad(theta).grad, objective)
+    start = objective.value_and_grad(theta)
+    here = Iterate(theta, start.grad, objective, start.loss)
     update, epoch = optimizer.update(here, 4)
 
     expected = theta
@@ -130,7 +131,8 @@ def test_a_run_that_goes_on_from_an_epoch_is_the_run_that_never_stopped() -> Non
     list(minimise(objective, theta, optimizer, stop=Stop(6), on_iterate=lambda at: path.update({at.step: at.theta})))
     point, epoch = path[3], 3
     while epoch < 6:
-        update, epoch = optimizer.update(Iterate(point, objective.value_and_grad(point).grad, objective), epoch)
+        here = objective.value_and_grad(point)
+        update, epoch = optimizer.update(Iterate(point, here.grad, objective, here.loss), epoch)
         point = point - update
     assert torch.equal(point, path[6])
 

@@ -20,7 +20,7 @@ from tests.members import identify, variants
 @pytest.fixture(params=variants("optimizers"), ids=lambda case: "-".join(str(identify(part)) for part in case))
 def optimizer(request: pytest.FixtureRequest) -> Optimizer:
     name, options = request.param
-    made: Optimizer = catalog.find("optimizers", name)(step_size=0.05, **options)
+    made: Optimizer = catalog.find("optimizers", name)(step_size=0.005, **options)
     return made
 
 
@@ -33,8 +33,9 @@ def test_the_step_from_a_snapshot_is_the_one_that_was_taken(optimizer: Optimizer
         segment_sharpness(objective, kept[:-1], optimizer=optimizer, points=2, rtol=1e-8, max_products=300, seed=0)
     )
     for here, there, row, scan, segment in zip(kept, kept[1:], rows, scans, segments, strict=False):
-        grad = objective.value_and_grad(here.theta).grad
-        update, _ = optimizer.update(Iterate(here.theta, grad, objective), here.state)
+        at = objective.value_and_grad(here.theta)
+        grad = at.grad
+        update, _ = optimizer.update(Iterate(here.theta, grad, objective, at.loss), here.state)
         assert torch.equal(here.theta - update, there.theta)
         assert scan.relative_progress_of_step == pytest.approx(row.relative_progress, rel=1e-8)
         ends = (scan.directional_smoothness_min, scan.directional_smoothness_max)  # of τ = 1/2 and 1

@@ -72,9 +72,10 @@ def run(
     settings = [(key, _member(resolved[key])) for key in _MEMBERS if key in resolved]
     settings += [(key, str(resolved[key])) for key in ("seed", "start") if key in resolved]
     formula, threshold = record.origin.threshold_formula, markdown.number(record.thresholds.iloc[0])
+    edge = f", so that {formula} = {threshold}" if formula else ""
     rows = [
         ("reproduces", reproduces),
-        ("step size η", f"{resolved['step_size']}, so that {formula} = {threshold}"),
+        ("step size η", f"{resolved['step_size']}{edge}"),
         ("data", record.origin.data),
         *settings,
     ]
@@ -83,7 +84,7 @@ def run(
         [
             f"**{_count(verdicts)}** of the claims about this run",
             f"It {_end(record)}. Onset (first RP > -0.5): {_at(summary['onset'])}. "
-            f"Sharpness above {formula}: {crossing}.",
+            + (f"Sharpness above {formula}: {crossing}." if formula else ""),
             _claims(verdicts),
             markdown.table(["setting", "value"], [row for row in rows if row[1]]) + "\n",
         ]

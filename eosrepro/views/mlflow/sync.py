@@ -123,7 +123,7 @@ def sync_run(
 
 def _threshold(record: Record) -> dict[str, str]:
     """The stability threshold as a parameter, where it is one number."""
-    known = record.thresholds.unique()
+    known = record.thresholds.dropna().unique()
     return {"stability_threshold": str(known[0])} if len(known) == 1 else {}
 
 
