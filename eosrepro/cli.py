@@ -248,19 +248,10 @@ def sweep(file: Path, jobs: int | None) -> None:
 )
 def ui(port: int) -> None:
     """Open the MLflow UI on this project's runs, after bringing it up to date from recorded files."""
+    from eosrepro.stages.track import catch_up
     from eosrepro.views.mlflow.server import serve
 
-    serve(port, _catch_up)
-
-
-def _catch_up() -> None:
-    from eosrepro.config.load import load
-    from eosrepro.stages import track
-
-    try:
-        track.track(load())
-    except (EosreproError, OSError) as error:  # the runs that MLflow has can be looked at all the same
-        click.echo(f"Warning: {error}", err=True)
+    serve(port, catch_up)
 
 
 @main.group(cls=Group)
@@ -326,6 +317,22 @@ def new(folder: Path, paper: str) -> None:
 
     new.new(folder, paper)
     click.echo(f"wrote {folder}: `cd {folder}`, then `dvc repro`")
+
+
+@main.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--write", type=click.Path(path_type=Path), help="Write papers.md into this folder, with its pictures.")
+@_as_json
+def papers(folders: tuple[Path, ...], write: Path | None, as_json: bool) -> None:
+    """List the papers that a project can begin with; or of finished projects in FOLDERS, what they found."""
+    from eosrepro.tools import papers
+
+    told = papers.tell(folders, write)
+    if as_json:
+        _echo_json(told.records)
+        return
+    terminal.show_table("", told.head, told.rows)
+    click.echo(told.note)
 
 
 @main.command()
