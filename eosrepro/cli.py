@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from eosrepro.config.params import Config
 
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
@@ -96,29 +93,16 @@ def diagnose(runs: str, jobs: int | None) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
     from eosrepro.stages import diagnose as stage
+    from eosrepro.tools import messages
 
     loaded = load()
     found = stage.diagnose(loaded, runs, jobs=_processes(loaded, jobs))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:
-            others.insert(0, _sharpness(tables["sharpness"]))
-            _warn_of_audits(run, tables["sharpness"], loaded.run(run).diagnose["sharpness"].options["rtol"])
+            others.insert(0, messages.sharpness(tables["sharpness"]))
+            messages.warn_of_audits(run, tables["sharpness"], loaded.run(run).diagnose["sharpness"].options["rtol"])
         click.echo(f"{run}: {'; '.join(others) or 'no diagnostics are declared'}")
-
-
-def _sharpness(table: pd.DataFrame) -> str:
-    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
-    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
-    return f"sharpness {ends}, at most {table['sharpness'].max():.4g}; {products:.1f} Hessian products each"
-
-
-def _warn_of_audits(run: str, table: pd.DataFrame, rtol: float) -> None:
-    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - rtol)]
-    if len(missed):
-        steps = ", ".join(map(str, missed["step"]))
-        found = f"the sharpness of {run} falls short of its audit by more than its rtol at step {steps}"
-        click.echo(f"Warning: {found}: lower rtol", err=True)
 
 
 @main.command()
@@ -248,10 +232,19 @@ def sweep(file: Path, jobs: int | None) -> None:
 )
 def ui(port: int) -> None:
     """Open the MLflow UI on this project's runs, after bringing it up to date from recorded files."""
-    from eosrepro.stages.track import catch_up
     from eosrepro.views.mlflow.server import serve
 
-    serve(port, catch_up)
+    serve(port, _catch_up)
+
+
+def _catch_up() -> None:
+    from eosrepro.config.load import load
+    from eosrepro.stages import track
+
+    try:
+        track.track(load())
+    except (EosreproError, OSError) as error:  # the runs that MLflow has can be looked at all the same
+        click.echo(f"Warning: {error}", err=True)
 
 
 @main.group(cls=Group)

@@ -182,8 +182,8 @@ def test_the_page_shows_figures_and_names_what_fails(project: Path, docs: Path) 
     assert "## later\n\nWhat it says, as tables: [papers/later](../papers/later).\n\nNothing is kept of it" in page
 
 
-def test_the_table_of_the_readme_is_that_of_the_page(project: Path, docs: Path) -> None:
-    run(project, "--write", docs)
+def test_the_table_of_the_readme_is_that_of_the_page(finished: Path, docs: Path) -> None:
+    run(finished, "--write", docs)
     readme = (docs.parent / "README.md").read_text("utf-8")
     table = papers.table(docs)
     assert table in (docs / "papers.md").read_text("utf-8")
@@ -192,9 +192,9 @@ def test_the_table_of_the_readme_is_that_of_the_page(project: Path, docs: Path) 
 
 
 @pytest.mark.parametrize("text", ["# Mine\n", "<!-- papers -->\n", "<!-- /papers --> <!-- papers -->"])
-def test_a_readme_without_marks_stays_as_it_is(text: str, finished: Path, docs: Path) -> None:
+def test_a_readme_without_marks_stays_as_it_is(text: str, docs: Path) -> None:
     (docs.parent / "README.md").write_text(text, "utf-8")
-    done = run(finished, "--write", docs)
+    done = run("--write", docs)
     assert "its table would stand in" in done.stdout
     assert (docs.parent / "README.md").read_text("utf-8") == text
 

@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from eosrepro.config.load import load
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset, Row
-from eosrepro.errors import EosreproError
 from eosrepro.records import store
 from eosrepro.records.places import FIGURES, diagnostics_folder, train_folder
 from eosrepro.records.runs import Record
@@ -45,14 +43,6 @@ def track(config: Config, name: str | None = None) -> bool:
         for run in reversed(runs)  # MLflow lists the newest first
     ]
     return all(done)
-
-
-def catch_up() -> None:
-    """The same before somebody looks. Where it fails, the runs that MLflow has can be looked at all the same."""
-    try:
-        track(load())
-    except (EosreproError, OSError) as error:
-        print(f"Warning: {error}", file=sys.stderr)
 
 
 def mlflow_view(config: Config) -> dict[str, Any]:

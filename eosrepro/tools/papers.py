@@ -65,13 +65,11 @@ def tell(folders: Sequence[Path], docs: Path | None) -> Told:
         return _listed()
     found = reproductions(folders)
     records = [dataclasses.asdict(of) for of in found.values()]
-    by_name = {of.paper.name: of for of in found.values()}
-    if docs is None:
-        return Told(
-            HEAD, _rows([of.paper for of in found.values()], by_name), "`--write docs` makes a page of it", records
-        )
-    note = write(found, docs)
-    return Told(HEAD, _rows(*_kept(docs)), note, records)
+    if docs is not None:
+        note = write(found, docs)
+        return Told(HEAD, _rows(*_kept(docs)), note, records)
+    rows = _rows([of.paper for of in found.values()], {of.paper.name: of for of in found.values()})
+    return Told(HEAD, rows, "`--write docs` makes a page of it", records)
 
 
 def _rows(papers: Sequence[Paper], of: Mapping[str, Reproduction]) -> list[list[str]]:
