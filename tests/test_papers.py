@@ -224,6 +224,19 @@ def test_a_paper_is_brought_up_to_date_without_the_others(project: Path, docs: P
     assert b"not made yet" not in after["papers.md"]
 
 
+def test_what_a_paper_is_called_is_what_its_readme_says_now(docs: Path) -> None:
+    (docs.parent / "papers/later/README.md").write_text(NOTES, "utf-8")
+    counts = {"holds": 1, "fails": 0, "not applicable": 2}
+    kept = {"profile": "quick", "data": [], "runs": 1, "counts": counts, "figures": [], "sources": {}}
+    kept |= {"failures": [], "unjudged": {}, "paper": vars(about("later", "# Another 2020"))}
+    save_json(docs / "papers/later.json", kept)
+    run("--write", docs)
+    page = (docs / "papers.md").read_text("utf-8")
+    assert "| [One, Two 2021](#one-two-2021) | On Something | 0 | 1 | 0 | 2 | none |" in page
+    assert "**1 of 3 claims hold**" in page
+    assert "Another" not in page
+
+
 def test_json_holds_what_is_kept(finished: Path, docs: Path) -> None:
     told = json.loads(run(finished, "--json", "--write", docs).stdout)
     assert told == [load_json(docs / "papers/small.json")]

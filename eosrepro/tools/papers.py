@@ -215,8 +215,9 @@ def table(docs: Path, at: str = "") -> str:
 
 def _kept(docs: Path) -> tuple[list[Paper], dict[str, Reproduction]]:
     found = {file.stem: _read(file) for file in sorted((docs / "papers").glob("*.json"))}
-    beside = [_paper(file.parent) for file in sorted(docs.parent.glob("papers/*/claims.yaml"))]
-    return [of.paper for of in found.values()] + [each for each in beside if each.name not in found], found
+    papers = {name: of.paper for name, of in found.items()}
+    beside = [_paper(file.parent) for file in sorted(docs.parent.glob("papers/*/claims.yaml"))]  # as they are now
+    return [*(papers | {paper.name: paper for paper in beside}).values()], found
 
 
 def _read(file: Path) -> Reproduction:
