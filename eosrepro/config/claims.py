@@ -106,11 +106,16 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
     """
     tables, findings = _read(file), list[Finding]()
     found: dict[str, Claim] = {}
+    declared = [run for own in runs_of.values() for run in own]
     for number, block in enumerate(tables.claims):
         for item in _claims(tables.statements, block, runs_of):
             if not isinstance(item, Claim):
                 where, words = item
                 findings.append((("claims", number, *where), words))
+            elif item.beside is not None and item.beside not in declared:
+                if not named([item.beside], runs_of):  # else it is a run of other values than vary now
+                    words = f"there is no run {unknown_name(item.beside, declared)}"
+                    findings.append((("statements", item.statement, "beside"), words))
             elif (name := f"{item.run}_{item.statement}") in found:
                 findings.append((("claims", number, item.statement), f"is said of {item.run} twice"))
             else:
