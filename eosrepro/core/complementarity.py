@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def symmetric_basis(k: int) -> Tensor:
 
 
 def complement(residual: Tensor, operator: Tensor) -> Tensor:
-    """X ⪰ 0 with R = A + B[X] ⪰ 0 and X R = 0, to about 1e-10 of its size.
+    """X ⪰ 0 with R = A + B[X] ⪰ 0 and X R = 0, to about 1e-6 of their sizes.
 
     It minimises ½⟨X, B[X]⟩ + ⟨A, X⟩ over X ⪰ 0, here along the path X R = μ1, μ → 0, by Newton's method.
 
@@ -49,22 +49,24 @@ def complement(residual: Tensor, operator: Tensor) -> Tensor:
     found = torch.eye(len(residual), dtype=torch.float64)
     for centre in CENTRES:
         found = _central(basis, constant, linear, found, centre)
-        if torch.linalg.matrix_norm(found) > LARGEST:
-            raise UnsolvableError("A + B[X] is positive semidefinite for no X of reasonable size")
-    return found * sizes[0] / sizes[1]
+    unit: Tensor = sizes[0] / sizes[1]
+    return unit * found
 
 
 def _central(basis: Tensor, constant: Tensor, linear: Tensor, start: Tensor, centre: float) -> Tensor:
     """The least point of ½⟨x, Bx⟩ + ⟨a, x⟩ − μ log det X, from a positive definite `start`."""
 
-    def height(at: Tensor, matrix: Tensor) -> Tensor:
+    def height(at: Tensor, matrix: Tensor) -> float:
         triangle, failed = torch.linalg.cholesky_ex(matrix)
         if failed:
-            return torch.tensor(torch.inf, dtype=torch.float64)
-        return at @ (linear @ at) / 2 + constant @ at - 2 * centre * triangle.diagonal().log().sum()
+            return inf
+        barrier = 2 * centre * triangle.diagonal().log().sum()
+        return float(at @ (linear @ at) / 2 + constant @ at - barrier)
 
     x, matrix = torch.einsum("aij,ij->a", basis, start), start
     for _ in range(NEWTON_STEPS):
+        if torch.linalg.matrix_norm(matrix) > LARGEST:
+            raise UnsolvableError("A + B[X] is positive semidefinite for no X of reasonable size")
         inverse = torch.linalg.inv(matrix)
         turned = torch.einsum("ij,ajk,kl->ail", inverse, basis, inverse)
         slope = linear @ x + constant - centre * torch.einsum("aij,ij->a", basis, inverse)

@@ -30,6 +30,7 @@ _TABLE = (
     Quantity("test_loss", "test loss", shown_with="loss"),
     Quantity("test_accuracy", "test accuracy", shown_with="accuracy"),
     Quantity("test_r2", "test R²", shown_with="r2"),
+    Quantity("predicted_loss", "mean loss by the central flow", shown_with="loss"),
     Quantity("grad_norm", "gradient norm"),
     Quantity("relative_progress", "relative progress", "zero", oscillates=True),
     Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),

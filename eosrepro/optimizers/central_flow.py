@@ -8,9 +8,10 @@ from typing import Annotated, NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-from eosrepro.core.complementarity import complement, symmetric_basis
+from eosrepro.core.complementarity import UnsolvableError, complement, symmetric_basis
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
 from eosrepro.core.types import Above, AtLeast, Below, EigenPair, Examples, Geometry, HessianProduct, Iterate, Optimizer
+from eosrepro.errors import ConfigError
 
 RTOL = 1e-4  # of the top eigenpairs
 FAR = 0.75  # of 2/η: while no eigenvalue is above it, they are looked at once an iteration
@@ -87,7 +88,7 @@ def central_flow(
         changes = examples.curvature_grads(theta, _stacked(critical)).double().cpu()  # of Uᵀ∇²f U, (k, k, P)
         along = torch.einsum("aij,ijp->ap", basis, changes)
         residual = torch.diag(edge - values) + time * changes @ grad.double().cpu()
-        covariance = complement(residual, time / 2 * along @ along.T)
+        covariance = _covariance(residual, time / 2 * along @ along.T)
         pull = torch.einsum("ij,ijp->p", covariance, changes).to(grad) / 2
         gain = covariance.diagonal() @ values / 2
         return _Slope(grad + pull, gain.item(), covariance.trace().item(), len(critical))
@@ -96,6 +97,21 @@ def central_flow(
         return Geometry(nan)
 
     return Optimizer(init, update, geometry, threshold_formula="")
+
+
+def _covariance(residual: Tensor, operator: Tensor) -> Tensor:
+    """X.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return complement(residual, operator)
+    except UnsolvableError as error:
+        raise ConfigError(
+            f"central_flow: nothing holds gradient descent at its edge, and it would diverge ({error}). Its top "
+            "eigenvalues do not fall, however large it oscillates: as on a quadratic"
+        ) from error
 
 
 def _stacked(pairs: list[EigenPair]) -> Tensor:
