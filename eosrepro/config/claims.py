@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -48,6 +48,8 @@ class _Judged(Exact):
     """Where what is found must lie, ends included."""
     within: Within | None = None
     """Or how far from the paper's number, as a share of it; judged on the paper's data and length alone."""
+    needs: Literal["published"] | None = None
+    """`published`: judged on the paper's data and length alone, whatever decides."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> _Judged:
@@ -198,5 +200,5 @@ def _claim(
         run=run,
         bound=bound,
         published=about.published,
-        needs=None if within is None else "published",
+        needs="published" if within is not None else about.needs or statement.needs,
     )

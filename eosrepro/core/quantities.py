@@ -56,6 +56,10 @@ _TABLE = (
     Quantity("true_loss", "loss after as many steps", shown_with="taylor_loss"),
     Quantity("taylor_growth", "growth on the Taylor model"),
     Quantity("true_growth", "growth of the loss", shown_with="taylor_growth"),
+    Quantity("top_slope_inner", "slope along v₁, near"),
+    Quantity("top_slope_outer", "slope along v₁, far", shown_with="top_slope_inner"),
+    Quantity("gradient_slope_inner", "slope along ∇f, near"),
+    Quantity("gradient_slope_outer", "slope along ∇f, far", shown_with="gradient_slope_inner"),
     Quantity("distance", "distance to the other run"),
     Quantity("expected_relative_progress", "expected relative progress", "zero"),
     Quantity(
