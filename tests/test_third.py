@@ -43,7 +43,9 @@ def cubic(objective: Objective, theta: Tensor) -> Tensor:
 
 
 def test_of_a_function_against_the_dense_tensor() -> None:
-    objective, theta = function_problem(lambda t: (t[..., 0] * t[..., 1]).tanh() + t[..., 2] ** 3 * t[..., 0], [0.3, -0.7, 0.5])
+    objective, theta = function_problem(
+        lambda t: (t[..., 0] * t[..., 1]).tanh() + t[..., 2] ** 3 * t[..., 0], [0.3, -0.7, 0.5]
+    )
     vectors = directions(3, 2)
     expected = torch.einsum("ai,bj,ijp->abp", vectors, vectors, cubic(objective, theta))
     torch.testing.assert_close(objective.curvature_grads(theta, vectors), expected, rtol=1e-12, atol=1e-12)

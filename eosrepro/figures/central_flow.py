@@ -60,8 +60,11 @@ def central_flow(
         loss, sharpness, distance = figure.subplots(3, 1, sharex=True)
         for name in shown:
             record, method, colour = by_name[name], methods[name], colours[name]
-            faint = {"color": _style.lighter(colour) if method == DESCENT else colour, "zorder": 2 + (method != DESCENT)}
-            tables += _curves(loss, record, ["predicted_loss" if method == CENTRAL else "loss"], **faint)
+            # GD jumps about the prediction: it lies below, and pale.
+            style = (
+                {"color": _style.lighter(colour), "zorder": 2} if method == DESCENT else {"color": colour, "zorder": 3}
+            )
+            tables += _curves(loss, record, ["predicted_loss" if method == CENTRAL else "loss"], **style)
             tables += _curves(sharpness, record, _eigenvalues(record, method), color=colour)
             if method != DESCENT:
                 tables += _curves(distance, record, ["distance"], color=colour)

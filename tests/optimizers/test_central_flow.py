@@ -57,7 +57,7 @@ def follow(objective: Objective, start: Tensor, steps: int) -> list[Position]:
 def test_it_stays_where_the_sharpness_is_at_the_edge(
     f: Callable[[Tensor], Tensor], start: list[float], sharp: list[int], variance: float, at_edge: int
 ) -> None:
-    """In a valley of slope a, d(sharpness)/dt = a − ½Σ: Σ = 2a holds it at 2/η. The mean of the loss is −ax + ½x·2a = 0."""
+    """In a valley of slope a, d(sharpness)/dt = a − ½Σ: Σ = 2a holds it at 2/η. The mean loss is −ax + ½x·2a = 0."""
     objective, theta = function_problem(f, start)
     path = follow(objective, theta, 6)
     for i in sharp:
