@@ -75,7 +75,8 @@ def test_a_run_beside_is_one_that_is_declared(tmp_path: Path) -> None:
     assert (found.run, found.beside) == ("exp3_2over30", "exp2_a_1")
     assert not tables(tmp_path, MEAN | both | {"beside": "exp2_a_3"})  # a value that does not vary now
     assert refused(tmp_path, MEAN | both | {"beside": "exp4"}) == [
-        "statements.mean.beside: there is no run 'exp4' (there are: exp2_a_1, exp2_a_2, exp2_b_1, exp3_2over30, exp8)"
+        "statements.mean.beside: there is no run 'exp4'; did you mean 'exp8'? "
+        "(there are: exp2_a_1, exp2_a_2, exp2_b_1, exp3_2over30, exp8)"
     ]
 
 
