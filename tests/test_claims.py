@@ -163,3 +163,28 @@ def test_a_claim_about_a_run_that_was_not_run_says_how_to_run_it(at_paper_scale:
     assert verdict.reason == "exp3_2over30 has not been run: `dvc repro` runs it"
     assert verdict.measured is verdict.difference is None
     assert (verdict.low, verdict.high, verdict.published) == (-0.1, 0.1, -0.026)
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+TWO: dict[str, Any] = {"quantity": "loss", "statistic": "ratio", "against": "loss", "beside": "other", "window": None}
+
+
+def test_a_claim_about_two_runs_takes_the_other_quantity_from_the_one_beside() -> None:
+    """Steps that both have count: here 0 and 2, with ratios 2/4 and 1.8/6."""
+    other = record({"step": [0, 2, 9], "loss": [4.0, 6.0, 1.0]}, name="other", reason="max_steps")
+    verdict = check("key", claim(**TWO, bound={"min": 0, "max": 0.4}), CALM, at_paper_scale=False, beside=other)
+    assert verdict.verdict == "holds"
+    assert verdict.measured == pytest.approx((2 / 4 + 1.8 / 6) / 2)
+
+
+def test_a_claim_about_two_runs_waits_for_the_one_beside() -> None:
+    verdict = check("key", claim(**TWO), CALM, at_paper_scale=True)
+    assert verdict.verdict == "not applicable"
+    assert verdict.reason == "other has not been run: `dvc repro` runs it"
+
+
+def test_a_run_beside_needs_a_statistic_of_two() -> None:
+    with pytest.raises(ValueError, match="holds `beside`, the run that `against` is of, and no `against`"):
+        claim(beside="other")

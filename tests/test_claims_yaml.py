@@ -59,6 +59,27 @@ def test_a_claim_is_the_statement_about_the_run(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("statement", "entry"), [({"needs": "published"}, 0.5), ({}, {"needs": "published"})])
+def test_what_only_the_papers_data_can_tell_is_said_of_a_statement_or_of_a_run(
+    statement: dict[str, Any], entry: Any, tmp_path: Path
+) -> None:
+    (found,) = tables(tmp_path, {"bound": [0, 1], **statement}, mean=entry).values()
+    assert found.needs == "published"
+    (other,) = tables(tmp_path).values()
+    assert other.needs is None
+
+
+def test_a_run_beside_is_one_that_is_declared(tmp_path: Path) -> None:
+    both = {"statistic": "ratio", "against": "loss", "bound": [0, 1]}
+    (found,) = tables(tmp_path, MEAN | both | {"beside": "exp2_a_1"}).values()
+    assert (found.run, found.beside) == ("exp3_2over30", "exp2_a_1")
+    assert not tables(tmp_path, MEAN | both | {"beside": "exp2_a_3"})  # a value that does not vary now
+    assert refused(tmp_path, MEAN | both | {"beside": "exp4"}) == [
+        "statements.mean.beside: there is no run 'exp4'; did you mean 'exp8'? "
+        "(there are: exp2_a_1, exp2_a_2, exp2_b_1, exp3_2over30, exp8)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("of", "runs"),
     [

@@ -144,10 +144,10 @@ def claim_contradictions(config: Config) -> Iterator[Finding]:
         place = ("statements", claim.statement)
         if complaint := spelt_step_size(claim.claim):
             yield (*place, "claim"), complaint
-        known = config.quantities(claim.run)
-        for key, quantity in (("quantity", claim.quantity), ("against", claim.against)):
-            if quantity is not None and quantity not in known:
-                yield (*place, key), f"{claim.run} has no {unknown_name(quantity, known)}"
+        asked = [("quantity", claim.quantity, claim.run), ("against", claim.against, claim.beside or claim.run)]
+        for key, quantity, run in asked:
+            if quantity is not None and quantity not in (known := config.quantities(run)):
+                yield (*place, key), f"{run} has no {unknown_name(quantity, known)}"
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -48,6 +48,8 @@ class _Judged(Exact):
     """Where what is found must lie, ends included."""
     within: Within | None = None
     """Or how far from the paper's number, as a share of it; judged on the paper's data and length alone."""
+    needs: Literal["published"] | None = None
+    """`published`: judged on the paper's data and length alone, whatever decides."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> _Judged:
@@ -106,11 +108,16 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
     """
     tables, findings = _read(file), list[Finding]()
     found: dict[str, Claim] = {}
+    declared = [run for own in runs_of.values() for run in own]
     for number, block in enumerate(tables.claims):
         for item in _claims(tables.statements, block, runs_of):
             if not isinstance(item, Claim):
                 where, words = item
                 findings.append((("claims", number, *where), words))
+            elif item.beside is not None and item.beside not in declared:
+                if not named([item.beside], runs_of):  # else it is a run of other values than vary now
+                    words = f"there is no run {unknown_name(item.beside, declared)}"
+                    findings.append((("statements", item.statement, "beside"), words))
             elif (name := f"{item.run}_{item.statement}") in found:
                 findings.append((("claims", number, item.statement), f"is said of {item.run} twice"))
             else:
@@ -193,5 +200,5 @@ def _claim(
         run=run,
         bound=bound,
         published=about.published,
-        needs=None if within is None else "published",
+        needs="published" if within is not None else about.needs or statement.needs,
     )

@@ -78,6 +78,8 @@ class Statistic(Section):
     """Threshold for first_above and first_outside; for ratio, only steps where `against` exceeds it count."""
     against: str | None = None
     """Another quantity, of correlation, largest_difference and ratio."""
+    beside: str | None = None
+    """The run that `against` is of; None: the same run."""
     window: Window | None = None
     """None: the whole run."""
 
@@ -89,6 +91,8 @@ class Statistic(Section):
         if (self.against is None) == (self.statistic in STATISTICS_OF_TWO):
             with_or_without = "no `against`" if self.against is None else "`against`"
             raise complaint(f"holds {with_or_without}, which is for {', '.join(STATISTICS_OF_TWO)} and for them alone")
+        if self.beside is not None and self.against is None:
+            raise complaint("holds `beside`, the run that `against` is of, and no `against`")
         if self.level is None and self.statistic == "first_outside":
             raise complaint("holds no level, and first_outside needs one")
         if self.level is None and self.statistic == "first_above" and self.relative_to is None:

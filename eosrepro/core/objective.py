@@ -29,6 +29,7 @@ from eosrepro.core.networks import (
     refuse_wrong_products,
     trained,
 )
+from eosrepro.core.third import curvature_grads
 from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
@@ -159,6 +160,10 @@ class Objective:
         if len(self.parts) == 1:
             return _KeptGraph(self.parts[0], theta)
         return _RebuiltGraphs(self, theta)
+
+    def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
+        """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs of the vectors (k, P), (k, k, P)."""
+        return curvature_grads(self.parts, theta, vectors)
 
 
 def is_lost(update_sq_norm: float, taken: float) -> bool:

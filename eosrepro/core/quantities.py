@@ -28,6 +28,7 @@ _TABLE = (
     Quantity("test_loss", "test loss", shown_with="loss"),
     Quantity("test_accuracy", "test accuracy", shown_with="accuracy"),
     Quantity("test_r2", "test R²", shown_with="r2"),
+    Quantity("predicted_loss", "mean loss by the central flow", shown_with="loss"),
     Quantity("grad_norm", "gradient norm"),
     Quantity("relative_progress", "relative progress", "zero", oscillates=True),
     Quantity("predicted_relative_progress", "predicted relative progress", "zero", shown_with="relative_progress"),
@@ -53,6 +54,10 @@ _TABLE = (
     Quantity("true_loss", "loss after as many steps", shown_with="taylor_loss"),
     Quantity("taylor_growth", "growth on the Taylor model"),
     Quantity("true_growth", "growth of the loss", shown_with="taylor_growth"),
+    Quantity("top_slope_inner", "slope along v₁, near"),
+    Quantity("top_slope_outer", "slope along v₁, far", shown_with="top_slope_inner"),
+    Quantity("gradient_slope_inner", "slope along ∇f, near"),
+    Quantity("gradient_slope_outer", "slope along ∇f, far", shown_with="gradient_slope_inner"),
     Quantity("distance", "distance to the other run"),
     Quantity("expected_relative_progress", "expected relative progress", "zero"),
     Quantity(

@@ -226,6 +226,10 @@ class Examples(HasGradient, Protocol):
         """The map v ↦ ∇²f(θ) v."""
         ...
 
+    def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
+        """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs of the vectors (k, P), (k, k, P)."""
+        ...
+
 
 class Iterate(NamedTuple):
     """Where an optimizer stands."""

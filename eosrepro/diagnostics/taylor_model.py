@@ -84,6 +84,10 @@ class TaylorModel:
         """The same everywhere, but for the gradient."""
         return _Product(self._hvp, self.value_and_grad(theta).grad)
 
+    def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
+        """Of a quadratic: 0."""
+        return theta.new_zeros(len(vectors), *vectors.shape)
+
 
 class _Product:
     def __init__(self, product: HessianProduct, grad: Tensor) -> None:

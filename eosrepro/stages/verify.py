@@ -53,6 +53,8 @@ def _verdict(config: Config, key: str, claim: Claim, records: Mapping[str, Recor
     run = config.run(claim.run)
     at_scale = (config.active.published or not run.has_examples) and not other
     unfit = supposes_another_optimizer(run, claim)
-    verdict = claims.check(key, claim, records.get(claim.run), at_paper_scale=at_scale, unfit=unfit)
+    beside = records.get(claim.beside) if claim.beside else None
+    record = records.get(claim.run)
+    verdict = claims.check(key, claim, record, at_paper_scale=at_scale, unfit=unfit, beside=beside)
     text = with_step_size(claim.claim, [step_size_of(config, claim.run, records)])
     return replace(verdict, claim=text, reason="; ".join(filter(None, [verdict.reason, other])))

@@ -182,6 +182,8 @@ def _variant(study: Study, start: Run, params: Mapping[str, Any], names: tuple[s
     # Coordinates of θ are read from snapshots, and a study keeps none.
     known = [quantity for quantity in variant.quantities(name) if "theta_" not in quantity]
     for key, of in study.measures.items():
+        if of.beside is not None:
+            raise ConfigError(f"{file}: measures.{key}.beside: a study measures each run by itself: leave it out")
         for which, quantity in (("quantity", of.quantity), ("against", of.against)):
             if quantity is not None and quantity not in known:
                 hint = did_you_mean(quantity, known)

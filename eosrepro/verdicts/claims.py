@@ -39,7 +39,15 @@ class Verdict:
     reason: str  # what the number was taken from, or why there is none
 
 
-def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: bool, unfit: str | None = None) -> Verdict:
+def check(
+    name: str,
+    claim: Claim,
+    record: Record | None,
+    *,
+    at_paper_scale: bool,
+    unfit: str | None = None,
+    beside: Record | None = None,
+) -> Verdict:
     """Judge one claim by the run it is about.
 
     A number outside its bound fails, at every scale. A number that the run does not define (no onset, cut off before
@@ -53,6 +61,7 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
         at_paper_scale: the run has the paper's problem and length: a problem, or a network in a profile with
             `published: true`.
         unfit: why it can't be said of this run, as one about GD of another optimizer.
+        beside: the run `claim.beside`.
 
     Raises:
         ConfigError: no such quantity or statistic.
@@ -77,10 +86,12 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
         return verdict("not applicable", unfit)
     if claim.needs == "published" and not at_paper_scale:
         return verdict("not applicable", "needs the paper's data and run length (a profile with `published: true`)")
-    if record is None:
-        return verdict("not applicable", f"{claim.run} has not been run: `dvc repro` runs it")
+    for run, found in ((claim.run, record), (claim.beside, beside)):
+        if run is not None and found is None:
+            return verdict("not applicable", f"{run} has not been run: `dvc repro` runs it")
+    assert record is not None
     try:
-        value, basis = measured(record, claim)
+        value, basis = measured(record, claim, beside)
     except StoreError as missing:
         return verdict("not applicable", str(missing))
     except UndefinedError as missing:

@@ -69,6 +69,7 @@ def measure(
     relative_to: str | None = None,
     level: float | None = None,
     against: str | None = None,
+    beside: Record | None = None,
 ) -> Found:
     """One statistic of one quantity of a run.
 
@@ -83,6 +84,7 @@ def measure(
     * relation_error: how far the run is from eq. 4.3, see the function of that name;
     * of the quantity and another, `against`, at the steps of both: correlation (Pearson's), largest_difference (in
       absolute value), and ratio: the mean of quantity / against over the steps at which the latter exceeds `level`.
+      `against` is of the same run, or of the one `beside`.
 
     Raises:
         UndefinedError: the run does not define this number.
@@ -103,7 +105,7 @@ def measure(
     if statistic in _OF_TWO:
         if against is None:
             raise ConfigError(f"{statistic} of {quantity} needs `against`, another quantity")
-        both = rows.merge(series(record, against), on="step", suffixes=("", "_against"))
+        both = rows.merge(series(beside or record, against), on="step", suffixes=("", "_against"))
         return Found(_finite(_OF_TWO[statistic](both["value"], both["value_against"], level)), _span(both))
     values = rows["value"].to_numpy(float)
     if relative_to == "threshold" and record.origin.preconditioned and not record.compares(quantity):
@@ -123,10 +125,16 @@ def measure(
     return Found(float(beyond.iloc[0]), _span(rows))
 
 
-def measured(record: Record, of: Statistic) -> Found:
-    """`measure` with the arguments of a declared statistic."""
+def measured(record: Record, of: Statistic, beside: Record | None = None) -> Found:
+    """`measure` with the arguments of a declared statistic; `beside` is the record of the run that it names.
+
+    Raises:
+        UndefinedError: as `measure`, or the run beside is not there.
+    """
+    if of.beside is not None and beside is None:
+        raise UndefinedError(f"{of.beside}, the run beside, has not been run")
     settings = {"window": of.window, "relative_to": of.relative_to, "level": of.level, "against": of.against}
-    return measure(record, of.quantity, of.statistic, **settings)  # type: ignore[arg-type]  # a mapping has one type
+    return measure(record, of.quantity, of.statistic, beside=beside, **settings)  # type: ignore[arg-type]  # a mapping has one type
 
 
 def value(record: Record, of: Statistic) -> float:

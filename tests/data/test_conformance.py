@@ -14,7 +14,7 @@ from eosrepro import catalog
 from eosrepro.core.types import RawImages
 from tests.data.samples import write_cifar10, write_image_folder, write_mnist
 
-NUMBERS = ("chebyshev", "linear-regression", "sorting", "text")  # sources that return a `Dataset`
+NUMBERS = ("chebyshev", "linear-regression", "sorting", "teacher", "text")  # sources that return a `Dataset`
 Source = Callable[[], RawImages]
 
 # Options for sources that need more than `n_examples`; each gets a folder of its own that it may fill.

@@ -47,6 +47,9 @@ class Quadratic:
 
         return Product()
 
+    def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
+        return theta.new_zeros(len(vectors), *vectors.shape)
+
 
 def at(theta: Tensor, of: Quadratic | None = None) -> Iterate:
     of = of or Quadratic()

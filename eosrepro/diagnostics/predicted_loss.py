@@ -1,0 +1,36 @@
+"""What the central flow says about the oscillations of gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from eosrepro.core.objective import Objective
+from eosrepro.core.types import Iterate, Optimizer, Position
+from eosrepro.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PredictedLoss:
+    """At one iterate of the central flow, whose oscillations have the covariance Σ."""
+
+    step: int
+    predicted_loss: float  # f + ½ tr(∇²f Σ), the mean of the loss of gradient descent at that time
+    oscillation_variance: float  # tr Σ, the mean of its squared distance from the flow, in θ²
+    at_edge: int  # eigenvalues at 2/η, along whose eigenvectors it may oscillate
+
+
+def predicted_loss(
+    objective: Objective, snapshots: Iterable[Position], *, optimizer: Optimizer
+) -> Iterator[PredictedLoss]:
+    """From the step that the flow takes next: a snapshot costs as much as an iteration of it.
+
+    Raises:
+        ConfigError: the optimizer is not `central_flow`.
+    """
+    for step, theta, state in snapshots:
+        here = objective.value_and_grad(theta)
+        _, found = optimizer.update(Iterate(theta, here.grad, objective, here.loss), state)
+        if not (isinstance(found, dict) and "predicted_loss" in found):
+            raise ConfigError("predicted_loss is about the optimizer central_flow: name its runs, `of: [...]`")
+        yield PredictedLoss(step, found["predicted_loss"], found["oscillation_variance"], found["at_edge"])
