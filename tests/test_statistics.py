@@ -192,10 +192,19 @@ SERIES = [4.0, -1.0, 3.0, 3.0, -2.0, 8.0]
         ("final", 8.0),
         ("fraction_positive", 4 / 6),
         ("increases", 2.0),
+        ("slope", 8.5 / 17.5),  # Σ(t − 2.5)(v − 2.5) / Σ(t − 2.5)²
     ],
 )
 def test_statistic_of_values(statistic: str, expected: float) -> None:
     assert value(record({"loss": SERIES}), "loss", statistic) == pytest.approx(expected)
+
+
+def test_the_slope_is_per_iteration_and_one_value_has_none() -> None:
+    run = record({"loss": [np.nan, 2.0, np.nan, 5.0]}, step_size="2/4")
+    assert value(run, "loss", "slope") == pytest.approx(1.5)
+    assert value(run, "loss", "slope", relative_to="threshold") == pytest.approx(1.5 / 4)
+    with pytest.raises(UndefinedError, match="one value alone has no slope"):
+        measure(run, "loss", "slope", window=Window.model_validate({"from": 2}))
 
 
 def test_values_relative_to_the_threshold_are_divided_by_2_over_eta() -> None:

@@ -63,6 +63,7 @@ class Statistic(Section):
         "first_above",
         "first_outside",
         "increases",
+        "slope",
         "onset",
         "run_length",
         "run_length_times_step_size",

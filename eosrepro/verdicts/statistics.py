@@ -77,6 +77,7 @@ def measure(
     `statistic` is one of
 
     * mean, median, min, max, final, fraction_positive, increases (number of rises from one value to the next);
+      slope: of the least-squares line through the values, a step;
     * first_above: the first step at which the quantity exceeds `level` (1 where it is relative to the threshold);
       first_outside: the same of its absolute value;
     * onset, run_length (steps to the accuracy that ends the run), run_length_times_step_size, diverged (1 or 0): facts
@@ -114,6 +115,8 @@ def measure(
         raise UndefinedError(f"{record.name} has no stability threshold")
     if relative_to == "threshold":
         values, level = values / record.threshold_at(rows["step"]), 1.0 if level is None else level
+    if statistic == "slope":
+        return Found(_finite(_slope(rows["step"].to_numpy(float), values)), _span(rows))
     if statistic in _OF_VALUES:
         return Found(_finite(_OF_VALUES[statistic](values)), _span(rows))
     if level is None:
@@ -208,6 +211,13 @@ def _increases(values: Values) -> float:
     return float((np.diff(values) > 0).sum())
 
 
+def _slope(steps: Values, values: Values) -> float:
+    if len(steps) < 2:
+        raise UndefinedError("one value alone has no slope")
+    away = steps - steps.mean()
+    return float(away @ (values - values.mean()) / (away @ away))
+
+
 _OF_VALUES: Mapping[str, Callable[[Values], float]] = {
     "mean": lambda values: float(values.mean()),
     "median": lambda values: float(np.median(values)),
@@ -231,7 +241,7 @@ _OF_TWO: Mapping[str, Callable[[pd.Series, pd.Series, float | None], float]] = {
     "ratio": _ratio,
 }
 
-STATISTICS = (*_OF_VALUES, *_OF_RUN, *_OF_TWO, "first_above", "first_outside", "relation_error")
+STATISTICS = (*_OF_VALUES, *_OF_RUN, *_OF_TWO, "slope", "first_above", "first_outside", "relation_error")
 
 
 def _edge(edge: int | str, record: Record) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,3 +162,27 @@ def test_a_threshold_that_changes_is_a_dashed_curve() -> None:
     (dashed,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     np.testing.assert_array_equal(dashed.get_ydata(), changing)
     assert figure.axes[0].get_ylim()[1] > 80
+
+
+def test_over_time_an_iteration_is_as_long_as_its_step_size() -> None:
+    """Points and thresholds that change alike; runs of two step sizes stand beside each other."""
+    changing = {
+        "loss": LOSS,
+        "directional_smoothness": [1.0, 2.0, 3.0, 4.0],
+        "stability_threshold": [4.0, 4.0, 8.0, 8.0],
+    }
+    fast = record(changing, step_size="1/2", name="fast")
+    slow = record({"loss": LOSS, "directional_smoothness": [1.0, 2.0, 3.0, 4.0]}, step_size="1/4", name="slow")
+    figure = draw(fast, slow, panels=["loss", "directional_smoothness"], over="time")
+    first, second = curves(figure.axes[0])
+    assert (list(first.get_xdata()), list(second.get_xdata())) == ([0, 0.5, 1, 1.5], [0, 0.25, 0.5, 0.75])
+    (dashed,) = [line for line in figure.axes[1].lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 4]
+    assert list(dashed.get_xdata()) == [0, 0.5, 1, 1.5]
+    assert figure.axes[-1].get_xlabel().startswith("time")
+
+
+def test_a_schedule_has_no_time_of_an_iteration() -> None:
+    run = record({"loss": LOSS})
+    scheduled = replace(run, origin=replace(run.origin, threshold_formula="2/ηₜ"))
+    with pytest.raises(ConfigError, match="step size of run changes along the run"):
+        draw(scheduled, over="time")

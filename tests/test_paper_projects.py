@@ -1,0 +1,38 @@
+"""Every paper is a project that is valid with its claims, whatever its profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dvc.utils.serialize import load_yaml
+
+from eosrepro.config.load import validate
+from eosrepro.tools.new import papers
+from tests.project import ROOT
+
+
+def params_of(paper: str) -> Path:
+    own = ROOT / "papers" / paper / "params.yaml"
+    return own if own.exists() else ROOT / "params.yaml"
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_it_is_valid_in_each_of_its_profiles_and_says_something_of_every_experiment(
+    paper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # as it is below the project, so are its claims
+    params = load_yaml(params_of(paper))
+    assert params["paper"] == f"papers/{paper}"
+    assert params["profile"] == "quick", "a new project runs without a download"
+    for profile in params["profiles"]:
+        config = validate({**params, "profile": profile}, params_of(paper))
+        claimed = {config.run(claim.run).experiment for claim in config.claims.values()}
+        assert claimed == {*config.experiments}, profile
+        assert not config.left_out, profile
+        assert config.drawn, profile
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_it_says_where_its_settings_are_from(paper: str) -> None:
+    assert len((ROOT / "papers" / paper / "README.md").read_text("utf-8")) > 500
