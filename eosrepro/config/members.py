@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from eosrepro import catalog
 from eosrepro.config.values import Exact, keys_of, with_step_size
 from eosrepro.config.words import complaint, places, quoted, reworded
+from eosrepro.core.types import Seed
 from eosrepro.errors import ConfigError
 
 
@@ -30,6 +31,11 @@ class Member:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but the options."""
+        return {key.name: getattr(self, key.name) for key in fields(self) if key.name != "options"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,18 @@ class Diagnosis(Member):
     def settings(self) -> dict[str, Any]:
         """All that determines what it finds on given snapshots."""
         return {**self.options, "every": self.every}
+
+
+@dataclass(frozen=True)
+class Source(Member):
+    """A data source, and what is done to its labels."""
+
+    label_noise: float = 0.0
+    noise_seed: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return super().facts if self.label_noise else {"name": self.name}
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,13 @@ class _FigureKeys(_MemberKeys):
     {step_size} stands for that of the run. None: all, labelled by what varies."""
     without: list[str] = Field(default_factory=list)
     """Runs that it leaves out."""
+
+
+class _SourceKeys(_MemberKeys):
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of the training examples that get a wrong class, drawn among the others."""
+    noise_seed: Seed = 0
+    """Of which they are, and of their classes."""
 
 
 class _DiagnosisKeys(_MemberKeys):
@@ -250,8 +275,7 @@ def _line(message: str, place: tuple[str | int, ...]) -> InitErrorDetails:
 
 
 def _written(member: Member) -> dict[str, Any]:
-    facts = {key.name: getattr(member, key.name) for key in fields(member) if key.name != "options"}
-    written: dict[str, Any] = to_jsonable_python({**facts, **member.options})
+    written: dict[str, Any] = to_jsonable_python({**member.facts, **member.options})
     return written
 
 
@@ -259,7 +283,7 @@ Model = Annotated[Member, _Of("models")]
 LossMember = Annotated[Member, _Of("losses")]
 OptimizerMember = Annotated[Member, _Of("optimizers")]
 ProblemMember = Annotated[Member, _Of("problems")]
-DataMember = Annotated[Member, _Of("data")]
+DataMember = Annotated[Source, _Of("data", _SourceKeys, Source)]
 Diagnoses = Annotated[dict[str, Diagnosis], _ByName(_Of("diagnostics", _DiagnosisKeys, Diagnosis))]
 Observations = Annotated[dict[str, Member], _ByName(_Of("observations"))]
 FigureMember = Annotated[Figure, _Of("figures", _FigureKeys, Figure)]

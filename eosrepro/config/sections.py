@@ -20,6 +20,8 @@ from eosrepro.config.words import complaint
 from eosrepro.core.types import Seed
 from eosrepro.data._preprocessing import NamedScale, Standardise, Statistics
 
+Numbers = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+
 
 class PixelRange(Section):
     """The pixel value that becomes 0 and the one that becomes 1."""
@@ -40,14 +42,42 @@ Scale = Annotated[
 ]
 
 
+class ChannelStatistics(Section):
+    """Given means and deviations, one a channel, of images scaled as `scale` says."""
+
+    mean: Numbers
+    deviation: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, min_length=1)] | None = None
+    """None where channels are centred and keep their scale."""
+
+
+OfWhat = Annotated[
+    Annotated[Statistics, Tag("[name]")] | Annotated[ChannelStatistics, Tag("[given]")],
+    Discriminator(lambda raw: "[given]" if isinstance(raw, (dict, ChannelStatistics)) else "[name]"),
+]
+
+
 class Preprocessing(Section):
     """From uint8 pixels to the inputs of the network."""
 
     scale: Scale
     """To [0, 1], to [−1, 1], left at 0..255, or by two pixel values of your own."""
     standardise: Standardise
-    statistics: Statistics
-    """Means and deviations of the images trained on, or of all of the source."""
+    statistics: OfWhat
+    """Means and deviations of the images trained on, of all of the source, or given ones."""
+
+    @model_validator(mode="after")
+    def _given_statistics_are_used(self) -> Preprocessing:
+        if isinstance(self.statistics, ChannelStatistics):
+            deviation = self.statistics.deviation
+            if self.standardise not in ("per_channel", "centre_per_channel"):
+                raise complaint(
+                    f"statistics are given for each channel, and standardise is {self.standardise}: it should be "
+                    "per_channel or centre_per_channel"
+                )
+            if (deviation is None) != (self.standardise == "centre_per_channel"):
+                say = "leave deviation out" if deviation else "write deviation beside mean"
+                raise complaint(f"statistics: standardise is {self.standardise}, so {say}")
+        return self
 
 
 class Profile(Section):
@@ -127,7 +157,7 @@ class Setting(Section):
     seed: Seed | None = None
     """Of the initial weights."""
     problem: ProblemMember | None = None
-    start: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] | None = None
+    start: Numbers | None = None
     """θ₀ of a problem."""
     optimizer: OptimizerMember
     step_size: StepSize

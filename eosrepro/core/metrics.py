@@ -26,7 +26,7 @@ def metric(targets: Tensor) -> tuple[Metric, Score]:
         targets: of all examples, for the variance in R².
     """
     if not targets.is_floating_point():
-        return "accuracy", lambda outputs, targets: _by_example(outputs.argmax(-1) == targets).double().mean(-1)
+        return "accuracy", on_last_positions(_share_right)
     variance = (targets - targets.mean(0)).square().sum() / len(targets)
 
     def explained(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -48,6 +48,26 @@ def one_number_each(loss: Callable[..., Tensor]) -> Loss:
         return _by_example(terms).mean(-1)
 
     return losses if reduction == "mean" else loss
+
+
+def on_last_positions(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss or a score, of outputs that may be at more positions of a sequence than have classes.
+
+    With outputs (n, T, n_outputs) and classes (n, t), the classes are those of the last t positions, and what is said
+    at the others does not count.
+    """
+
+    def of_last(outputs: Tensor, targets: Tensor) -> Tensor:
+        sequences = targets.ndim == 2 and outputs.ndim == 3 and not targets.is_floating_point()
+        if sequences and outputs.shape[1] > targets.shape[1]:
+            outputs = outputs[:, -targets.shape[1] :]
+        return function(outputs, targets)
+
+    return of_last
+
+
+def _share_right(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _by_example(outputs.argmax(-1) == targets).double().mean(-1)
 
 
 def _by_example(numbers: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.metrics import Metric, metric, one_number_each
+from eosrepro.core.metrics import Metric, metric, on_last_positions, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -312,7 +312,7 @@ def network_problem(
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
     inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
-    objective = network_objective(module, loss, inputs, targets, chunk_size=chunk_size)
+    objective = network_objective(module, on_last_positions(loss), inputs, targets, chunk_size=chunk_size)
     with torch.no_grad():
         refuse_other_width(as_function(module)(inputs[:FEW], objective.start), targets[:FEW], dataset.n_outputs)
     return objective, objective.start

@@ -142,7 +142,8 @@ class Dataset:
     """
 
     inputs: Tensor  # (n, ...), floats; of images (n, channels, height, width)
-    targets: Tensor  # (n, ...); classes: int64 in 0..n_outputs-1; numbers: floats
+    # (n, ...); classes: int64 in 0..n_outputs-1; numbers: floats. Of sequences, those at the last positions may do
+    targets: Tensor
     n_outputs: int  # of a network for these data; the number of classes
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)

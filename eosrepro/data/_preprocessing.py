@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from eosrepro.core.types import Dataset, RawImages
+from eosrepro.errors import DataError
 
 NamedScale = Literal["unit", "symmetric", "none"]
 Standardise = Literal["none", "per_channel", "per_feature", "centre_per_channel", "centre_per_feature"]
@@ -26,7 +27,11 @@ BATCH = 1000  # images in float64 at a time
 
 
 def preprocess(
-    raw: RawImages, *, scale: NamedScale | Mapping[str, float], standardise: Standardise, statistics: Statistics
+    raw: RawImages,
+    *,
+    scale: NamedScale | Mapping[str, float],
+    standardise: Standardise,
+    statistics: Statistics | Mapping[str, Sequence[float] | None],
 ) -> Dataset:
     """Images as float32 inputs of the same shape.
 
@@ -39,7 +44,11 @@ def preprocess(
             `centre_per_channel` and `centre_per_feature` subtract the mean and divide as `scale` does. A channel or
             input that never varies becomes 0.
         statistics: mean and deviation are those of the examples themselves (`subset`) or of all images of the source
-            (`source`).
+            (`source`); or {mean: [...], deviation: [...]}, given numbers, one a channel, of images scaled as `scale`
+            says. Where a channel is only centred there is no deviation.
+
+    Raises:
+        DataError: the numbers given are not one a channel.
 
     The provenance holds the settings, and mean and deviation in pixel values (0..255): per channel as such, per feature
     as checksum and range.
@@ -50,12 +59,14 @@ def preprocess(
         centre, width = SCALES[scale]
     else:
         centre, width = scale["zero"], scale["one"] - scale["zero"]
-    record: dict[str, Any] = {"scale": scale, "standardise": standardise, "statistics": statistics}
+    given = {key: [*of] for key, of in statistics.items() if of} if isinstance(statistics, Mapping) else statistics
+    record: dict[str, Any] = {"scale": scale, "standardise": standardise, "statistics": given}
     if standardise != "none":
-        group = standardise.removeprefix("centre_")
-        mean, deviation = moments(
-            raw.population if statistics == "source" else raw.pixels, per_channel=group == "per_channel"
-        )
+        if isinstance(statistics, str):
+            of = raw.population if statistics == "source" else raw.pixels
+            mean, deviation = moments(of, per_channel=standardise.endswith("per_channel"))
+        else:
+            mean, deviation = _given(statistics, raw, centre, width)
         record |= {"mean": _describe(mean), "deviation": _describe(deviation)}
         centre = mean
         if not standardise.startswith("centre_"):
@@ -94,6 +105,23 @@ def moments(pixels: np.ndarray, *, per_channel: bool) -> tuple[np.ndarray, np.nd
     # From here on Python's integers, which do not overflow, and its division of them, which rounds once.
     variance = (count * squares - total**2) / count**2
     return (total / count).astype(np.float64), np.sqrt(variance.astype(np.float64))
+
+
+def _given(
+    statistics: Mapping[str, Sequence[float] | None], raw: RawImages, zero: float, one: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation in pixel values, (channels, 1, 1), where `zero` + x · `one` is the pixel of the number x."""
+    mean = statistics["mean"] or []
+    deviation = statistics.get("deviation") or [1.0] * len(mean)
+    channels = raw.pixels.shape[1]
+    for key, values in (("mean", mean), ("deviation", deviation)):
+        if len(values) != channels:
+            raise DataError(
+                f"preprocessing.statistics.{key} has {len(values)} numbers, and images of {raw.label} have {channels} "
+                "channels: write one for each"
+            )
+    shape = (channels, 1, 1)
+    return zero + one * np.reshape(mean, shape), abs(one) * np.reshape(deviation, shape)
 
 
 def _batches(pixels: np.ndarray) -> Iterator[np.ndarray]:

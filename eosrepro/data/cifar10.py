@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import platform
-import tarfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +11,15 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt, MinLen
 
-from eosrepro.core.types import RawImages
-from eosrepro.data._common import choose, torchvision_datasets
+from eosrepro.core.types import RawImages, Seed
+from eosrepro.data._common import (
+    UNREADABLE_ARCHIVE,
+    Choice,
+    can_unpack,
+    chosen,
+    members_stay_inside,
+    torchvision_datasets,
+)
 from eosrepro.errors import DataError
 
 
@@ -26,10 +29,13 @@ def cifar10(
     n_examples: Annotated[int, Gt(0)],
     n_test: Annotated[int, Ge(0)] = 0,
     download: bool = False,
+    choose: Choice = "first",
+    classes: Annotated[int, Ge(1)] | None = None,
+    seed: Seed = 0,
 ) -> RawImages:
-    """The first `n_examples` of the 50,000 training images, 32 × 32 in colour (Krizhevsky 2009).
+    """`n_examples` of the 50,000 training images, 32 × 32 in colour (Krizhevsky 2009); by default the first.
 
-    The test split are the first `n_test` of the 10,000 test images.
+    The test split are `n_test` of the 10,000 test images, chosen in the same way.
 
     `root`, relative to the folder of params.yaml, holds `cifar-10-python.tar.gz` or its content `cifar-10-batches-py/`;
     where it holds neither and `download` is true, torchvision fetches the archive. It verifies every file's checksum.
@@ -37,25 +43,28 @@ def cifar10(
     Raises:
         DataError: the archive is missing, incomplete or altered, cannot be fetched or unpacked, or holds fewer images.
     """
-    training_set = _open(Path(root).expanduser(), download=download)
-    population = np.ascontiguousarray(training_set.data.transpose(0, 3, 1, 2))
-    chosen = choose(
-        n_examples,
-        population,
-        np.asarray(training_set.targets),
-        np.arange(len(population)),
-        n_classes=10,
-        label="CIFAR-10",
-        source={"name": "cifar10", "rule": f"first {n_examples} training images", "archive_md5": training_set.tgz_md5},
-    )
+
+    def images(train: bool, count: int) -> RawImages:
+        opened = _open(Path(root).expanduser(), download=download, train=train)
+        return chosen(
+            count,
+            np.ascontiguousarray(opened.data.transpose(0, 3, 1, 2)),
+            np.asarray(opened.targets),
+            choice=choose,
+            seed=seed,
+            classes=classes,
+            n_classes=10,
+            label="CIFAR-10" if train else "the test split of CIFAR-10",
+            source={"name": "cifar10", "archive_md5": opened.tgz_md5},
+            images="training images",
+            asked="data.n_examples" if train else "data.n_test",
+        )
+
+    made = images(True, n_examples)
     if not n_test:
-        return chosen
-    test_set = _open(Path(root).expanduser(), download=download, train=False)
-    if n_test > len(test_set):
-        raise DataError(f"CIFAR-10 has {len(test_set)} test images, and data.n_test asks for {n_test}")
-    pixels = np.ascontiguousarray(test_set.data.transpose(0, 3, 1, 2))[:n_test]
-    test = (pixels, np.asarray(test_set.targets)[:n_test])
-    return replace(chosen, test=test, source={**chosen.source, "n_test": n_test})
+        return made
+    kept = images(False, n_test)
+    return replace(made, test=(kept.pixels, kept.targets), source={**made.source, "n_test": n_test})
 
 
 def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
@@ -64,7 +73,7 @@ def missing(*, root: str, download: bool = False, **_others: Any) -> str | None:
     names = (datasets.CIFAR10.filename, datasets.CIFAR10.base_folder)
     if any((place / name).exists() for name in names):
         return None
-    if download and _can_unpack():
+    if download and can_unpack():
         return f"{names[0]} is not in {place} yet: `dvc repro` downloads it (170 MB), or put it there"
     return _advice(place, datasets.CIFAR10, RuntimeError(), unpacking=False)
 
@@ -75,32 +84,13 @@ def _open(root: Path, *, download: bool, train: bool = True) -> Any:
     unpack = False
     try:
         # torchvision unpacks only where it may download, and would download over a damaged archive without being asked.
-        unpack = _can_unpack() and (download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5))
-        with warnings.catch_warnings(), _members_stay_inside():
+        unpack = can_unpack() and (download or datasets.utils.check_integrity(archive, datasets.CIFAR10.tgz_md5))
+        with warnings.catch_warnings(), members_stay_inside():
             # NumPy 2.4.0 to 2.4.4 warn about how the NumPy of 2009 pickled False.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align")
             return datasets.CIFAR10(root, train=train, download=unpack)
-    except (OSError, RuntimeError, tarfile.TarError, EOFError, http.client.HTTPException) as error:
+    except UNREADABLE_ARCHIVE as error:
         raise DataError(_advice(root, datasets.CIFAR10, error, unpacking=unpack)) from None
-
-
-def _can_unpack() -> bool:
-    """Whether this Python can keep the members of an archive in its folder, as 3.11.4 and later do."""
-    return hasattr(tarfile, "data_filter")
-
-
-@contextmanager
-def _members_stay_inside() -> Iterator[None]:
-    # torchvision unpacks without a filter, and MD5 alone does not keep out an archive made to write elsewhere.
-    if not _can_unpack():
-        yield  # and nothing is unpacked
-        return
-    before = tarfile.TarFile.extraction_filter
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try:
-        yield
-    finally:
-        tarfile.TarFile.extraction_filter = before
 
 
 def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> str:
@@ -109,7 +99,7 @@ def _advice(root: Path, dataset: Any, error: Exception, *, unpacking: bool) -> s
         problem = f"CIFAR-10 could not be downloaded or unpacked into {root} ({error})"
     elif isinstance(error, OSError):
         problem = f"CIFAR-10 cannot be read from {root} ({error})"
-    elif not _can_unpack():
+    elif not can_unpack():
         return (
             f"Python {platform.python_version()} cannot unpack {dataset.filename} safely, 3.11.4 and later can: take "
             f"one of those, or unpack {dataset.url} yourself, so that {folder} is there and whole. "

@@ -8,11 +8,18 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from eosrepro.core.types import RawImages, Seed
-from eosrepro.data._common import choose, permutation
+from eosrepro.data._common import Choice, chosen
 
 
-def digits(*, n_examples: Annotated[int, Gt(0)], n_test: Annotated[int, Ge(0)] = 0, seed: Seed = 0) -> RawImages:
-    """8 × 8 grey images of the digits 0..9, `n_examples` of the 1,797 at random: the first of a seeded permutation.
+def digits(
+    *,
+    n_examples: Annotated[int, Gt(0)],
+    n_test: Annotated[int, Ge(0)] = 0,
+    seed: Seed = 0,
+    choose: Choice = "random",
+    classes: Annotated[int, Ge(1)] | None = None,
+) -> RawImages:
+    """8 × 8 grey images of the digits 0..9, `n_examples` of the 1,797; by default the first of a seeded permutation.
     The next `n_test` are the test split.
 
     Their values 0..16 become round(value · 255/16), from which round(pixel · 16/255) gives them back.
@@ -24,13 +31,15 @@ def digits(*, n_examples: Annotated[int, Gt(0)], n_test: Annotated[int, Ge(0)] =
 
     bunch = load_digits()
     population = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
-    return choose(
+    return chosen(
         n_examples,
         population,
         bunch.target,
-        permutation(len(population), seed),
+        choice=choose,
+        seed=seed,
+        classes=classes,
         n_classes=10,
         label="digits",
-        source={"name": "digits", "rule": f"first {n_examples} of the permutation with seed {seed}"},
+        source={"name": "digits"},
         n_test=n_test,
     )

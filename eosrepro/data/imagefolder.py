@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge, Gt, MinLen
 
 from eosrepro.core.types import RawImages, Seed
-from eosrepro.data._common import choose, permutation, torchvision_datasets
+from eosrepro.data._common import Choice, chosen, torchvision_datasets
 from eosrepro.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ def imagefolder(
     label: Annotated[str, MinLen(1)],
     n_test: Annotated[int, Ge(0)] = 0,
     seed: Seed = 0,
+    choose: Choice = "random",
+    classes: Annotated[int, Ge(1)] | None = None,
 ) -> RawImages:
-    """Colour images of one size, `n_examples` at random: the first of a seeded permutation of all in the folder.
+    """Colour images of one size, `n_examples` of those in the folder; by default the first of a seeded permutation.
     The next `n_test` are the test split.
 
     The folder says nothing about the order of the original set, so a random mix of the classes stands in for it; class
@@ -48,19 +50,21 @@ def imagefolder(
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         print(f"Warning: data.root: {others[0]}{more} left out: no image by its name", file=sys.stderr)
     population = np.stack(_read(folder)).transpose(0, 3, 1, 2)
-    return choose(
+    return chosen(
         n_examples,
         np.ascontiguousarray(population),
         np.asarray(folder.targets),
-        permutation(len(population), seed),
+        choice=choose,
+        seed=seed,
+        classes=classes,
         n_classes=len(folder.classes),
         label=label,
         source={
             "name": "imagefolder",
-            "rule": f"first {n_examples} of the permutation with seed {seed} of all images, sorted by class and path",
-            "classes": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in folder.classes],
+            "classes": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in folder.classes[:classes]],
         },
         n_test=n_test,
+        drawn_from=" of all images, sorted by class and path",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, MultipleOf
+from annotated_types import Ge, Gt, Le, MultipleOf
 
 from eosrepro.core.types import RawImages, Seed
 from eosrepro.data._common import sha256
@@ -21,19 +21,21 @@ def photo_patches(
     n_examples: Annotated[int, Gt(0), MultipleOf(10)],
     n_test: Annotated[int, Ge(0), MultipleOf(10)] = 0,
     seed: Seed = 0,
+    classes: Annotated[int, Ge(1), Le(10)] | None = None,
 ) -> RawImages:
     """32 × 32 colour patches; the class is the region of the photograph that a patch lies in.
 
     Each photograph (427 × 640 pixels) is cut into five upright strips of 128 columns: ten disjoint regions. Example i
-    has class i mod 10, so that classes are equally frequent, and its place within the region is uniformly random. A
+    has class i mod 10, or mod `classes`, so that classes are equally frequent, and its place within the region is
+    uniformly random: which are the examples is no choice. A
     larger `n_examples` with the same seed begins with the same examples; the next `n_test` are the
     test split. There are no images beyond those drawn, so the
     population is the examples themselves.
 
     Raises:
-        ConfigError: `n_examples` is not a positive multiple of 10.
+        ConfigError: `n_examples` is not a positive multiple of the number of classes.
     """
-    strips = regions()  # (10, 427, 128, 3)
+    strips = regions()[:classes]  # (10, 427, 128, 3)
     n_classes, height, width, _ = strips.shape
     if n_examples <= 0 or n_examples % n_classes:
         raise ConfigError(

@@ -17,17 +17,24 @@ from eosrepro.config.sections import Profile
 from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective, function_problem, network_problem
 from eosrepro.core.types import DTYPES, Dataset
+from eosrepro.data._label_noise import with_label_noise
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError
 from eosrepro.stages.processes import free_memory
 
 
 def dataset(profile: Profile) -> Dataset:
-    """The data of a profile, made afresh from its source; images are preprocessed.
+    """The data of a profile, made afresh from its source; images are preprocessed, and labels made wrong.
 
     Raises:
-        ConfigError: they are images and the profile does not say how, or they are not and it does.
+        ConfigError: they are images and the profile does not say how, or they are not and it does; or the targets have
+            no classes to be wrong.
     """
+    made, chosen = _made(profile), profile.data
+    return with_label_noise(made, share=chosen.label_noise, seed=chosen.noise_seed) if chosen.label_noise else made
+
+
+def _made(profile: Profile) -> Dataset:
     made = member("data", profile.data)()
     if isinstance(made, Dataset):
         if profile.preprocessing:
