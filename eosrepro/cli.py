@@ -292,6 +292,14 @@ def schema() -> None:
     click.echo(json.dumps(schema(), indent=2, ensure_ascii=not terminal.shows_all()))
 
 
+@config.command()
+def members() -> None:
+    """Print all that a `name` in params.yaml may be, with its options (the committed docs/members.md)."""
+    from eosrepro.tools.members import page
+
+    click.echo(page(), nl=False)
+
+
 @config.command("check")
 def config_check() -> None:
     """Validate params.yaml and do nothing else."""

@@ -107,6 +107,11 @@ def test_a_claim_about_the_papers_data_is_judged_on_nothing_else() -> None:
     assert judge(run, at_paper_scale=True, **changes).verdict == "fails"
 
 
+def test_what_is_said_of_gradient_descent_is_not_judged_by_another_optimizer() -> None:
+    verdict = check("key", claim(), unstable(30), at_paper_scale=True, unfit="adam takes other steps")
+    assert (verdict.verdict, verdict.reason, verdict.measured) == ("not applicable", "adam takes other steps", None)
+
+
 def test_an_unknown_quantity_names_the_claim() -> None:
     with pytest.raises(ConfigError, match=r"claims\.key: no quantity 'los'; did you mean 'loss'"):
         judge(CALM, quantity="los", window=None)

@@ -274,9 +274,6 @@ def of_params(folder: Path, of: str = "exp3_2over30", **statement: Any) -> list[
     return str(caught.value).splitlines()
 
 
-BY_NEXT = "relative_progress_by_next_gradient"
-
-
 @pytest.mark.parametrize(
     ("of", "statement", "said"),
     [
@@ -292,21 +289,6 @@ BY_NEXT = "relative_progress_by_next_gradient"
 def test_a_statement_is_about_what_its_runs_have(of: str, statement: dict[str, Any], said: str, small: Path) -> None:
     (line,) = of_params(small, of, **statement)
     assert line.startswith(f"papers/small/claims.yaml: statements.mean.{said}")
-
-
-@pytest.mark.parametrize(
-    ("statement", "what"),
-    [
-        ({"statistic": "relation_error"}, "relation_error"),
-        ({"quantity": BY_NEXT}, BY_NEXT),
-        ({"statistic": "correlation", "against": BY_NEXT}, BY_NEXT),
-    ],
-)
-def test_what_holds_for_steps_along_the_gradient_is_not_said_of_sgd(
-    statement: dict[str, Any], what: str, small: Path
-) -> None:
-    said = "is about iterations θ − η∇f, and those of sgd are others (exp8_2over50)"
-    assert of_params(small, "exp8", **statement) == [f"papers/small/claims.yaml: statements.mean: {what} {said}"]
 
 
 def test_what_is_wrong_for_two_runs_is_said_of_each(small: Path) -> None:

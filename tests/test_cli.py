@@ -614,6 +614,11 @@ def test_verify_as_json_prints_the_verdicts_that_it_writes(folder: Path) -> None
 
 
 @pytest.mark.usefixtures("folder")
+def test_config_members_prints_the_committed_page() -> None:
+    done = run("config", "members")
+    assert (done.exit_code, done.stdout) == (0, (ROOT / "docs/members.md").read_text(encoding="utf-8"))
+
+
 def test_config_schema_prints_the_committed_file() -> None:
     done = run("config", "schema")
     assert (done.exit_code, done.stdout) == (0, (ROOT / "params.schema.json").read_text(encoding="utf-8"))

@@ -250,7 +250,6 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("empty column", in_figure(PANELS, f"{PANELS}\n    columns: {{stable: []}}"), ["figures.exp3.columns.stable", "at least 1"]),
     ("column of a run left out", in_figure(PANELS, f"{PANELS}\n    columns: {{hot: [exp3_2over10]}}"), ["figures.exp3.columns.hot: the figure shows no run 'exp3_2over10'"]),
     ("panel that a problem lacks", edited("name: toy_paths, of: example1", "name: trajectories, panels: [accuracy], of: example1", text=edited(", limits: {theta_1: [-0.5, 0.5], theta_2: [-0.01, 0.15]}", "")), ["figures.example1.panels: example1_2over39 has no 'accuracy'"]),
-    ("relation of SGD drawn", TEXT + "  relation: {name: smoothness_relation, of: exp8, title: SGD}\n", ["figures.relation: the relation is about iterations θ − η∇f, and those of sgd of exp8_2over50 are others"]),
     ("unknown run drawn", in_figure(RUNS_OF_3, "runs: [ex3_2over30]"), ["figures.exp3.runs: exp3 has no run 'ex3_2over30'; did you mean 'exp3_2over30'"]),
     ("unknown run left out", in_figure(RUNS_OF_3, "without: [exp_3_2over10]"), ["figures.exp3.without: exp3 has no run 'exp_3_2over10'; did you mean 'exp3_2over10'"]),
     ("unknown run of several", in_figure("of: exp3", "of: .\n    runs: [exp4]"), ["figures.exp3.runs: there is no run 'exp4'"]),
@@ -346,11 +345,6 @@ def test_what_supposes_steps_along_the_gradient_is_refused_for_another_optimizer
     exp3["diagnose"] |= {"segment_sharpness": {"points": 2, "rtol": 1e-2, "max_products": 9, "seed": 0}}
     validate(params, Path("params.yaml"))  # these look along its own steps
 
-    relation = {"name": "smoothness_relation", "title": "eq. 4.3", "of": "exp3"}
-    assert refused(params | {"figures": {"relation": relation}}) == [
-        "params.yaml: figures.relation: the relation is about iterations θ − η∇f, "
-        "and those of heavy_ball of exp3_2over30 are others"
-    ]
     exp3["optimizer"] |= {"batches": True}
     exp3["diagnose"] = {"expected_progress": {}}
     assert refused(params) == [
@@ -717,10 +711,23 @@ def test_every_value_of_vary_may_be_another(monkeypatch: pytest.MonkeyPatch) -> 
     for name, experiment in read_params()["experiments"].items():
         for path, values in experiment.get("vary", {}).items():
             params = read_params()
-            last = dict([*values.items()][-1:]) if isinstance(values, dict) else values[-1:]
-            for other in [last, *([["2/77", *values]] if path == "step_size" else [])]:
+            alone: list[Any] = (
+                [dict([each]) for each in values.items()] if isinstance(values, dict) else [[v] for v in values]
+            )
+            for other in [*alone, *([["2/77", *values]] if path == "step_size" else [])]:
                 params["experiments"][name]["vary"][path] = other
                 assert validate(params, PARAMS).claims
+
+
+@pytest.mark.parametrize("experiment", ["exp3", "exp6"])
+def test_another_optimizer_may_take_the_place_of_gradient_descent(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    params = read_params()
+    for name in ("adam", "sgd", "gradient_flow"):  # of another geometry, by minibatches, without a threshold
+        params["experiments"][experiment]["optimizer"] = {"name": name}
+        assert validate(params, PARAMS).claims
 
 
 def test_no_two_experiments_share_a_mapping() -> None:

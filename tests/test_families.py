@@ -105,7 +105,7 @@ def test_values_in_names(value: Any, name: str) -> None:
         ({"start": [[0.1, 0.1]]}, "vary.start: give each value a name, as in {name: value}: it is a part of the names of runs"),
         ({"seed.of": [1]}, "vary.seed.of: there is no such key: seed is no mapping"),
         ({"seed.of.all": [1]}, "vary.seed.of.all: there is no such key: seed.of is no mapping"),
-        ({"sead": [1]}, "vary.sead: is not a known key; did you mean 'seed'? (allowed: model, loss, seed, problem, start, optimizer, step_size, stop, snapshot_every, observe, diagnose)"),
+        ({"sead": [1]}, "vary.sead: is not a known key; did you mean 'seed'? (allowed: model, loss, seed, problem, start, optimizer, step_size, schedule, stop, snapshot_every, observe, diagnose)"),
         ({"vary.seed": [1]}, "vary.vary.seed: is not a known key"),
         ({"modle.width": [3]}, "vary.modle.width: is not a known key; did you mean 'model'"),
         ({"model.widht": [3]}, "vary.model.widht: is not a known key; did you mean 'width'"),

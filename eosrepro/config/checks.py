@@ -152,9 +152,11 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             yield (*place, key), f"{where} {unknown_name(each, own)}"
     for heading, names in columns.items():
         for each in names:
-            if not config.chosen(drawn.runs, each) and (config.chosen(own, each) or not config.may_be(each, figure.of)):
+            unknown = not config.chosen(own, each) and not config.may_be(each, figure.of)
+            if not config.chosen(drawn.runs, each) and (unknown or each in figure.without):
                 yield (*place, "columns", heading), f"the figure shows no run {unknown_name(each, drawn.runs)}"
-    if not drawn.runs and (not figure.runs or any(config.chosen(own, each) for each in figure.runs)):
+    of_whole = [each for each in figure.without if each in config.experiments]
+    if own and not drawn.runs and set(own) <= {run for each in of_whole for run in config.chosen(own, each)}:
         yield place, "shows no run"
     runs = {run: config.runs[run] for run in drawn.runs}
     for at, text in figure.texts:

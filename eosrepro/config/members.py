@@ -123,7 +123,7 @@ class _DiagnosisKeys(_MemberKeys):
     """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
 
 
-_GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
+GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
 
 
 @cache
@@ -134,7 +134,7 @@ def _keys_of(member: Callable[..., Any], name: str, common: type[_MemberKeys]) -
     options: dict[str, Any] = {
         parameter.name: (type_of(member, parameter), ... if parameter.default is parameter.empty else parameter.default)
         for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN | set(common.model_fields)
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN | set(common.model_fields)
     }
     own_name: Any = Literal[name]
     others = "allow" if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) else "forbid"

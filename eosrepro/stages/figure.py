@@ -34,7 +34,8 @@ def draw(config: Config, name: str) -> Path:
     if records:
         drawn, table = function(**_ingredients(config, function, records), runs=worded.runs, **worded.options)
     else:  # those that it names are not among the values that vary now
-        missing = ", ".join(config.figures[name].runs)
+        declared = config.figures[name]
+        missing = ", ".join(declared.runs) or f"of {declared.of} but {', '.join(declared.without)}"
         drawn, table = nothing_to_draw(worded.options.get("title", name), f"there is no run {missing} now")
     folder = FIGURES / name
     remove_leftovers(folder)

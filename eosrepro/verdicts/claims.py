@@ -89,7 +89,7 @@ def check(name: str, claim: Claim, record: Record | None, *, at_paper_scale: boo
         raise ConfigError(f"claims.{name}: {error}") from None
     if claim.statistic == "diverged" and not value and record.summary["reason"] == "max_steps" and not at_paper_scale:
         return verdict("not applicable", f"{basis}, cut off before it could tell")
-    return verdict("holds" if _within(value, claim.bound) else "fails", basis, value)
+    return verdict("holds" if _in_bound(value, claim.bound) else "fails", basis, value)
 
 
 def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def from_json(written: Mapping[str, Any], path: Path) -> list[Verdict]:
         raise StoreError(f"{path} does not hold verdicts as this version writes them: run `eosrepro verify`") from None
 
 
-def _within(value: float, bound: Bound) -> bool:
+def _in_bound(value: float, bound: Bound) -> bool:
     return (bound.min is None or value >= bound.min) and (bound.max is None or value <= bound.max)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +34,17 @@ def test_a_run_without_an_error_to_state_is_drawn() -> None:
     run = record({"directional_smoothness": [0.0, np.nan], "relative_progress": [-0.9, np.nan]})
     figure, _ = smoothness_relation([run], "digits", title="", runs={"run": "still"})
     assert len(figure.axes[0].lines[1].get_xdata()) == 1
+
+
+def test_it_shows_runs_of_gradient_descent_alone() -> None:
+    columns = {"directional_smoothness": [30.0, 27.0, np.nan], "relative_progress": [0.1, -0.01, np.nan]}
+    ours, other = record(columns), record(columns)
+    other = dataclasses.replace(
+        other, name="other", origin=dataclasses.replace(other.origin, threshold_formula="38/η", preconditioned=True)
+    )
+    runs = {"run": "η = 2/30", "other": "Adam"}
+    figure, table = smoothness_relation([ours, other], "digits", title="", runs=runs)
+    assert len(figure.axes) == 1
+    assert set(table["run"]) == {"run"}
+    figure, table = smoothness_relation([other], "digits", title="Eq. 4.3", runs={"other": "Adam"})
+    assert table.empty
