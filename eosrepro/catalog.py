@@ -30,6 +30,7 @@ from eosrepro.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 KINDS = ("models", "losses", "data", "optimizers", "problems", "observations", "diagnostics", "figures")
+BATCH_STATISTICS = "batch_statistics"  # see `core/types.py`
 MEMBERS = Path("members")  # of the project in the working folder
 
 
@@ -156,7 +157,8 @@ def _imported(module: str) -> ModuleType:
 def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function or class that was not written as a member, as one: all that it takes are options, given by name.
 
-    A model is given `input_shape` and `n_outputs` where it has parameters of these names.
+    A model is given `input_shape` and `n_outputs` where it has parameters of these names, and has one more option,
+    `batch_statistics`, which becomes the attribute of the module that says which examples it sees together.
     """
     if kind in ("diagnostics", "figures", "observations"):  # they live on what they are given
         return function
@@ -167,11 +169,16 @@ def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
             f"{function.__module__}:{function.__qualname__} does not say which parameters it has"
         ) from None
     given = ("input_shape", "n_outputs") if kind == "models" else ()
+    declares = kind == "models" and BATCH_STATISTICS not in signature.parameters
 
     @functools.wraps(function, updated=())
     def member(*values: Any, **options: Any) -> Any:
         taken = {key: value for key, value in zip(given, values, strict=True) if key in signature.parameters}
-        return function(**taken, **options)
+        declared = options.pop(BATCH_STATISTICS, None) if declares else None
+        made = function(**taken, **options)
+        if declared is not None:
+            setattr(made, BATCH_STATISTICS, declared)
+        return made
 
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     options = [
@@ -181,5 +188,7 @@ def _adapted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
         and parameter.name not in given
         and not parameter.name.startswith("_")
     ]
+    if declares:
+        options.insert(0, inspect.Parameter(BATCH_STATISTICS, inspect.Parameter.KEYWORD_ONLY, default=None))
     member.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
     return member

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from eosrepro import catalog
+from eosrepro.models._layers import Activation, Init
+
+# Choices that several members share, each tried by a test of its own: tests/models/test_layers.py.
+SHARED = (Activation, Init)
 
 
 def variants(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """(name, options) of every member of a kind as it comes, and once for each choice of its Literal options."""
+    """(name, options) of every member of a kind as it comes, and once for each other choice of its Literal options."""
     return [(name, options) for name in catalog.names(kind) for options in [{}, *_choices(kind, name)]]
 
 
@@ -23,5 +27,6 @@ def identify(value: object) -> str | None:
 
 def _choices(kind: str, name: str) -> Iterator[dict[str, Any]]:
     for parameter in inspect.signature(catalog.find(kind, name), eval_str=True).parameters.values():
-        if get_origin(parameter.annotation) is Literal:
-            yield from ({parameter.name: choice} for choice in get_args(parameter.annotation))
+        if get_origin(parameter.annotation) is Literal and parameter.annotation not in SHARED:
+            choices = [each for each in get_args(parameter.annotation) if each != parameter.default]
+            yield from ({parameter.name: choice} for choice in choices)

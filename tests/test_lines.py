@@ -20,12 +20,13 @@ from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
-from eosrepro.models.mlp import ACTIVATIONS, mlp
+from eosrepro.models.mlp import mlp
 from eosrepro.problems.quadratic import quadratic
 from tests.conftest import small_dataset, small_problem
 
 STEP_SIZE = 2 / 60
 SMALL = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative difference of the two paths
+ACTIVATIONS = ["tanh", "relu", "linear", "elu", "softplus"]
 CASES = [(activation, dtype) for activation in ACTIVATIONS for dtype in SMALL]
 
 
@@ -66,7 +67,7 @@ def test_on_a_quadratic_value_and_slope_are_known() -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [40, 13, 1])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "linear", "elu", "softplus"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_value_and_slope_are_those_of_the_full_gradient(activation: str, chunk_size: int) -> None:
     objective, theta = small_problem(activation, chunk_size=chunk_size)
     direction = torch.linspace(-1, 1, len(theta), dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,44 +10,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from eosrepro import catalog
 from eosrepro.core.objective import Objective, network_problem
-from eosrepro.core.types import Dataset
+from eosrepro.core.types import Dataset, Loss
 from eosrepro.losses.cross_entropy import cross_entropy
-from tests.conftest import dense_hessian
 from tests.members import identify, variants
+from tests.models.samples import build, dataset_for, inputs_for, models, small
 
-IMAGE = (3, 4, 4)
-N_CLASSES = 3
-
-every_variant = pytest.mark.parametrize(("name", "options"), variants("models"), ids=identify)
+every_variant = pytest.mark.parametrize(("name", "options"), models(), ids=identify)
 
 
-def small(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that make an instance small enough to write its Hessian down."""
-    sized = "width" in inspect.signature(catalog.find("models", name)).parameters
-    return ({"width": 4} if sized else {}) | {**options}
-
-
-def dataset(n_examples: int = 7) -> Dataset:
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(n_examples, *IMAGE, generator=generator)
-    return Dataset(inputs, torch.arange(n_examples) % N_CLASSES, N_CLASSES, "noise")
-
-
-def build(name: str, options: Mapping[str, Any]) -> nn.Module:
-    torch.manual_seed(0)
-    module = catalog.find("models", name)(IMAGE, N_CLASSES, **small(name, options))
-    assert isinstance(module, nn.Module)
-    return module
-
-
-def problem(name: str, options: Mapping[str, Any], dtype: torch.dtype) -> tuple[Objective, Tensor]:
+def problem(
+    name: str, options: Mapping[str, Any], dtype: torch.dtype, loss: Loss | None = None
+) -> tuple[Objective, Tensor]:
     return network_problem(
         partial(catalog.find("models", name), **small(name, options)),
-        cross_entropy(),
-        dataset(),
+        loss or cross_entropy(),
+        dataset_for(name, options),
         seed=0,
         dtype=dtype,
         device="cpu",
@@ -55,27 +36,34 @@ def problem(name: str, options: Mapping[str, Any], dtype: torch.dtype) -> tuple[
     )
 
 
-@every_variant
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [(name, small(name, options), (1, 8, 8)) for name, options in models()]
+    + [(name, {}, (3, 32, 32)) for name in catalog.names("models")],
+    ids=identify,
+)
 def test_outputs_are_one_number_a_class(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
-    module = catalog.find("models", name)(shape, 10, **options)
-    assert module(torch.rand(5, *shape)).shape == (5, 10)
+    inputs = inputs_for(name, 5, shape=shape)
+    module = catalog.find("models", name)(tuple(inputs.shape[1:]), 10, **options)
+    outputs = module(inputs)
+    assert (len(outputs), outputs.shape[-1]) == (5, 10)
+    assert outputs.ndim == 2 or outputs.shape[1:-1] == inputs.shape[1:]  # one for each token
 
 
 @every_variant
 def test_the_flat_vector_is_the_network(name: str, options: dict[str, Any]) -> None:
-    module, data = build(name, options), dataset()
+    module, data = build(name, options), dataset_for(name, options)
     objective, theta = problem(name, options, torch.float32)
 
     assert objective.n_params == theta.numel() == sum(p.numel() for p in module.parameters())
     assert torch.equal(nn.utils.parameters_to_vector(module.parameters()), theta)
-    direct = cross_entropy()(module(data.inputs).double(), data.targets).mean().item()
-    assert objective.loss(theta) == pytest.approx(direct, rel=1e-12)
+    losses = [cross_entropy()(module(x).double(), y) for x, y in groups(module, data)]
+    assert objective.loss(theta) == pytest.approx(torch.cat(losses).mean().item(), rel=1e-12)
 
 
 @every_variant
 def test_the_outputs_depend_on_the_parameters_and_the_example_alone(name: str, options: dict[str, Any]) -> None:
-    module, data = build(name, options), dataset()
+    module, data = build(name, options), dataset_for(name, options)
     if getattr(module, "batch_statistics", None) is not None:
         pytest.skip("it says which other examples it depends on")
     buffers = [buffer.clone() for buffer in module.buffers()]
@@ -87,24 +75,65 @@ def test_the_outputs_depend_on_the_parameters_and_the_example_alone(name: str, o
     assert torch.allclose(alone, outputs, rtol=1e-5, atol=1e-6)
 
 
-@every_variant
-def test_the_seed_alone_decides_the_start(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", catalog.names("models"))
+def test_the_seed_alone_decides_the_start(name: str) -> None:
     torch.manual_seed(99)
-    one = problem(name, options, torch.float32)[1]
+    one = problem(name, {}, torch.float32)[1]
     torch.manual_seed(7)
-    assert torch.equal(problem(name, options, torch.float32)[1], one)
-    assert torch.equal(problem(name, options, torch.float64)[1], one.double())
+    assert torch.equal(problem(name, {}, torch.float32)[1], one)
+    assert torch.equal(problem(name, {}, torch.float64)[1], one.double())
 
 
-@every_variant
-def test_hessian_products_are_those_of_the_dense_hessian(name: str, options: dict[str, Any]) -> None:
-    objective, start = problem(name, options, torch.float64)
-    assert objective.n_params < 1000, f"{name} is too large to write its Hessian down: call its size width"
-    theta = start + 0.3 * torch.randn(start.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+# --- Hessian products -------------------------------------------------------------------------------------------------
 
-    hessian, hvp = dense_hessian(objective, theta), objective.hvp(theta)
-    products = torch.stack([hvp(vector) for vector in torch.eye(len(theta), dtype=torch.float64)])
+
+def groups(module: nn.Module, data: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and targets of the examples that are normalised together."""
+    size = getattr(module, "batch_statistics", None)
+    sizes = {None: [7], "whole": [7], 3: [3, 4]}[size]
+    return list(zip(data.inputs.split(sizes), data.targets.split(sizes), strict=True))
+
+
+def by_hand(module: nn.Module, loss: Loss, data: Dataset, theta: Tensor) -> Tensor:
+    """The mean loss, ()."""
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    pieces = theta.split([shape.numel() for shape in shapes.values()])
+    values = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+    losses = [
+        loss(functional_call(copy.deepcopy(module), values, (inputs.double(),)), targets)
+        for inputs, targets in groups(module, data)
+    ]
+    return torch.cat(losses).mean()
+
+
+LOSSES = [each for each in variants("losses") if each != ("cross_entropy", {})]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "loss", "of_loss"),
+    [(*model, "cross_entropy", {}) for model in models()]
+    + [(name, {}, *loss) for name in catalog.names("models") for loss in LOSSES],
+    ids=identify,
+)
+def test_hessian_products_are_those_of_a_dense_hessian(
+    name: str, options: dict[str, Any], loss: str, of_loss: dict[str, Any]
+) -> None:
+    function = catalog.find("losses", loss)(**of_loss)
+    objective, start = problem(name, options, torch.float64, function)
+    assert objective.n_params < 1000, (
+        f"{name} is too large to write its Hessian down: see SMALL, or call its size width"
+    )
+    generator = torch.Generator().manual_seed(2)
+    theta = start + 0.3 * torch.randn(start.shape, generator=generator, dtype=torch.float64)
+    directions = torch.randn(5, len(theta), generator=generator, dtype=torch.float64)
+
+    f = partial(by_hand, build(name, options).double(), function, dataset_for(name, options))
+    hessian, hvp = torch.autograd.functional.hessian(f, theta, vectorize=True), objective.hvp(theta)
+    (grad,) = torch.autograd.grad(f(leaf := theta.clone().requires_grad_()), leaf)
 
     assert hessian.abs().max() > 1e-3
-    assert torch.allclose(products, hessian, rtol=1e-9, atol=1e-12)
-    assert torch.allclose(hvp.grad, objective.value_and_grad(theta).grad, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(hessian, hessian.T, rtol=1e-9, atol=1e-12 * hessian.abs().max())
+    assert objective.loss(theta) == pytest.approx(f(theta).item(), rel=1e-12)
+    torch.testing.assert_close(hvp.grad, grad, rtol=1e-9, atol=1e-12)
+    rounding = 1e-12 * hessian.abs().max().item()
+    torch.testing.assert_close(torch.stack([*map(hvp, directions)]), directions @ hessian, rtol=1e-9, atol=rounding)
