@@ -73,7 +73,8 @@ class Run:
         Of a loaded run it is what has been found before.
 
         Args:
-            options: of the function in `eosrepro/diagnostics/<name>.py`.
+            options: of the function in `eosrepro/diagnostics/<name>.py`. Where it holds this run to another one, as
+                `distance` does, `to` is that `Run`.
 
         Raises:
             LookupError: there is no such diagnostic.
@@ -87,12 +88,32 @@ class Run:
                 )
             return self.record.measured[name].table
         takes = inspect.signature(look).parameters
+        if "other" in takes:
+            options = self._beside(**options)
         given = {key: value for key, value in self._facts().items() if key in takes and key not in options}
         if lacking := [key for key, value in given.items() if value is None]:
             raise ConfigError(f"{name} is about runs with {lacking[0]}, and the optimizer of this run has none")
         rows = [_as_mapping(row) for row in look(self.objective, self.kept, **given, **options)]
-        self.record.measured[name] = Measured(pd.DataFrame(rows), options)  # type: ignore[index]  # made by `minimise`
+        said = {key: value for key, value in options.items() if key != "other"}
+        self.record.measured[name] = Measured(pd.DataFrame(rows), said)  # type: ignore[index]  # made by `minimise`
         return self.record.measured[name].table
+
+    def _beside(self, *, to: object, **options: Any) -> dict[str, Any]:
+        """The same options with the snapshots of the run `to` at the times of this one.
+
+        Iterations of both are as long where the step size of one of them is not known.
+        """
+        if not isinstance(to, Run):
+            raise ConfigError(f"to is {to!r}: it should be the run itself, an `eos.Run`")
+        kept = {at.step: at for at in to.snapshots}
+        own, its = float(self.record.step_size), float(to.record.step_size)
+        ratio = own / its if own and its else 1.0
+
+        def other(step: int) -> Position | None:
+            at = step * ratio
+            return kept.get(round(at)) if abs(at - round(at)) <= 1e-9 * at else None
+
+        return {"to": to.record.name, "other": other, **options}
 
     def _facts(self) -> dict[str, Any]:
         """What a diagnostic may ask for beside its options; None where this run has none."""

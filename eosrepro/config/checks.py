@@ -90,8 +90,20 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"{name} is about minibatches, and {optimizer} of {run.name} takes none"
     if "test" in takes and not (run.has_examples and run.profile.data.options.get("n_test", 1)):
         yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
+    if diagnosis.to is not None and (complaint := _no_run_beside(config, run, diagnosis.to)):
+        yield ("to",), complaint
     if "step_size" in takes and not run.method.takes_gradient_steps:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
+
+
+def _no_run_beside(config: Config, run: Run, to: str) -> str | None:
+    """Why a run cannot be held to another one, if it cannot."""
+    own = {each.name: each for each in config.runs.values() if each.experiment == run.experiment}
+    if to not in own:
+        return f"{run.experiment} has no run {unknown_name(to, own)}"
+    if own[to].counts != run.counts:
+        return f"{to} is one of {own[to].counts}, and {run.name} of {run.counts}: write `of` beside it"
+    return None
 
 
 def _out_of_reach(config: Config, rtol: float, *, times: int = 1) -> str | None:

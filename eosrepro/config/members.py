@@ -50,6 +50,12 @@ class Diagnosis(Member):
         """All that determines what it finds on given snapshots."""
         return {**self.options, "every": self.every}
 
+    @property
+    def to(self) -> str | None:
+        """The run whose snapshots it looks at beside its own: one that takes `other` names it in its option `to`."""
+        takes = inspect.signature(catalog.find("diagnostics", self.name)).parameters
+        return str(self.options.get("to")) if "other" in takes else None
+
 
 @dataclass(frozen=True)
 class Source(Member):
@@ -123,7 +129,8 @@ class _DiagnosisKeys(_MemberKeys):
     """The runs that it looks at, by name or by the first part of their names; None: all of the experiment."""
 
 
-GIVEN = {"step_size", "minibatches", "optimizer", "test"}  # keyword-only parameters that come from the run itself
+# Keyword-only parameters that come from the run itself, and from the one beside it.
+GIVEN = {"step_size", "minibatches", "optimizer", "test", "other"}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,11 @@ class Run:
     def counts(self) -> str:
         """What its steps are: epochs for an optimizer that takes minibatches."""
         return "epochs" if self.method.minibatches else "iterations"
+
+    def time(self, step: int) -> Fraction:
+        """The sum of the step sizes of all iterations before this one, exactly."""
+        schedule, step_size = self.setting.schedule, self.setting.step_size
+        return step_size * (sum(Fraction(schedule.factor(t)) for t in range(step)) if schedule else step)
 
     @property
     def settings(self) -> dict[str, Any]:

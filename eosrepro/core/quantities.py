@@ -46,6 +46,16 @@ _TABLE = (
     Quantity("sharpness", "sharpness", "threshold"),
     Quantity("effective_sharpness", "effective sharpness", "threshold"),
     Quantity("midpoint_sharpness", "sharpness between iterates", "threshold"),
+    Quantity("batch_sharpness", "batch sharpness", "threshold"),
+    Quantity("critical_sharpness", "critical sharpness", "threshold"),
+    Quantity("critical_step_factor", "critical / next step"),
+    Quantity("gradient_alignment", "|cos(∇f, v₁)|"),
+    Quantity("update_alignment", "|cos(step, v₁)|", shown_with="gradient_alignment"),
+    Quantity("taylor_loss", "loss of the Taylor model after its steps"),
+    Quantity("true_loss", "loss after as many steps", shown_with="taylor_loss"),
+    Quantity("taylor_growth", "growth on the Taylor model"),
+    Quantity("true_growth", "growth of the loss", shown_with="taylor_growth"),
+    Quantity("distance", "distance to the other run"),
     Quantity("expected_relative_progress", "expected relative progress", "zero"),
     Quantity(
         "predicted_expected_progress", "predicted expected progress", "zero", shown_with="expected_relative_progress"

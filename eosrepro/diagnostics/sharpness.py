@@ -74,12 +74,12 @@ def solved(
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
     sketch = _sketch(objective, generator)
     for index, (step, theta, preconditioner) in enumerate(points):
-        hvp = _weighted(objective.hvp(theta), preconditioner)
+        hvp = weighted(objective.hvp(theta), preconditioner)
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
         if sketch:
             rough = top_eigenpairs(
-                _weighted(sketch.hvp(theta), preconditioner),
+                weighted(sketch.hvp(theta), preconditioner),
                 random_unit(theta, generator),
                 k=n_pairs,
                 rtol=SKETCH_RTOL,
@@ -115,7 +115,7 @@ def _sketch(objective: Objective, generator: torch.Generator) -> Objective | Non
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
 
 
-def _weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:
+def weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:
     """v ↦ P^-½ ∇²f P^-½ v."""
     if preconditioner is None:
         return hvp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ def _tensors_of(state: object) -> dict[str, Tensor]:
         return {}
     leaves, nesting = tree_flatten(state)
     try:
-        kinds = ["tensor" if isinstance(leaf, Tensor) else "number" for leaf in leaves]
+        kinds = [_kind(leaf) for leaf in leaves]
         named = zip(map(_as_tensor, leaves), kinds, strict=True)
         found = {f"state.{i}.{kind}": leaf for i, (leaf, kind) in enumerate(named)}
         return {**found, "state": torch.frombuffer(bytearray(treespec_dumps(nesting).encode()), dtype=torch.uint8)}
@@ -44,7 +44,14 @@ def _tensors_of(state: object) -> dict[str, Tensor]:
         ) from None
 
 
+def _kind(leaf: object) -> str:
+    # A method without a state, within one that has some, leaves a None there.
+    return "tensor" if isinstance(leaf, Tensor) else "nothing" if leaf is None else "number"
+
+
 def _as_tensor(leaf: object) -> Tensor:
+    if leaf is None:
+        return torch.zeros(0)
     # A tensor may share its memory with θ, or with another: in the file each has its own.
     return leaf.clone() if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=_NUMBERS[type(leaf)])
 
@@ -53,7 +60,12 @@ def _state_in(tensors: dict[str, Tensor]) -> object:
     if "state" not in tensors:
         return None
     named = {int(name.split(".")[1]): (name, value) for name, value in tensors.items() if name.startswith("state.")}
-    leaves = [value if name.endswith("tensor") else value.item() for _, (name, value) in sorted(named.items())]
+    read: dict[str, Callable[[Tensor], object]] = {
+        "tensor": lambda value: value,
+        "number": Tensor.item,
+        "nothing": lambda _value: None,
+    }
+    leaves = [read[name.split(".")[2]](value) for _, (name, value) in sorted(named.items())]
     return tree_unflatten(leaves, treespec_loads(bytes(tensors["state"].tolist()).decode()))
 
 

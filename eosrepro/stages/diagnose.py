@@ -11,10 +11,11 @@ import inspect
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -29,7 +30,7 @@ from eosrepro.records.files import load_json, load_table, save_checkpoint, save_
 from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
-from eosrepro.records.snapshots import load_snapshot, snapshot_paths
+from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated
 from eosrepro.stages.build import member, problem, test_split_of
 from eosrepro.stages.progress import progress
@@ -45,6 +46,32 @@ Found = Mapping[str, Mapping[str, pd.DataFrame]]  # the same → a row a snapsho
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The run that a diagnostic looks at beside its own."""
+
+    run: Run
+    trained: Path
+
+    @property
+    def identity(self) -> list[str | None]:
+        """What another training of it changes."""
+        return [load_origin(self.trained).fingerprint, last_snapshot(self.trained / "snapshots")]
+
+    def at_times_of(self, own: Run, start: Tensor) -> Callable[[int], Position | None]:
+        """An iteration of the own run → the snapshot of this one at the same time, on the device of `start`."""
+        by_time = {self.run.time(int(path.stem)): path for path in snapshot_paths(self.trained / "snapshots")}
+
+        def other(step: int) -> Position | None:
+            path = by_time.get(own.time(step))
+            return None if path is None else _at(start, load_snapshot(path))
+
+        return other
+
+
+Besides = Mapping[str, Beside]  # by the name of the run
+
+
+@dataclass(frozen=True)
 class Work:
     """A diagnostic that is due on a run."""
 
@@ -52,6 +79,7 @@ class Work:
     diagnostic: str
     trained: Path  # the folder of the run
     place: Path  # of blocks that are done
+    beside: Beside | None = None
 
     @property
     def blocks(self) -> list[list[Path]]:
@@ -85,11 +113,13 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
     started = time.monotonic()
     runs = config.select(name)
     data = data_of(runs)
-    for run in runs:
+    named = {each.to: config.run(each.to) for run in runs for each in run.diagnose.values() if each.to is not None}
+    besides = {to: Beside(other, train_folder(other.experiment, to)) for to, other in named.items()}
+    for run in {run.name: run for run in (*runs, *named.values())}.values():
         own = data if run.has_examples else None
         outdated.refuse_other(run, load_origin(train_folder(run.experiment, run.name)), origin_now(run, own, ""))
     places = {run.name: train_folder(run.experiment, run.name) for run in runs}
-    keys = into_store(runs, places, data, jobs=jobs)
+    keys = into_store(runs, places, data, jobs=jobs, besides=besides)
     if name in config.experiments:
         shutil.rmtree(diagnostics_folder(name), ignore_errors=True)  # it all comes from the store
     for run in runs:
@@ -124,9 +154,20 @@ def _headlines(runs: Sequence[Run], found: Found) -> dict[str, str]:
     return {quantity: " ".join(values) for quantity, values in lines.items()}
 
 
-def into_store(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset | None, *, jobs: int) -> Keys:
-    """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys."""
-    keys = {run.name: {each: entry_of(run, each, trained[run.name]) for each in run.diagnose} for run in runs}
+def into_store(
+    runs: Sequence[Run],
+    trained: Mapping[str, Path],
+    data: Dataset | None,
+    *,
+    jobs: int,
+    besides: Besides = MappingProxyType({}),
+) -> Keys:
+    """Find all that is declared on the runs in the folders `trained`, put it into the store, and return its keys.
+
+    Args:
+        besides: the runs that some of it is held to.
+    """
+    keys = {run.name: {each: entry_of(run, each, trained[run.name], besides) for each in run.diagnose} for run in runs}
     due = []
     for run in runs:
         for each, entry in keys[run.name].items():
@@ -135,7 +176,9 @@ def into_store(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset |
             else:
                 due.append((run, each, entry))
     with ExitStack() as stack:
-        works = {entry: stack.enter_context(_open(run, each, trained[run.name], entry)) for run, each, entry in due}
+        works = {
+            entry: stack.enter_context(_open(run, each, trained[run.name], entry, besides)) for run, each, entry in due
+        }
         done = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}
         tasks = [
             (work, block)
@@ -153,16 +196,18 @@ def into_store(runs: Sequence[Run], trained: Mapping[str, Path], data: Dataset |
     return keys
 
 
-def entry_of(run: Run, diagnostic: str, trained: Path) -> str:
+def entry_of(run: Run, diagnostic: str, trained: Path, besides: Besides = MappingProxyType({})) -> str:
     """The entry in the store of what a diagnostic finds on a run: that of the run, and a digest of all else."""
     settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
     made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
-    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by, BLOCK])
+    to = run.diagnose[diagnostic].to
+    other = [] if to is None else besides[to].identity
+    found = digest([sha256(trained / "trajectory.csv"), settings, compute, made_by, BLOCK, *other])
     return f"{load_origin(trained).fingerprint}.{diagnostic}.{found[:16]}"
 
 
 @contextmanager
-def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
+def _open(run: Run, diagnostic: str, trained: Path, key: str, besides: Besides) -> Iterator[Work]:
     """The unfinished work of a diagnostic on a run, for this process alone."""
     settings = run.diagnose[diagnostic]
     with resuming.unfinished(diagnostics_folder(run.experiment, run.name) / diagnostic, key) as place:
@@ -173,7 +218,7 @@ def _open(run: Run, diagnostic: str, trained: Path, key: str) -> Iterator[Work]:
                 f"{run.snapshot_every} iterations, no other is divided by every: {settings.every}",
                 file=sys.stderr,
             )
-        yield Work(run, diagnostic, trained, place)
+        yield Work(run, diagnostic, trained, place, None if settings.to is None else besides[settings.to])
 
 
 def _assemble(work: Work, done: Iterable[list[Row] | None], found: Iterator[Iterable[Row]]) -> pd.DataFrame:
@@ -204,6 +249,8 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     given = {key: value for key, value in facts.items() if key in takes}
     if "test" in takes:
         given["test"] = problem(run, test_split_of(data))[0]
+    if work.beside:
+        given["other"] = work.beside.at_times_of(run, start)
     points = (_at(start, load_snapshot(path)) for path in block)
     rows = []
     for row in yields(objective, points, **given):

@@ -192,8 +192,8 @@ def _variant(study: Study, start: Run, params: Mapping[str, Any], names: tuple[s
 
 
 def _written(start: Run) -> dict[str, Any]:
-    """An experiment of the one run, as it would be written with all its diagnostics."""
-    diagnose = {name: each.settings for name, each in start.diagnose.items()}
+    """An experiment of the one run, as it would be written with all its diagnostics that need no other run."""
+    diagnose = {name: each.settings for name, each in start.diagnose.items() if each.to is None}
     return {**start.setting.model_dump(mode="json", exclude={"diagnose"}, exclude_none=True), "diagnose": diagnose}
 
 
