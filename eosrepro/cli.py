@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from eosrepro.config.params import Config
 
 # Each command imports what it needs when it runs: importing torch takes a second, mlflow another.
@@ -96,29 +93,16 @@ def diagnose(runs: str, jobs: int | None) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
     from eosrepro.stages import diagnose as stage
+    from eosrepro.tools import messages
 
     loaded = load()
     found = stage.diagnose(loaded, runs, jobs=_processes(loaded, jobs))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:
-            others.insert(0, _sharpness(tables["sharpness"]))
-            _warn_of_audits(run, tables["sharpness"], loaded.run(run).diagnose["sharpness"].options["rtol"])
+            others.insert(0, messages.sharpness(tables["sharpness"]))
+            messages.warn_of_audits(run, tables["sharpness"], loaded.run(run).diagnose["sharpness"].options["rtol"])
         click.echo(f"{run}: {'; '.join(others) or 'no diagnostics are declared'}")
-
-
-def _sharpness(table: pd.DataFrame) -> str:
-    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
-    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
-    return f"sharpness {ends}, at most {table['sharpness'].max():.4g}; {products:.1f} Hessian products each"
-
-
-def _warn_of_audits(run: str, table: pd.DataFrame, rtol: float) -> None:
-    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - rtol)]
-    if len(missed):
-        steps = ", ".join(map(str, missed["step"]))
-        found = f"the sharpness of {run} falls short of its audit by more than its rtol at step {steps}"
-        click.echo(f"Warning: {found}: lower rtol", err=True)
 
 
 @main.command()
@@ -334,6 +318,22 @@ def new(folder: Path, paper: str) -> None:
 
     new.new(folder, paper)
     click.echo(f"wrote {folder}: `cd {folder}`, then `dvc repro`")
+
+
+@main.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--write", type=click.Path(path_type=Path), help="Write papers.md into this folder, with its pictures.")
+@_as_json
+def papers(folders: tuple[Path, ...], write: Path | None, as_json: bool) -> None:
+    """List the papers that a project can begin with; or of finished projects in FOLDERS, what they found."""
+    from eosrepro.tools import papers
+
+    told = papers.tell(folders, write)
+    if as_json:
+        _echo_json(told.records)
+        return
+    terminal.show_table("", told.head, told.rows)
+    click.echo(told.note)
 
 
 @main.command()

@@ -572,7 +572,7 @@ def test_settings_are_json_and_hold_what_determines_the_run(committed: Config) -
     assert (settings["name"], settings["step_size"]) == ("exp3_2over30", "2/30")
     assert settings["model"] == {"name": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
     assert settings["stop"] == {"max_steps": 600, "accuracy": 0.95, "loss_above": 100}
-    assert settings["data"] == {"name": "photo-patches", "n_examples": 200, "n_test": 0, "seed": 0}
+    assert settings["data"] == {"name": "photo-patches", "n_examples": 200, "n_test": 0, "seed": 0, "classes": None}
     assert settings["compute"]["dtype"] == "float32"
     of_problem = json.loads(json.dumps(committed.run("example3_tanh").settings))
     assert of_problem["start"] == [13.0, 0.01]
@@ -620,6 +620,59 @@ def test_pixels_may_be_scaled_by_two_values_of_ones_own(read: Callable[[str], Co
     config = read(edited("scale: unit", "scale: {zero: 120, one: 255.5}"))
     assert config.active.preprocessing
     assert config.active.preprocessing.model_dump()["scale"] == {"zero": 120, "one": 255.5}
+
+
+GIVEN = "statistics: {mean: [0.5, 0.4, 0.4], deviation: [0.2, 0.2, 0.1]}"
+
+
+def test_statistics_may_be_given_numbers(read: Callable[[str], Config]) -> None:
+    config = read(edited("standardise: none, statistics: subset", f"standardise: per_channel, {GIVEN}"))
+    assert config.active.preprocessing
+    given = {"mean": (0.5, 0.4, 0.4), "deviation": (0.2, 0.2, 0.1)}
+    assert config.active.preprocessing.model_dump()["statistics"] == given
+    centring = "standardise: centre_per_channel, statistics: {mean: [0.5, 0.4, 0.4]}"
+    config = read(edited("standardise: none, statistics: subset", centring))
+    assert config.active.made_with["preprocessing"]["statistics"] == {"mean": [0.5, 0.4, 0.4], "deviation": None}
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (
+            f"standardise: none, {GIVEN}",
+            "statistics are given for each channel, and standardise is none: it should be per_channel",
+        ),
+        (f"standardise: per_feature, {GIVEN}", "standardise is per_feature: it should be per_channel"),
+        (f"standardise: centre_per_channel, {GIVEN}", "standardise is centre_per_channel, so leave deviation out"),
+        (
+            "standardise: per_channel, statistics: {mean: [0.5]}",
+            "standardise is per_channel, so write deviation beside mean",
+        ),
+        (
+            "standardise: per_channel, statistics: {mean: [0.5], deviation: [0]}",
+            "statistics.deviation.*greater than 0|above 0",
+        ),
+        ("standardise: per_channel, statistics: {means: [0.5]}", "statistics.means: .*did you mean 'mean'"),
+    ],
+)
+def test_given_statistics_are_used_or_refused(written: str, words: str, read: Callable[[str], Config]) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(edited("standardise: none, statistics: subset", written))
+
+
+def test_label_noise_stands_beside_the_options_of_any_source(read: Callable[[str], Config]) -> None:
+    source = read(
+        edited("n_examples: 100, seed: 0", "n_examples: 100, seed: 0, label_noise: 0.2, noise_seed: 7")
+    ).active.data
+    assert (source.label_noise, source.noise_seed) == (0.2, 7)
+    assert not {"label_noise", "noise_seed"} & source.options.keys()
+    settings = read(
+        edited("n_examples: 100, seed: 0", "n_examples: 100, seed: 0, label_noise: 0.2, noise_seed: 7")
+    ).active.made_with
+    assert (settings["data"]["label_noise"], settings["data"]["noise_seed"]) == (0.2, 7)
+    assert read(TEXT).active.made_with["data"].keys() == {"name", "n_examples", "n_test", "seed", "classes"}
+    with pytest.raises(ConfigError, match=r"profiles\.quick\.data\.label_noise: found 20"):
+        read(edited("n_examples: 100, seed: 0", "n_examples: 100, seed: 0, label_noise: 20"))
 
 
 def test_statistics_are_those_that_exist() -> None:

@@ -190,7 +190,7 @@ def test_data_that_are_to_be_made(data: dict[str, Any], state: str, wanted: str,
         ({"n_examples": 50}, {}, "data.n_examples 100, now 50"),
         ({}, {"scale": "symmetric"}, "preprocessing.scale unit, now symmetric"),
         ({}, {"standardise": "per_channel"}, "preprocessing.standardise none, now per_channel"),
-        ({"name": "digits"}, {}, "data.name photo-patches, now digits"),
+        ({"name": "digits"}, {}, "data.name photo-patches, now digits; data.choose not set, now random"),
     ],
 )
 def test_data_that_were_made_with_other_settings(

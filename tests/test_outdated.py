@@ -321,7 +321,7 @@ def test_other_data_are_told_before_and_after_they_are_made(project: Path) -> No
 
 
 def test_the_same_data_from_another_place_are_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digits = {"name": "digits", "n_examples": 100, "n_test": 0, "seed": 0}
+    digits = {"name": "digits", "n_examples": 100, "n_test": 0, "seed": 0, "choose": "random", "classes": None}
     changed(project, "profiles.quick.data", digits)
     assert run("data").exit_code == run("train", GD).exit_code == run("train", SGD).exit_code == 0
     assert run("verify").stderr == ""

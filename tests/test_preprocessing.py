@@ -6,16 +6,18 @@ import hashlib
 import json
 from fractions import Fraction
 from math import sqrt
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import transforms
 
 from eosrepro.core.types import Dataset, RawImages
 from eosrepro.data._preprocessing import BATCH, NamedScale, Standardise, Statistics, moments, preprocess
+from eosrepro.errors import DataError
 
 
 def noise(n_examples: int = 40, n_population: int = 100, *, seed: int = 0) -> RawImages:
@@ -91,6 +93,56 @@ def test_statistics_of_the_source_are_those_of_the_population() -> None:
 
     torch.testing.assert_close(inputs, torch.from_numpy(expected).float())
     assert not torch.allclose(inputs, processed(raw, "unit", "per_feature", "subset").inputs, atol=0.01)
+
+
+CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.2010)}
+
+
+def test_given_statistics_are_those_of_torchvision_transforms() -> None:
+    """As `Compose([ToTensor(), Normalize(mean, deviation)])` makes of an image."""
+    raw = noise()
+    dataset = preprocess(raw, scale="unit", standardise="per_channel", statistics=CIFAR)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CIFAR["mean"], CIFAR["deviation"])])
+    expected = torch.stack([transform(image.transpose(1, 2, 0)) for image in raw.pixels])
+
+    torch.testing.assert_close(dataset.inputs, expected, rtol=1e-6, atol=1e-6)
+    recorded = dataset.provenance["preprocessing"]
+    assert recorded["statistics"] == {key: [*values] for key, values in CIFAR.items()}
+    assert recorded["mean"]["values"] == pytest.approx([255 * mean for mean in CIFAR["mean"]])
+    assert recorded["deviation"]["values"] == pytest.approx([255 * each for each in CIFAR["deviation"]])
+    assert json.loads(json.dumps(dataset.provenance)) == dataset.provenance
+
+
+@pytest.mark.parametrize("scale", [*get_args(NamedScale), {"zero": 200, "one": 72}])
+def test_given_statistics_are_of_scaled_images(scale: Any) -> None:
+    """Those that an image scaled in this way has give what `statistics: subset` gives, and centring keeps the scale."""
+    raw = noise()
+    scaled = preprocess(raw, scale=scale, standardise="none", statistics="subset").inputs.double()
+    mean, deviation = scaled.mean((0, 2, 3)).tolist(), scaled.std((0, 2, 3), correction=0).tolist()
+    given_numbers = {"mean": mean, "deviation": deviation}
+    made = preprocess(raw, scale=scale, standardise="per_channel", statistics=given_numbers).inputs
+    sign = -1 if isinstance(scale, dict) else 1  # black is 1 there
+    expected = sign * preprocess(raw, scale=scale, standardise="per_channel", statistics="subset").inputs
+
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+    centring = {"mean": mean, "deviation": None}
+    made = preprocess(raw, scale=scale, standardise="centre_per_channel", statistics=centring).inputs
+    torch.testing.assert_close(made.double(), scaled - scaled.mean((0, 2, 3), keepdim=True), rtol=1e-5, atol=2e-5)
+
+
+def test_given_statistics_are_one_a_channel() -> None:
+    message = r"preprocessing\.statistics\.mean has 1 numbers, and images of noise have 3 channels: write one for each"
+    with pytest.raises(DataError, match=message):
+        preprocess(noise(), scale="unit", standardise="per_channel", statistics={"mean": (0.5,), "deviation": (0.2,)})
+
+
+def test_a_256th_less_the_mean_image() -> None:
+    """{zero: 0, one: 256}, centred per feature by the statistics of the source."""
+    raw = noise()
+    scale = {"zero": 0.0, "one": 256.0}
+    made = preprocess(raw, scale=scale, standardise="centre_per_feature", statistics="source").inputs
+    expected = raw.pixels / 256 - (raw.population / 256).mean(axis=0)
+    torch.testing.assert_close(made, torch.from_numpy(expected).float(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("statistics", get_args(Statistics))

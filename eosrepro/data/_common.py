@@ -119,9 +119,7 @@ def choose(
     every = n_classes if by_turns else 1
     if not 1 <= n_examples <= len(order) - n_test or n_examples % every or n_test % every:
         less = f" and data.n_test for {n_test}" if n_test else ""
-        wanted = (
-            f"multiples of {every}" if every > 1 and n_test else f"a multiple of {every}" if every > 1 else "a number"
-        )
+        wanted = f"multiples of {n_classes}" if by_turns else "a number"
         raise DataError(
             f"{label} has {len(order)} images{of_these}, and {asked} asks for {n_examples}{less}: "
             f"take {wanted} from {every} to {len(order) - n_test}"

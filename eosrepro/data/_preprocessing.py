@@ -58,7 +58,7 @@ def preprocess(
     if isinstance(scale, str):
         centre, width = SCALES[scale]
     else:
-        centre, width = scale["zero"], scale["one"] - scale["zero"]
+        centre, width = float(scale["zero"]), float(scale["one"] - scale["zero"])  # no whole numbers, as pixels are
     given = {key: [*of] for key, of in statistics.items() if of} if isinstance(statistics, Mapping) else statistics
     record: dict[str, Any] = {"scale": scale, "standardise": standardise, "statistics": given}
     if standardise != "none":
@@ -121,7 +121,7 @@ def _given(
                 "channels: write one for each"
             )
     shape = (channels, 1, 1)
-    return zero + one * np.reshape(mean, shape), abs(one) * np.reshape(deviation, shape)
+    return zero + one * np.reshape(mean, shape), one * np.reshape(deviation, shape)
 
 
 def _batches(pixels: np.ndarray) -> Iterator[np.ndarray]:

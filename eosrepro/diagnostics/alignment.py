@@ -37,7 +37,7 @@ def alignment(
     max_products: Annotated[int, AtLeast(1)],
     seed: Seed,
 ) -> Iterator[Alignment]:
-    """Both cosines and the stableness at each snapshot.
+    """How far ∇f and the next step point along the top eigenvector of ∇²f, and the stableness of the method.
 
     The step of SAM is along the gradient at its perturbed point (Long, Bartlett 2024, arXiv 2309.12488). The stableness
     of normalised gradient descent is ηλ₁/‖∇f‖ (Arora, Li, Panigrahi 2022, arXiv 2205.09745), that of gradient descent

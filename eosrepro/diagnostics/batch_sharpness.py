@@ -35,7 +35,7 @@ def batch_sharpness(
     sample: Annotated[int, AtLeast(2)] | None = None,
     seed: Seed = 0,
 ) -> Iterator[BatchSharpness]:
-    """The mean over minibatches, one Hessian product each on the examples of the minibatch alone.
+    """The mean over minibatches of the curvature of the loss of each along its own gradient.
 
     They are those of the epoch that starts at the snapshot, and of a method without minibatches the one of all
     examples: then it is the curvature along the gradient. The last minibatch of an epoch is left out where it is

@@ -7,7 +7,8 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional
 
-from eosrepro.core.types import Fractional, Loss
+from eosrepro.core.fractional import Fractional
+from eosrepro.core.types import Loss
 
 
 def mse(*, factor: Annotated[float, Fractional()] = 0.5) -> Loss:

@@ -17,6 +17,7 @@ HEAD = """\
 What a `name` in `params.yaml` may be, made by `eosrepro config members`. An option with a value has it as its default;
 one without must be given. A member says more in its file, `eosrepro/<kind>/<name>.py`.
 """
+SHOWN = 8  # words that an option may be; of more, their number
 WRITTEN = {
     "models": "`model: {name: ...}`",
     "losses": "`loss: {name: ...}`",
@@ -54,7 +55,8 @@ def _options(kind: str, name: str) -> Iterator[str]:
         others = (
             [str(each) for each in get_args(type_) if each != parameter.default] if get_origin(type_) is Literal else []
         )
-        yield f"`{parameter.name}{default}`" + (f" ({', '.join(others)})" if others else "")
+        listed = ", ".join(others) if len(others) <= SHOWN else f"{len(others)} others"
+        yield f"`{parameter.name}{default}`" + (f" ({listed})" if others else "")
 
 
 def _in_yaml(default: object) -> str:

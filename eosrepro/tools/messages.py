@@ -1,14 +1,18 @@
-"""A failure with a known cause is one message and an exit code, not a traceback."""
+"""What the command line says. A failure with a known cause is one message and an exit code, not a traceback."""
 
 from __future__ import annotations
 
-from typing import Any
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory
 from eosrepro.views import terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
 GOING_ON = ("train", "diagnose", "sweep")  # from where they were interrupted
@@ -47,3 +51,19 @@ class Group(click.Group):
         if args and args[0] not in known and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], known)} (there are: {', '.join(known)})")
         return super().resolve_command(ctx, args)
+
+
+def sharpness(table: pd.DataFrame) -> str:
+    """What was found of the sharpness of a run."""
+    first, last, products = table["sharpness"].iloc[0], table["sharpness"].iloc[-1], table["products"].mean()
+    ends = " → ".join("not finite" if isnan(value) else f"{value:.4g}" for value in (first, last))
+    return f"sharpness {ends}, at most {table['sharpness'].max():.4g}; {products:.1f} Hessian products each"
+
+
+def warn_of_audits(run: str, table: pd.DataFrame, rtol: float) -> None:
+    """Say where Lanczos from a random vector found more."""
+    missed = table[table["sharpness"] < table["audit_sharpness"] * (1 - rtol)]
+    if len(missed):
+        steps = ", ".join(map(str, missed["step"]))
+        found = f"the sharpness of {run} falls short of its audit by more than its rtol at step {steps}"
+        click.echo(f"Warning: {found}: lower rtol", err=True)

@@ -56,6 +56,24 @@ def write_cifar10(root: Path, patch: pytest.MonkeyPatch) -> Path:
     return data
 
 
+def mnist_images(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (count, 28, 28) and classes (count,), every one of ten often enough."""
+    generator = np.random.default_rng(2)
+    return generator.integers(0, 256, size=(count, 28, 28), dtype=np.uint8), np.arange(count) % 10
+
+
+def write_mnist(root: Path) -> Path:
+    """Tiny files in MNIST's format where torchvision looks for them; the test set are the same, from last to first."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels, targets = mnist_images()
+    for part, turned in (("train", slice(None)), ("t10k", slice(None, None, -1))):
+        for name, array in (("images-idx3", pixels[turned]), ("labels-idx1", targets[turned].astype(np.uint8))):
+            header = np.array([0x0800 + array.ndim, *array.shape], dtype=">i4").tobytes()
+            (raw / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
+    return root
+
+
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 

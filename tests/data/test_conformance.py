@@ -12,15 +12,16 @@ import pytest
 
 from eosrepro import catalog
 from eosrepro.core.types import RawImages
-from tests.data.samples import write_cifar10, write_image_folder
+from tests.data.samples import write_cifar10, write_image_folder, write_mnist
 
-NUMBERS = ("chebyshev",)  # sources that return a `Dataset`
+NUMBERS = ("chebyshev", "linear-regression", "sorting", "text")  # sources that return a `Dataset`
 Source = Callable[[], RawImages]
 
 # Options for sources that need more than `n_examples`; each gets a folder of its own that it may fill.
 OPTIONS: Mapping[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "cifar10": lambda root, patch: {"root": str(write_cifar10(root, patch))},
     "imagefolder": lambda root, _patch: {"root": str(write_image_folder(root)), "label": "noise"},
+    "torchvision": lambda root, _patch: {"root": str(write_mnist(root)), "dataset": "MNIST"},
 }
 
 

@@ -38,6 +38,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "spectrum": {"k": 3, "n_probes": 2, "n_nodes": 20, **solved},
                 "spectral_density": {"n_probes": 2, "n_nodes": 5, "seed": 0},
                 "tau_scan": {"n_taus": 20, "tolerance": 1e-4},
+                "alignment": solved,
+                "slices": {**solved, "points": 2},
+                "batch_sharpness": {},
+                "critical_step_size": {},
+                "taylor_model": {"steps": 2},
             },
         }
     }
@@ -64,7 +69,7 @@ def test_everything_that_is_found_there_is_empty_and_the_commands_go_on(folder: 
     assert first["sharpness"] == pytest.approx(first["audit_sharpness"], rel=3e-3)
     assert last[quantities].isna().all()
     assert last["step"] == load_json(folder / f"stages/train/exp3/{RUN}/summary.json")["steps"]
-    for name in ("segment_sharpness", "spectrum", "spectral_density", "tau_scan"):
+    for name in tables.keys() - {"sharpness"}:
         quantity = tables[name].columns[2 if name == "spectral_density" else 1]
         assert np.isfinite(tables[name][quantity].iloc[0])
         assert np.isnan(tables[name][quantity].iloc[-1])

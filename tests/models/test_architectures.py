@@ -166,10 +166,11 @@ def test_a_vision_transformer_knows_where_a_patch_lies() -> None:
 # --- from other packages ----------------------------------------------------------------------------------------------
 
 
-def test_resnet18_of_torchvision_runs_with_declared_batch_statistics() -> None:
-    written = {"name": "torchvision.models:resnet18", "num_classes": 3, "batch_statistics": 4}
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_networks_of_torchvision_run_with_declared_batch_statistics(name: str) -> None:
+    written = {"name": f"torchvision.models:{name}", "num_classes": 3, "batch_statistics": 4}
     model = _Of("models")._read(written)
-    images, targets = noise(8, 3, 8, 8).float(), torch.arange(8) % 3
+    images, targets = noise(8, 3, 32, 32).float(), torch.arange(8) % 3
     build = partial(catalog.find("models", model.name), **model.options)
     objective, start = network_problem(
         build,
@@ -184,4 +185,4 @@ def test_resnet18_of_torchvision_runs_with_declared_batch_statistics() -> None:
     module = build((3, 8, 8), 3)
     losses = [functional.cross_entropy(module(images[four]), targets[four]) for four in (slice(4), slice(4, 8))]
     assert len(objective.parts) == 2
-    assert objective.loss(start) == pytest.approx((sum(losses) / 2).item(), rel=1e-6)  # type: ignore[union-attr]
+    assert objective.loss(start) == pytest.approx((sum(losses) / 2).item(), rel=1e-6)
