@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
-from eosrepro.core.quantities import computed_by
+from eosrepro.core.columns import computed_by
 from eosrepro.errors import ConfigError
 
 PACKAGE = Path(__file__).parent

@@ -227,6 +227,10 @@ def test_what_each_digest_is_of(tmp_path: Path) -> None:
         (package / file).write_text(text, "utf-8")
 
 
+def test_no_run_hangs_on_the_labels_of_axes() -> None:
+    assert "eosrepro.core.quantities" not in closure(["eosrepro.core.training", "eosrepro.optimizers.adam"])
+
+
 def test_no_torch_is_imported_for_a_digest() -> None:
     program = (
         f"import sys\nfrom eosrepro.records import code\ncode.training_code({MEMBERS})\n"

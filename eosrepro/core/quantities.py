@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -79,11 +77,3 @@ def quantity(name: str) -> Quantity:
 def compared_with_threshold(name: str, *, preconditioned: bool = False) -> bool:
     """Whether the stability threshold of a run stands beside it: that of a preconditioned method is of another unit."""
     return quantity(name).compared_with == "threshold" and (name in EFFECTIVE or not preconditioned)
-
-
-def computed_by(function: Callable[..., Any]) -> list[str]:
-    """The quantities that a function returns as a dataclass, or yields as many of one kind: its fields but the step."""
-    function = function.func if isinstance(function, partial) else function
-    returned = get_type_hints(function).get("return") if inspect.isfunction(function) else None
-    row = next(iter(get_args(returned)), returned)
-    return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []

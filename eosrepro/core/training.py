@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eosrepro.core.columns import computed_by
 from eosrepro.core.objective import Objective, is_lost
-from eosrepro.core.quantities import computed_by
 from eosrepro.core.types import (
     Evaluation,
     Iterate,

@@ -1,0 +1,17 @@
+"""Which quantities a function finds. No run hangs on what they are called on an axis (`quantities.py`)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any, get_args, get_type_hints
+
+
+def computed_by(function: Callable[..., Any]) -> list[str]:
+    """The quantities that a function returns as a dataclass, or yields as many of one kind: its fields but the step."""
+    function = function.func if isinstance(function, partial) else function
+    returned = get_type_hints(function).get("return") if inspect.isfunction(function) else None
+    row = next(iter(get_args(returned)), returned)
+    return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []
