@@ -44,6 +44,8 @@ _TABLE = (
     ),
     Quantity("sharpness", "sharpness", "threshold"),
     Quantity("effective_sharpness", "effective sharpness", "threshold"),
+    Quantity("sharpness_by_sqrt_loss", "sharpness by √f of two steps", shown_with="sharpness"),
+    Quantity("sharpness_by_grad_norm", "sharpness by ‖∇f‖ of two steps", shown_with="sharpness"),
     Quantity("midpoint_sharpness", "sharpness between iterates", "threshold"),
     Quantity("batch_sharpness", "batch sharpness", "threshold"),
     Quantity("critical_sharpness", "critical sharpness", "threshold"),
