@@ -126,7 +126,7 @@ def test_a_run_says_all_that_it_was_made_with() -> None:
     settings = written.pop("settings")
     assert settings == load().run(GD).settings
     assert (settings["name"], settings["step_size"]) == (GD, "2/30")
-    assert settings["optimizer"] == {"name": "gd"}
+    assert settings["optimizer"] == {"name": "gd", "weight_decay": 0.0}
     assert settings["stop"] == {"max_steps": 10, "accuracy": 0.95, "loss_above": 100}  # as the profile caps it
     assert settings["snapshot_every"] == 5
     assert settings["compute"]["dtype"] == "float32"

@@ -103,11 +103,11 @@ def test_the_published_curves_and_numbers_bear_out_every_claim_that_they_tell(mo
         if claim.run in theirs and np.isfinite(found := value_of_stage(theirs[claim.run], claim))
     }
     assert len(told) > 100
-    assert {key: at for key, at in told.items() if not claims._within(at, config.claims[key].bound)} == {}
+    assert {key: at for key, at in told.items() if not claims._in_bound(at, config.claims[key].bound)} == {}
     missed = [
         key
         for key, claim in config.claims.items()
-        if claim.published and not claims._within(claim.published, claim.bound)
+        if claim.published and not claims._in_bound(claim.published, claim.bound)
     ]
     assert missed == []
 
