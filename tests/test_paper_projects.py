@@ -36,3 +36,11 @@ def test_it_is_valid_in_each_of_its_profiles_and_says_something_of_every_experim
 @pytest.mark.parametrize("paper", papers())
 def test_it_says_where_its_settings_are_from(paper: str) -> None:
     assert len((ROOT / "papers" / paper / "README.md").read_text("utf-8")) > 500
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_no_two_experiments_share_a_mapping(paper: str) -> None:
+    """What `-S` changes in one would change in the other, or be lost."""
+    experiments = load_yaml(params_of(paper))["experiments"].values()
+    mappings = [id(value) for of in experiments for value in of.values() if isinstance(value, dict)]
+    assert len(set(mappings)) == len(mappings)
