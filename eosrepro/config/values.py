@@ -105,7 +105,7 @@ def step_size_text(step_size: Fraction) -> str:
     A small one that is a decimal number is written as such: 0.0005 rather than 2/4000. The text reads back exactly.
     """
     threshold, decimal = 2 / step_size, repr(float(step_size))
-    if threshold > LARGEST_THRESHOLD and Fraction(decimal) == step_size:
+    if threshold >= LARGEST_THRESHOLD and Fraction(decimal) == step_size:
         return decimal
     return f"2/{threshold}" if threshold.denominator == 1 else str(step_size)
 

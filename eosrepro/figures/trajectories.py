@@ -104,9 +104,9 @@ def _in_units(records: Mapping[str, Record], relative: Collection[str], table: p
 
 
 def _formula(records: Mapping[str, Record], runs: Iterable[str]) -> str:
-    """The stability threshold of the runs as text: 2/η."""
-    formulas = dict.fromkeys(records[name].origin.threshold_formula for name in runs)
-    return ", ".join(formula for formula in formulas if formula)
+    """The stability threshold of the runs as text: 2/η, where it is the same formula."""
+    formulas = {records[name].origin.threshold_formula for name in runs} - {""}
+    return formulas.pop() if len(formulas) == 1 else "its own threshold"
 
 
 def _time_of_a_step(record: Record) -> float:

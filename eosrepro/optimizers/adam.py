@@ -41,4 +41,4 @@ def adam(
         return Geometry(number / step_size, preconditioner(square, steps))
 
     number = (2 + 2 * beta1) / (1 - beta1)
-    return Optimizer(init, update, geometry, threshold_formula=f"{number:g}/η", preconditioned=True)
+    return Optimizer(init, update, geometry, threshold_formula=f"{number:.4g}/η", preconditioned=True)

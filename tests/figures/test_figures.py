@@ -19,11 +19,13 @@ from matplotlib.text import Text
 from eosrepro import catalog
 from eosrepro.errors import StoreError
 from eosrepro.figures import _style
+from eosrepro.figures.central_flow import central_flow
 from eosrepro.figures.expected_progress import expected_progress
 from eosrepro.figures.smoothness_band import smoothness_band
 from eosrepro.figures.smoothness_relation import smoothness_relation
 from eosrepro.figures.toy_paths import toy_paths
 from eosrepro.figures.trajectories import trajectories
+from tests.figures.test_central_flow import RUNS, three
 from tests.records import curve, scanned, stochastic, toy_record, unstable
 
 THRESHOLDS = (30, 60, 90)
@@ -80,12 +82,17 @@ def draw_expected_progress(_folder: Path) -> Drawn:
     )
 
 
+def draw_central_flow(_folder: Path) -> Drawn:
+    return central_flow(three(), LABEL, title="Gradient descent and its flows", runs=RUNS)
+
+
 FIGURES: dict[str, Callable[[Path], Drawn]] = {
     "trajectories": draw_trajectories,
     "toy_paths": draw_toy_paths,
     "smoothness_relation": draw_smoothness_relation,
     "smoothness_band": draw_smoothness_band,
     "expected_progress": draw_expected_progress,
+    "central_flow": draw_central_flow,
 }
 
 
