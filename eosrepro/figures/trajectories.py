@@ -71,6 +71,7 @@ def trajectories(
     shared = {panel for panel in panels if all(by_name[name].compares(panel) for name in runs)}
     relative = shared if units == "threshold" else set()
     scales = {name: _time_of_a_step(by_name[name]) if over == "time" else 1.0 for name in runs}
+    step = "epoch" if {by_name[name].origin.counts for name in runs} == {"epochs"} else "iteration"
     colours = _style.colours(runs)
     tables = [_style.compared(by_name[name], panel, published) for panel in panels for name in runs]
     table = pd.concat(map(partial(_in_units, by_name, relative), tables), ignore_index=True)
@@ -90,7 +91,7 @@ def trajectories(
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
         for axis in axes[-1]:
-            axis.set_xlabel("iteration" if over == "iterations" else "time (iteration times η)")
+            axis.set_xlabel("time (iteration times η)" if over == "time" else step)
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, _legend(table, by_name, runs, colours), columns=7)
     return figure, table
