@@ -35,7 +35,8 @@ def test_every_snapshot_has_a_row_that_says_something(optimizer: Optimizer, tmp_
     objective, theta = small_problem()
     list(minimise(objective, theta, optimizer, stop=Stop(1), on_iterate=lambda at: save_snapshot(tmp_path, at)))
     kept = list(load_snapshots(tmp_path))
-    for name in ASKING:
+    of_one = set() if isinstance(kept[0].state, dict) else {"predicted_loss"}  # of central_flow alone
+    for name in sorted({*ASKING} - of_one):
         look = catalog.find("diagnostics", name)
         options = {key: value for key, value in OPTIONS.items() if key in inspect.signature(look).parameters}
         rows = [
