@@ -765,6 +765,42 @@ def test_what_is_said_of_runs_that_do_not_vary_now_is_left_out(
     assert config.claims == others
 
 
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({}, "schedule: changes nothing: write warm_up or drops, or leave it out"),
+        (
+            {"drops": {300: "1/2"}},
+            "schedule.drops: the run ends at iteration 300 (stop.max_steps), and the drop at 300",
+        ),
+        ({"drops": {0: "1/2"}}, "schedule.drops.0"),
+        ({"drops": {9: "-1/2"}}, "schedule.drops.9: found '-1/2'"),
+        ({"warmup": 3}, "schedule.warmup: is not a known key; did you mean 'warm_up'"),
+    ],
+)
+def test_a_schedule_that_would_do_nothing_or_something_else_is_refused(schedule: Any, said: str) -> None:
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"] |= {"schedule": schedule, "stop": {"max_steps": 300}}
+    assert any(said in line for line in refused(params)), refused(params)
+
+
+def test_a_drop_is_a_share_of_the_declared_step_size() -> None:
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"]["schedule"] = {"warm_up": 4, "drops": {6: "1/2", 8: 0.25}}
+    schedule = validate(params, PARAMS).run("exp3_2over30").setting.schedule
+    assert schedule
+    assert [schedule.factor(step) for step in range(10)] == [0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_label_of_a_number_says_what_it_is_of() -> None:
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"]["vary"] = {"model.width": [8, 16], "model.activation": ["tanh", "relu"]}
+    params["experiments"]["exp3"] |= {"step_size": "2/30", "diagnose": {}}
+    figure = {"name": "trajectories", "of": "exp3", "title": "Widths", "panels": ["loss"]}
+    labels = validate(params | {"figures": {"widths": figure}}, PARAMS).drawn["widths"].runs
+    assert [*labels.values()] == ["width = 8, tanh", "width = 8, relu", "width = 16, tanh", "width = 16, relu"]
+
+
 def test_every_value_of_vary_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for name, experiment in read_params()["experiments"].items():

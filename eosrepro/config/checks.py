@@ -103,6 +103,9 @@ def _no_run_beside(config: Config, run: Run, to: str) -> str | None:
         return f"{run.experiment} has no run {unknown_name(to, own)}"
     if own[to].counts != run.counts:
         return f"{to} is one of {own[to].counts}, and {run.name} of {run.counts}: write `of` beside it"
+    sizes = [each.setting.optimizer.options.get("batch_size") for each in (run, own[to])]
+    if run.counts == "epochs" and sizes[0] != sizes[1]:
+        return f"an epoch of {to} is of other minibatches than one of {run.name}: they have no equal times"
     return None
 
 

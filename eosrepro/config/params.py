@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from eosrepro.core.types import Row
 from eosrepro.errors import ConfigError
 
 PARAMS = Path("params.yaml")
+_NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[0-9]+/[0-9]+")
 ALL = "."  # what a figure is of that shows runs of several experiments
 
 
@@ -93,7 +95,7 @@ class Config(Section):
         of = [self.runs[each].varied for each in beside]
         varied = self.runs[name].varied
         differ = [path for path in varied if len({each.get(path) for each in of}) > 1] or [*varied] or ["step_size"]
-        return ", ".join("η = {step_size}" if path == "step_size" else varied[path] for path in differ)
+        return ", ".join("η = {step_size}" if path == "step_size" else _said(path, varied[path]) for path in differ)
 
     def run(self, name: str) -> Run:
         """The run of that name.
@@ -159,3 +161,8 @@ class Config(Section):
     @property
     def _runs_of(self) -> dict[str, list[str]]:
         return {experiment: [run.name for run in self.select(experiment)] for experiment in self.experiments}
+
+
+def _said(path: str, value: str) -> str:
+    """A value that varies, in words: a number alone would not say what it is of."""
+    return f"{path.rpartition('.')[2].replace('_', ' ')} = {value}" if _NUMBER.fullmatch(value) else value

@@ -12,7 +12,7 @@ from eosrepro import catalog
 from eosrepro.config.families import Variant
 from eosrepro.config.members import Diagnosis
 from eosrepro.config.sections import Compute, Profile, Setting
-from eosrepro.core.schedules import scheduled
+from eosrepro.core.schedules import scheduled, times
 from eosrepro.core.types import Observation, Optimizer, Stop
 
 
@@ -56,10 +56,11 @@ class Run:
         """What its steps are: epochs for an optimizer that takes minibatches."""
         return "epochs" if self.method.minibatches else "iterations"
 
-    def time(self, step: int) -> Fraction:
-        """The sum of the step sizes of all iterations before this one, exactly."""
-        schedule, step_size = self.setting.schedule, self.setting.step_size
-        return step_size * (sum(Fraction(schedule.factor(t)) for t in range(step)) if schedule else step)
+    @property
+    def times(self) -> list[Fraction]:
+        """The sum of the step sizes before each iteration that it may come to, exactly."""
+        schedule = self.setting.schedule
+        return times(self.setting.step_size, self.stop.max_steps, schedule.factor if schedule else None)
 
     @property
     def settings(self) -> dict[str, Any]:

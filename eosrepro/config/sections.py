@@ -15,8 +15,10 @@ from eosrepro.config.members import (
     OptimizerMember,
     ProblemMember,
 )
-from eosrepro.config.values import Factor, Positive, Section, StepSize, Text
+from eosrepro.config.values import Positive, Section, StepSize, Text
 from eosrepro.config.words import complaint
+from eosrepro.core.fractional import Fractional
+from eosrepro.core.schedules import share_of
 from eosrepro.core.types import Seed
 from eosrepro.data._preprocessing import NamedScale, Standardise, Statistics
 
@@ -129,14 +131,18 @@ class Schedule(Section):
 
     warm_up: Annotated[int, Field(ge=0)] = 0
     """Iterations in which it rises from η/warm_up to η, in equal steps."""
-    drops: dict[Annotated[int, Field(gt=0)], Factor] = Field(default_factory=dict)
-    """From this iteration on → it is η times this."""
+    drops: dict[Annotated[int, Field(gt=0)], Annotated[float, Fractional()]] = Field(default_factory=dict)
+    """From this iteration on → it is η times this: 1/2, whatever it was before."""
 
     def factor(self, step: int) -> float:
         """The step size at an iteration, as a share of η."""
-        last = max((at for at in self.drops if at <= step), default=None)
-        rising = (step + 1) / self.warm_up if step < self.warm_up else 1.0
-        return rising * (1.0 if last is None else float(self.drops[last]))
+        return share_of(step, warm_up=self.warm_up, drops=self.drops)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Schedule:
+        if not self.warm_up and not self.drops:
+            raise complaint("changes nothing: write warm_up or drops, or leave it out")
+        return self
 
 
 class StopSetting(Section):
@@ -178,6 +184,10 @@ class Setting(Section):
             raise complaint(
                 f"{found}: it should hold model, loss and seed (a network), or problem and start (a function)"
             )
+        late = [at for at in (self.schedule.drops if self.schedule else {}) if at >= self.stop.max_steps]
+        if late:
+            found = f"schedule.drops: the run ends at iteration {self.stop.max_steps} (stop.max_steps)"
+            raise complaint(f"{found}, and the drop at {min(late)} would change nothing")
         if self.problem and self.stop.accuracy is not None:
             raise complaint("stop.accuracy: a problem has no examples to be accurate on")
         return self

@@ -84,18 +84,6 @@ def _step_size(raw: object) -> Fraction:
     )
 
 
-_AS_IN_YAML: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string", "pattern": "^[0-9]+/0*[1-9][0-9]*$"},
-        {"type": "number", "exclusiveMinimum": 0},
-    ]
-}
-
-# A positive number, read exactly: 1/2 or 0.5.
-Factor = Annotated[
-    Fraction, PlainValidator(_step_size), PlainSerializer(str, return_type=str), WithJsonSchema(_AS_IN_YAML)
-]
-
 LARGEST_THRESHOLD = 1000  # that is read off a step size
 
 
@@ -139,8 +127,13 @@ StepSize = Annotated[
     PlainValidator(_step_size),
     PlainSerializer(step_size_text, return_type=str),
     WithJsonSchema(
-        {"description": "η, read exactly: a fraction as the paper writes it (2/60) or a positive number (0.04)"}
-        | _AS_IN_YAML
+        {
+            "description": "η, read exactly: a fraction as the paper writes it (2/60) or a positive number (0.04)",
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]+/0*[1-9][0-9]*$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ],
+        }
     ),
 ]
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from itertools import accumulate, repeat
 from typing import Any
 
 from torch import Tensor
 
 from eosrepro.core.types import Geometry, Iterate, Optimizer
+
+
+def share_of(step: int, *, warm_up: int, drops: Mapping[int, float]) -> float:
+    """The step size at an iteration, as a share of η: in the warm-up it rises to η, and each drop is a share of η."""
+    last = max((at for at in drops if at <= step), default=None)
+    rising = (step + 1) / warm_up if step < warm_up else 1.0
+    return rising * (1.0 if last is None else drops[last])
+
+
+def times(step_size: Fraction, steps: int, factor: Callable[[int], float] | None = None) -> list[Fraction]:
+    """The time of gradient flow at the iterations 0 to `steps`: the sum of the step sizes before each, exactly."""
+    shares = repeat(1.0, steps) if factor is None else map(factor, range(steps))
+    return [step_size * share for share in accumulate(map(Fraction, shares), initial=Fraction(0))]
 
 
 def scheduled(make: Callable[[float], Optimizer], factor: Callable[[int], float]) -> Optimizer:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, Iterate, Optimizer, Position, Rtol, Seed
+from eosrepro.core.types import AtLeast, Optimizer, Position, Rtol, Seed
 from eosrepro.diagnostics import sharpness
+from eosrepro.diagnostics._points import iterate_at
 
 
 def effective_sharpness(
@@ -28,8 +29,7 @@ def effective_sharpness(
     """
 
     def point(at: Position) -> sharpness.Point:
-        here = objective.value_and_grad(at.theta)
-        geometry = optimizer.geometry(Iterate(at.theta, here.grad, objective, here.loss), at.state)
+        geometry = optimizer.geometry(iterate_at(objective, at), at.state)
         return sharpness.Point(at.step, at.theta, geometry.preconditioner)
 
     for row in sharpness.solved(objective, map(point, snapshots), k, rtol, max_products, audit_every, seed):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import AtLeast, Iterate, Optimizer, Position, Rtol, Seed
+from eosrepro.core.types import AtLeast, Optimizer, Position, Rtol, Seed
 from eosrepro.diagnostics import sharpness
+from eosrepro.diagnostics._points import iterate_at
 
 
 def midpoint_sharpness(
@@ -29,10 +30,9 @@ def midpoint_sharpness(
     """
 
     def point(at: Position) -> sharpness.Point:
-        here = objective.value_and_grad(at.theta)
-        iterate = Iterate(at.theta, here.grad, objective, here.loss)
-        update, _ = optimizer.update(iterate, at.state)
-        return sharpness.Point(at.step, at.theta - update / 2, optimizer.geometry(iterate, at.state).preconditioner)
+        here = iterate_at(objective, at)
+        update, _ = optimizer.update(here, at.state)
+        return sharpness.Point(at.step, at.theta - update / 2, optimizer.geometry(here, at.state).preconditioner)
 
     for row in sharpness.solved(objective, map(point, snapshots), k, rtol, max_products, audit_every, seed):
         yield {key if key == "step" else f"midpoint_{key}": value for key, value in row.items()}

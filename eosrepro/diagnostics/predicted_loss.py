@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from eosrepro.core.objective import Objective
-from eosrepro.core.types import Iterate, Optimizer, Position
+from eosrepro.core.types import Optimizer, Position
+from eosrepro.diagnostics._points import iterate_at
 from eosrepro.errors import ConfigError
 
 
@@ -28,9 +29,8 @@ def predicted_loss(
     Raises:
         ConfigError: the optimizer is not `central_flow`.
     """
-    for step, theta, state in snapshots:
-        here = objective.value_and_grad(theta)
-        _, found = optimizer.update(Iterate(theta, here.grad, objective, here.loss), state)
+    for at in snapshots:
+        _, found = optimizer.update(iterate_at(objective, at), at.state)
         if not (isinstance(found, dict) and "predicted_loss" in found):
             raise ConfigError("predicted_loss is about the optimizer central_flow: name its runs, `of: [...]`")
-        yield PredictedLoss(step, found["predicted_loss"], found["oscillation_variance"], found["at_edge"])
+        yield PredictedLoss(at.step, found["predicted_loss"], found["oscillation_variance"], found["at_edge"])

@@ -98,15 +98,13 @@ def heading(text: str, record: Record) -> str:
     return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
 
 
-def put_threshold(axis: Axes, record: Record, colour: Any, zorder: float, scale: float = 1.0) -> Artist:
-    """The stability threshold of a run: a line across, or a curve where it changes from one iteration to the next.
-
-    `scale` is the length of an iteration on the axis.
-    """
+def put_threshold(axis: Axes, record: Record, colour: Any, zorder: float, *, over_time: bool = False) -> Artist:
+    """The stability threshold of a run: a line across, or a curve where it changes from one iteration to the next."""
     known = record.thresholds
     if known.nunique() == 1:
         return axis.axhline(known.iloc[0], color=colour, linestyle=DASHES, zorder=zorder)
-    (curve,) = axis.plot(known.index * scale, known, color=colour, linestyle=DASHES, zorder=zorder)
+    at = record.times(known.index) if over_time else known.index
+    (curve,) = axis.plot(at, known, color=colour, linestyle=DASHES, zorder=zorder)
     return curve
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
 
+Over = Literal["iterations", "time"]
+
 _PANEL_HEIGHT = 1.6  # inches
 
 
@@ -37,7 +39,7 @@ def trajectories(
     columns: dict[str, Annotated[list[str], MinLen(1)]] | None = None,
     limits: dict[str, tuple[float, float]] | None = None,
     units: Literal["absolute", "threshold"] = "absolute",
-    over: Literal["iterations", "time"] = "iterations",
+    over: Over = "iterations",
 ) -> tuple[Figure, pd.DataFrame]:
     """One row of axes a quantity, one above the other, so that an iteration is at one place in all of them.
 
@@ -56,13 +58,13 @@ def trajectories(
         limits: panel → (lowest, highest) value shown; by default all values of the runs that did not diverge.
         units: of sharpness and L; `threshold`: of the stability threshold of each run. A panel stays absolute where it
             is not a quantity that the threshold of all its runs is about: see `Record.compares`.
-        over: `time` is the iteration times η: at equal times gradient descent is beside gradient flow.
+        over: `time`: the sum of the step sizes so far. At equal times gradient descent is beside gradient flow.
 
     Returns:
         The figure, and all that is drawn as rows (run, panel, step, value, source), source being `ours` or `published`.
 
     Raises:
-        ConfigError: a column names a run that is not in `runs`, or a run with a schedule is drawn over time.
+        ConfigError: a column names a run that is not in `runs`, or a run of epochs is drawn over time.
         StoreError: a panel shows what was not measured.
     """
     groups = _groups(columns, runs)
@@ -70,7 +72,8 @@ def trajectories(
     # A panel of one unit: where a run has no threshold of that quantity, none is divided by it.
     shared = {panel for panel in panels if all(by_name[name].compares(panel) for name in runs)}
     relative = shared if units == "threshold" else set()
-    scales = {name: _time_of_a_step(by_name[name]) if over == "time" else 1.0 for name in runs}
+    if over == "time" and (epochs := [name for name in runs if by_name[name].origin.counts == "epochs"]):
+        raise ConfigError(f"an iteration of {epochs[0]} is an epoch, of many steps: draw it over iterations")
     step = "epoch" if {by_name[name].origin.counts for name in runs} == {"epochs"} else "iteration"
     colours = _style.colours(runs)
     tables = [_style.compared(by_name[name], panel, published) for panel in panels for name in runs]
@@ -82,16 +85,14 @@ def trajectories(
             for axis, names in zip(row, groups.values(), strict=True):
                 shown = table[(table["panel"] == panel) & table["run"].isin(names)]
                 chosen = [by_name[name] for name in names]
-                shown = shown.assign(step=shown["step"] * shown["run"].map(scales).astype(float))
-                _draw(
-                    axis, panel, shown, chosen, colours, (limits or {}).get(panel), scales, relative=panel in relative
-                )
+                span = (limits or {}).get(panel)
+                _draw(axis, panel, shown, chosen, colours, span, relative=panel in relative, over=over)
             unit = f"\nin units of {_formula(by_name, runs)}" if panel in relative else ""
             row[0].set_ylabel(f"{quantity(panel).label}{unit}")
         for axis, heading in zip(axes[0], groups, strict=True):
             axis.set_title(heading)
         for axis in axes[-1]:
-            axis.set_xlabel("time (iteration times η)" if over == "time" else step)
+            axis.set_xlabel("time (sum of the step sizes)" if over == "time" else step)
         _style.put_title(figure, title, data_label)
         _style.put_legend(figure, _legend(table, by_name, runs, colours), columns=7)
     return figure, table
@@ -110,19 +111,6 @@ def _formula(records: Mapping[str, Record], runs: Iterable[str]) -> str:
     return formulas.pop() if len(formulas) == 1 else "its own threshold"
 
 
-def _time_of_a_step(record: Record) -> float:
-    """The time of gradient flow that an iteration stands for.
-
-    Raises:
-        ConfigError: its step size changes along the run.
-    """
-    if "ηₜ" in (record.origin.threshold_formula or ""):
-        raise ConfigError(
-            f"the step size of {record.name} changes along the run: draw it over iterations, not over time"
-        )
-    return float(record.step_size)
-
-
 def _groups(columns: Mapping[str, Sequence[str]] | None, runs: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
     groups = columns or {"": list(runs)}
     unknown = [name for names in groups.values() for name in names if name not in runs]
@@ -138,21 +126,21 @@ def _draw(
     records: Sequence[Record],
     colours: Mapping[str, _style.Colour],
     limits: tuple[float, float] | None,
-    scales: Mapping[str, float],
     *,
     relative: bool,
+    over: Over,
 ) -> None:
     low, high = limits or _limits(panel, table, records, relative=relative)
     axis.set_ylim(low, high)
     thresholds = Counter(tuple(record.thresholds.unique()) for record in records)
     for record in records:
         colour = colours[record.name]
-        ours, theirs = _of(record, table, "ours"), _of(record, table, "published")
+        ours, theirs = (_placed(record, _of(record, table, each), over) for each in ("ours", "published"))
         axis.plot(theirs["step"], theirs["value"], color=_style.lighter(colour), zorder=2)
         axis.plot(ours["step"], ours["value"], color=colour, zorder=3)
         if record.compares(panel) and not relative:
             own = thresholds[tuple(record.thresholds.unique())] == 1
-            _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4, scale=scales[record.name])
+            _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4, over_time=over == "time")
         if _diverged(record) and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
@@ -180,6 +168,11 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relat
 def _of(record: Record, table: pd.DataFrame, source: str) -> pd.DataFrame:
     rows: pd.DataFrame = table[(table["run"] == record.name) & (table["source"] == source)]
     return rows
+
+
+def _placed(record: Record, rows: pd.DataFrame, over: Over) -> pd.DataFrame:
+    """The rows of a run with their place on the axis in place of the step."""
+    return rows.assign(step=record.times(rows["step"])) if over == "time" else rows
 
 
 def _diverged(record: Record) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from eosrepro.core.quantities import compared_with_threshold
+from eosrepro.core.schedules import share_of, times
 from eosrepro.core.types import OF_GRADIENT_STEPS, Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
@@ -84,6 +86,16 @@ class Record:
         """The stability threshold at these iterations, (n,)."""
         known = self.thresholds
         return known.to_numpy(float)[known.index.searchsorted(list(steps), side="right") - 1]
+
+    def times(self, steps: Iterable[int]) -> np.ndarray:
+        """The time of gradient flow at these iterations, (n,): the sum of the step sizes before each."""
+        at = np.array(list(steps), dtype=int)
+        if not (written := self.origin.settings.get("schedule")):
+            return at * float(self.step_size)
+        drops = {int(step): float(Fraction(str(share))) for step, share in written["drops"].items()}
+        factor = partial(share_of, warm_up=written["warm_up"], drops=drops)
+        found: np.ndarray = np.array(times(self.step_size, int(at.max(initial=0)), factor), dtype=float)[at]
+        return found
 
     def compares(self, quantity: str) -> bool:
         """Whether its threshold is one of that quantity."""

@@ -59,10 +59,11 @@ class Beside:
 
     def at_times_of(self, own: Run, start: Tensor) -> Callable[[int], Position | None]:
         """An iteration of the own run → the snapshot of this one at the same time, on the device of `start`."""
-        by_time = {self.run.time(int(path.stem)): path for path in snapshot_paths(self.trained / "snapshots")}
+        times, own_times = self.run.times, own.times
+        by_time = {times[int(path.stem)]: path for path in snapshot_paths(self.trained / "snapshots")}
 
         def other(step: int) -> Position | None:
-            path = by_time.get(own.time(step))
+            path = by_time.get(own_times[step])
             return None if path is None else _at(start, load_snapshot(path))
 
         return other

@@ -198,9 +198,8 @@ def _run_length(record: Record) -> Found:
 
 
 def _run_length_times_step_size(record: Record) -> Found:
-    return Found(
-        _run_length(record).value * float(record.step_size), "steps to the accuracy that ends the run, times η"
-    )
+    (time,) = record.times([int(_run_length(record).value)])
+    return Found(float(time), "steps to the accuracy that ends the run, times η")
 
 
 def _diverged(record: Record) -> Found:

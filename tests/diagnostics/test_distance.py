@@ -120,14 +120,14 @@ def test_equal_times_go_by_the_schedules_of_both_runs(params: dict[str, Any]) ->
     params["experiments"]["example1"] |= {
         "optimizer": {"name": "gd"},
         "vary": {
-            "schedule": {"dropped": {"drops": {10: "1/2"}}, "all": {"drops": {}}},
+            "schedule": {"dropped": {"drops": {10: "1/2"}}, "all": None},
             "step_size": ["1/25", "1/50"],
         },
         "diagnose": {"distance": {"to": "example1_all_1over50"}},
     }
     found = found_with(params, "example1_dropped_1over25").set_index("step")["distance"]
     run = load().run("example1_dropped_1over25")
-    assert [run.time(step) for step in (0, 10, 12)] == [0, Fraction(2, 5), Fraction(11, 25)]
+    assert [run.times[step] for step in (0, 10, 12)] == [0, Fraction(2, 5), Fraction(11, 25)]
     before = by_gd(0.04, np.arange(11)) - by_gd(0.02, 2 * np.arange(11))
     np.testing.assert_allclose(found[:10], np.linalg.norm(before[:10], axis=-1), rtol=1e-9)
     assert found.notna().sum() == 11  # the other ends at the time 2/5

@@ -181,8 +181,18 @@ def test_over_time_an_iteration_is_as_long_as_its_step_size() -> None:
     assert figure.axes[-1].get_xlabel().startswith("time")
 
 
-def test_a_schedule_has_no_time_of_an_iteration() -> None:
+@pytest.mark.parametrize("formula", ["2/ηₜ", "SAM edge", ""])
+def test_over_time_a_schedule_counts_whatever_the_threshold_is_called(formula: str) -> None:
+    run = record({"loss": LOSS}, step_size="1/2")
+    schedule = {"warm_up": 2, "drops": {"3": "1/4"}}
+    settings = {**run.origin.settings, "schedule": schedule}
+    run = replace(run, origin=replace(run.origin, settings=settings, threshold_formula=formula))
+    (curve,) = curves(draw(run, over="time").axes[0])
+    assert list(curve.get_xdata()) == [0, 0.25, 0.75, 1.25]  # η/2, η, η, and then η/4
+    assert list(run.times([4, 0])) == [1.375, 0]
+
+
+def test_an_epoch_has_no_time_of_one_step() -> None:
     run = record({"loss": LOSS})
-    scheduled = replace(run, origin=replace(run.origin, threshold_formula="2/ηₜ"))
-    with pytest.raises(ConfigError, match="step size of run changes along the run"):
-        draw(scheduled, over="time")
+    with pytest.raises(ConfigError, match="an iteration of run is an epoch, of many steps"):
+        draw(replace(run, origin=replace(run.origin, counts="epochs")), over="time")
