@@ -9,11 +9,18 @@ from torch import Tensor
 
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Share
 
+Kind = Literal["polyak", "nesterov", "ema"]
+
+
+def edge(kind: Kind, beta: float) -> float:
+    """η times the stability threshold, without weight decay."""
+    return (2 + 2 * beta) / {"polyak": 1.0, "nesterov": 1 + 2 * beta, "ema": 1 - beta}[kind]
+
 
 def momentum(
     step_size: float,
     *,
-    kind: Literal["polyak", "nesterov", "ema"] = "polyak",
+    kind: Kind = "polyak",
     beta: Share = 0.9,
     weight_decay: Annotated[float, AtLeast(0)] = 0.0,
 ) -> Optimizer:
@@ -26,8 +33,7 @@ def momentum(
             (Cohen et al. 2021, arXiv 2103.00065, and 2022, arXiv 2207.14484.)
         weight_decay: λ, coupled: a part of the gradient, as PyTorch has it.
     """
-    fresh = 1 - beta if kind == "ema" else 1.0
-    number = (2 + 2 * beta) / {"polyak": 1.0, "nesterov": 1 + 2 * beta, "ema": 1 - beta}[kind]
+    fresh, number = 1 - beta if kind == "ema" else 1.0, edge(kind, beta)
 
     def update(at: Iterate, mean: Tensor) -> tuple[Tensor, Tensor]:
         grad = at.grad + weight_decay * at.theta if weight_decay else at.grad

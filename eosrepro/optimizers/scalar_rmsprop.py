@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.types import Geometry, Iterate, Optimizer, Share
+from eosrepro.optimizers._norms import norm
 
 Moments = tuple[float, int]  # the moving mean of ‖∇f‖², and the steps taken
 
@@ -25,8 +26,7 @@ def scalar_rmsprop(step_size: float, *, beta2: Share = 0.99, bias_correction: bo
         return 0.0, 0
 
     def moved(grad: Tensor, state: Moments) -> tuple[float, Moments]:
-        sq_norm = torch.linalg.vector_norm(grad, dtype=torch.float64).item() ** 2
-        square, steps = beta2 * state[0] + (1 - beta2) * sq_norm, state[1] + 1
+        square, steps = beta2 * state[0] + (1 - beta2) * norm(grad) ** 2, state[1] + 1
         unbiased = square / (1 - beta2**steps) if bias_correction else square
         return max(sqrt(unbiased), torch.finfo(grad.dtype).tiny), (square, steps)
 

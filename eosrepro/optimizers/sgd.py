@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed, Share
+from eosrepro.optimizers.momentum import edge
 
 State = int | tuple[int, Tensor]  # the epoch; with momentum also m
 
@@ -40,7 +41,7 @@ def sgd(
         weight_decay: λ, coupled: g has λθ in it.
         seed: of the shuffling or drawing.
     """
-    number = (2 + 2 * momentum) / (1 + 2 * momentum if nesterov else 1)
+    number = edge("nesterov" if nesterov else "polyak", momentum)
 
     def init(theta: Tensor) -> State:
         return (0, torch.zeros_like(theta)) if momentum else 0

@@ -54,6 +54,7 @@ def map(
             yield from pool.map(_work, tasks)
         except BaseException as error:
             # Else the tasks at work, and those that wait for them, would be done to their end first.
+            manager: Any = pool._executor_manager_thread
             pool.shutdown(wait=False, cancel_futures=True)
             workers = multiprocessing.active_children()
             for process in workers:
@@ -61,6 +62,8 @@ def map(
             for process in workers:
                 process.join(LAST_WORDS)  # what they have done is kept when this ends
                 process.kill()
+            if manager:  # it would close its pipe while Python, as it ends, writes to it
+                manager.join(LAST_WORDS)
             if isinstance(error, BrokenProcessPool):
                 raise EosreproError(
                     "one of the processes that share the work was killed, most likely for want of memory: "
