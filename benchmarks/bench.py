@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmarks import baselines
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Position, Stop
 from eosrepro.data._preprocessing import preprocess

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.lanczos import top_eigenpairs
-from eosrepro.core.objective import Objective, function_problem, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, EigenPair, Position, Stop
 from eosrepro.data.digits import digits
