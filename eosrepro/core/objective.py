@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,9 +195,23 @@ class _KeptGraph:
     def __call__(self, vector: Tensor) -> Tensor:
         if not self._grad.requires_grad:  # f is affine in θ
             return torch.zeros_like(vector)
-        # The gradient of ⟨∇f, v⟩. Handing v over as `grad_outputs` gives the same, but loads a whole algebra system.
-        slope = torch.dot(self._grad, vector)
+        # The gradient of ⟨∇f, v⟩, whose value nobody asks for. Handing v over as `grad_outputs` gives the same, but
+        # loads a whole algebra system.
+        slope: Tensor = _Slope.apply(self._grad, vector)
         return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+
+
+class _Slope(torch.autograd.Function):
+    """A scalar whose gradient by `grad` is `vector`."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, vector: Tensor) -> Tensor:
+        ctx.vector = vector
+        return grad.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _of_slope: Tensor) -> tuple[Tensor, None]:
+        return ctx.vector, None
 
 
 class _RebuiltGraphs:

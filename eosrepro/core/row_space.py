@@ -7,13 +7,12 @@ all inner products of gradients are the same; what W₁ has beside the row space
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.networks import flattened, leading_layer
+from eosrepro.core.networks import first_and_rest, flattened
 
 
 @dataclass(frozen=True)
@@ -38,35 +37,24 @@ class RowSpace:
 
 def size_in_row_space(module: nn.Module, n_examples: int) -> int | None:
     """The number of coordinates, of a module on any device; None where `in_row_space` finds none."""
-    first = _first(module)
-    if first is None or n_examples >= first.in_features:
+    parts = first_and_rest(module)
+    if parts is None or n_examples >= parts[0].in_features:
         return None
-    return len(flattened(module)) - first.out_features * (first.in_features - n_examples)
+    return len(flattened(module)) - parts[0].out_features * (parts[0].in_features - n_examples)
 
 
-def _first(module: nn.Module) -> nn.Linear | None:
-    """The layer that it begins with, after the flattening."""
-    if leading_layer(module) is None:
-        return None
-    assert isinstance(module, nn.Sequential)
-    assert isinstance(module[1], nn.Linear)
-    return module[1]
-
-
-def in_row_space(module: nn.Module, inputs: Tensor) -> tuple[nn.Sequential, Tensor, RowSpace] | None:
+def in_row_space(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, RowSpace] | None:
     """The module on fewer inputs, the inputs Rᵀ of shape (n, n), and the way back.
 
     None where it does not begin with a linear layer for certain, or where there are as many examples as inputs.
     """
-    if size_in_row_space(module, len(inputs)) is None:
+    parts = first_and_rest(module)
+    if parts is None or len(inputs) >= parts[0].in_features:
         return None
-    first, layers = _first(module), copy.deepcopy(module)
-    assert first
-    assert isinstance(layers, nn.Sequential)
+    first, rest = parts
     basis, triangle = torch.linalg.qr(inputs.flatten(1).double().T)
     weights = first.weight.detach().double()
-    layer = nn.Linear(len(inputs), len(weights), bias=first.bias is not None, device="meta")
+    layer = nn.Linear(len(inputs), first.out_features, bias=first.bias is not None, device="meta")
     layer.weight = nn.Parameter((weights @ basis).to(first.weight))
-    if first.bias is not None:
-        layer.bias = nn.Parameter(first.bias.detach().clone())
-    return nn.Sequential(layers[0], layer, *layers[2:]), triangle.T.to(inputs).contiguous(), RowSpace(basis, weights)
+    layer.bias = first.bias
+    return nn.Sequential(nn.Flatten(), layer, *rest), triangle.T.to(inputs).contiguous(), RowSpace(basis, weights)

@@ -16,7 +16,7 @@ from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
 from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective
-from eosrepro.core.problem import function_problem, network_problem
+from eosrepro.core.problem import function_problem, has_fast_bfloat16, network_problem
 from eosrepro.core.row_space import size_in_row_space
 from eosrepro.core.types import DTYPES, Dataset
 from eosrepro.data._label_noise import with_label_noise
@@ -105,14 +105,6 @@ def reduces(run: Run) -> bool:
 def is_rough(krylov: str, on: str) -> bool:
     """Whether eigensolves start in bfloat16."""
     return krylov == "bfloat16" or (krylov == "auto" and has_fast_bfloat16(on))
-
-
-def has_fast_bfloat16(on: str) -> bool:
-    """Whether products of matrices are faster in it: the processor has instructions for them."""
-    if on == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: a version may lack them
-    return any(getattr(torch.cpu, each, lambda: False)() for each in asked)
 
 
 def device(setting: str) -> str:
