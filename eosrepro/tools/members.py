@@ -52,7 +52,9 @@ def _edge(optimizer: str) -> str:
     for parameter in inspect.signature(member).parameters.values():
         type_ = annotation_of(member, parameter)
         if get_origin(type_) is Literal:
-            edges = {word: member(step_size=1.0, **{parameter.name: word}).threshold_formula for word in get_args(type_)}
+            edges = {
+                word: member(step_size=1.0, **{parameter.name: word}).threshold_formula for word in get_args(type_)
+            }
             if len({*edges.values()}) > 1:
                 return ", ".join(f"{word}: {edge}" for word, edge in edges.items())
     return formula
