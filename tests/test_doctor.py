@@ -91,7 +91,7 @@ def test_a_healthy_project_is_ok_and_is_left_as_it_is() -> None:
     found = {check["name"]: check["found"] for check in told}
     assert found["data"] == "stages/data holds photo-patches, N = 100"
     assert (
-        found["device"] == f"compute.device cpu: cpu, 1 threads of {os.cpu_count()} CPUs; eigensolves start at a sketch"
+        found["device"] == f"compute.device cpu: cpu, 1 thread of {os.cpu_count()} CPUs; eigensolves start at a sketch"
     )
     assert SNAPSHOTS in found["disk"]
     assert sorted(path for path in Path().rglob("*.*") if ".dvc" not in path.parts) == [
@@ -167,7 +167,7 @@ def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.torch.cuda, "get_device_properties", lambda _number: gpu)
     with_params(project, compute={"device": "auto"})
     monkeypatch.setattr(doctor, "has_fast_bfloat16", lambda _device: True)
-    assert "auto: cuda, 1 threads of" in doctor._device(load()).found
+    assert "auto: cuda, 1 thread of" in doctor._device(load()).found
     assert "a GPU with 80 GB; " in doctor._device(load()).found
 
 

@@ -95,7 +95,7 @@ def _device(declared: Config) -> Check:
         chosen = build.device(asked)
     except EosreproError as error:
         return Check("device", "problem", str(error))
-    found = f"compute.device {asked}: {chosen}, {threads} threads of {os.cpu_count()} CPUs"
+    found = f"compute.device {asked}: {chosen}, {threads} thread{'' if threads == 1 else 's'} of {os.cpu_count()} CPUs"
     if chosen == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         found += f", {gpu.name} with {estimate.in_words(gpu.total_memory)}"
