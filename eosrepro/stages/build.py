@@ -131,16 +131,16 @@ def n_parameters(run: Run, data: Dataset) -> int:
     Raises:
         EosreproError: it has more numbers than PyTorch can count.
     """
-    return sum(parameter.numel() for parameter in trained(_shapes(run, data)).values())
+    return sum(parameter.numel() for parameter in trained(module_shapes(run, data)).values())
 
 
 def n_coordinates(run: Run, data: Dataset) -> int:
     """How many numbers θ is: P, or fewer in the row space of the inputs."""
-    reduced = size_in_row_space(_shapes(run, data), len(data)) if reduces(run) else None
+    reduced = size_in_row_space(module_shapes(run, data), len(data)) if reduces(run) else None
     return n_parameters(run, data) if reduced is None else reduced
 
 
-def _shapes(run: Run, data: Dataset) -> nn.Module:
+def module_shapes(run: Run, data: Dataset) -> nn.Module:
     """The network without its numbers."""
     model = run.setting.model
     assert model
