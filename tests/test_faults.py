@@ -41,6 +41,7 @@ def project(folder: Path, **profile: Any) -> Path:
     params["profiles"]["quick"] |= profile
     if profile:  # where there are many snapshots, one diagnostic is enough
         params["experiments"]["exp3"]["diagnose"]["tau_scan"]["every"] = 750
+        params["compute"]["reduce_inputs"] = False  # its snapshots are to fill a small disk
     write_params(folder, params)
     return folder
 
