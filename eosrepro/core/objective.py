@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eosrepro.core.device import prepare, read
 from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
@@ -129,9 +130,9 @@ class Objective:
         loss, scores = 0.0, 0.0
         with torch.no_grad():
             for part in self.parts:
-                value, scored = part(theta)
-                loss += value.item()
-                scores += scored.item()
+                value, scored = read(*part(theta))
+                loss += value
+                scores += scored
         return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
@@ -142,8 +143,9 @@ class Objective:
             value, scored = part(leaf)
             piece = torch.autograd.grad(value, leaf)[0]
             grad = piece if grad is None else grad + piece
-            loss += value.item()
-            scores += scored.item()
+            of_part, score = read(value.detach(), scored)
+            loss += of_part
+            scores += score
         assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
 
@@ -253,9 +255,7 @@ def network_objective(
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    prepare(inputs.device.type)
     declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
     together = _group_size(declared, len(inputs))
     start = flattened(module)
