@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.ranks import from_first
 from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
@@ -31,7 +32,7 @@ from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths
-from eosrepro.stages import engine, outdated
+from eosrepro.stages import engine, outdated, ranked
 from eosrepro.stages.build import member, problem, test_split_of
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
@@ -64,7 +65,7 @@ class Beside:
 
         def other(step: int) -> Position | None:
             path = by_time.get(own_times[step])
-            return None if path is None else _at(start, load_snapshot(path))
+            return None if path is None else _at(start, path)
 
         return other
 
@@ -237,8 +238,24 @@ def _assemble(work: Work, done: Iterable[list[Row] | None], found: Iterator[Iter
 def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[Row]:
     """Run a diagnostic on one block of snapshots, and keep what it finds."""
     work, block = task
+    data = data if work.run.has_examples else None
+    ranked.call(_also_look, work.run, data, work, block)
+    rows = []
+    for row in _found(work, block, data):
+        rows.append(row)
+        yield row
+    work.save(block, rows)
+
+
+def _also_look(_run: Run, data: Dataset | None, work: Work, block: Sequence[Path]) -> None:
+    """What another rank does while the first one looks at a block: the same, and it keeps nothing."""
+    for _row in _found(work, block, data):
+        pass
+
+
+def _found(work: Work, block: Sequence[Path], data: Dataset | None) -> Iterator[Row]:
     run = work.run
-    objective, start = problem(run, data if run.has_examples else None)
+    objective, start = problem(run, data)
     method = run.method
     facts: dict[str, Any] = {
         "step_size": float(run.setting.step_size),
@@ -252,15 +269,12 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
         given["test"] = problem(run, test_split_of(data))[0]
     if work.beside:
         given["other"] = work.beside.at_times_of(run, start)
-    points = (_at(start, load_snapshot(path)) for path in block)
-    rows = []
-    for row in yields(objective, points, **given):
-        rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
-        yield rows[-1]
-    work.save(block, rows)
+    for row in yields(objective, (_at(start, path) for path in block), **given):
+        yield row if isinstance(row, dict) else dataclasses.asdict(row)
 
 
-def _at(start: Tensor, kept: Position) -> Position:
-    """A snapshot where the objective computes."""
+def _at(start: Tensor, path: Path) -> Position:
+    """A snapshot where the objective computes; on all ranks as the first one reads it."""
+    kept = from_first(lambda: load_snapshot(path))
     state = tree_map_only(Tensor, lambda each: each.to(start.device), kept.state)
     return Position(kept.step, kept.theta.to(start), state)
