@@ -66,7 +66,7 @@ class Wrapped(nn.Module):
 class InGroups(Wrapped):
     """The same with what batch normalisation takes away, in groups of ten."""
 
-    batch_statistics = 10
+    batch_statistics: str | int | None = 10
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Less the mean of the group."""
@@ -124,7 +124,7 @@ def of_objective(objective: Objective, theta: Tensor) -> Iterator[tuple[str, Any
 def of_minibatches(objective: Objective, theta: Tensor) -> Iterator[tuple[str, Any]]:
     """Minibatches of one chunk and of several, and one of a minibatch."""
     order = torch.randperm(objective.n_examples, generator=torch.Generator().manual_seed(3))
-    batches = [*order.split(objective.n_examples // 3), order[:3], torch.tensor([0, 0])]
+    batches = [*torch.split(order, objective.n_examples // 3), order[:3], torch.tensor([0, 0])]
     grad = objective.value_and_grad(theta).grad
     steps = minibatch_steps(objective, theta, grad, batches, step_size=0.3)
     yield "steps of minibatches", [list(step) for step in steps]
@@ -143,11 +143,11 @@ def of_runs(objective: Objective, theta: Tensor) -> Iterator[tuple[str, Any]]:
     }
     for name, method in methods.items():
         path: list[Position] = []
-        steps = {"gd": 30, "sgd": 3, "central_flow": 3}[name]
+        steps = {"gd": 10, "sgd": 2, "central_flow": 1}[name]
         rows = list(minimise(objective, theta, method, stop=Stop(steps), on_iterate=path.append))
         yield f"{name}: rows", [[*row.columns.values()] for row in rows]
         yield f"{name}: end", path[-1].theta
-        yield from of_diagnostics(name, objective, path[:: len(path) // 2], method)
+        yield from of_diagnostics(name, objective, path[-2:], method)
 
 
 def of_diagnostics(
