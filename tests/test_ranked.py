@@ -152,7 +152,7 @@ def test_stages_of_any_number_of_ranks_make_the_files_of_one_process(
     assert made(shared) == made(folder)
 
 
-LONG = {"max_steps": 1500, "snapshot_every": 15}
+LONG = {"max_steps": 500, "snapshot_every": 15}
 
 
 @pytest.fixture
