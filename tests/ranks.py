@@ -26,7 +26,8 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 from eosrepro.core import ranks
 from eosrepro.core.along import along, minibatch_steps
 from eosrepro.core.lanczos import top_eigenpairs
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.ranks import Piece, ordered_sum
 from eosrepro.core.spread import Spread
 from eosrepro.core.training import minimise
@@ -80,10 +81,10 @@ class Together(InGroups):
     batch_statistics = "whole"
 
 
-def data(n_examples: int, *, numbers: bool = False) -> tuple[Tensor, Tensor]:
-    """Examples of 9 numbers, 36 bytes: chunks of them begin anywhere in memory."""
+def data(n_examples: int, *, side: int = 3, numbers: bool = False) -> tuple[Tensor, Tensor]:
+    """Examples of 9 numbers, 36 bytes, or of 49: chunks of them begin anywhere in memory."""
     generator = torch.Generator().manual_seed(n_examples)
-    inputs = torch.randn(n_examples, 1, 3, 3, generator=generator)
+    inputs = torch.randn(n_examples, 1, side, side, generator=generator)
     if numbers:
         return inputs, torch.randn(n_examples, 3, generator=generator)
     return inputs, torch.randint(0, 3, (n_examples,), generator=generator)
@@ -94,17 +95,21 @@ def problem(
     chunk_size: int,
     build: Callable[..., nn.Module] = NETWORK,
     *,
+    side: int = 3,
     numbers: bool = False,
     dtype: torch.dtype = torch.float32,
+    rough: bool = False,
 ) -> tuple[Objective, Tensor]:
     """Of which each rank has its own examples alone."""
-    inputs, targets = data(n_examples, numbers=numbers)
+    inputs, targets = data(n_examples, side=side, numbers=numbers)
     spread = Spread.of(n_examples, chunk_size)
     if spread:
         inputs = inputs[spread.here.start : spread.here.stop].clone()
     loss: Loss = mse() if numbers else cross_entropy()
     made = Dataset(inputs, targets, 3, "noise", spread=spread)
-    objective, start = network_problem(build, loss, made, seed=0, dtype=dtype, device="cpu", chunk_size=chunk_size)
+    objective, start = network_problem(
+        build, loss, made, seed=0, dtype=dtype, device="cpu", chunk_size=chunk_size, reduce_inputs=True, rough=rough
+    )
     kick = torch.randn(start.shape, generator=torch.Generator().manual_seed(1)).to(start)
     return objective, start + 0.5 * kick
 
@@ -214,14 +219,19 @@ def everything() -> Iterator[tuple[str, Any]]:
         "numbers": problem(40, 7, numbers=True, dtype=torch.float64),
         "groups": problem(40, 10, InGroups),
         "a chunk each": problem(40, 10),
+        "row space": problem(40, 7, side=7),
     }
     for name, (objective, theta) in problems.items():
         yield from ((f"{name}: {what}", found) for what, found in of_objective(objective, theta))
         if name != "groups":  # there minibatches are of other groups
             yield from ((f"{name}: {what}", found) for what, found in of_minibatches(objective, theta))
     yield from of_runs(*problem(601, 50))
+    objective, theta = problem(40, 7, rough=True)
+    found = sharpness(objective, [Position(0, theta, ())], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+    yield "sharpness that starts in bfloat16", [[*row.values()] for row in found]
     objective, theta = problem(601, 150)
     pair = top_eigenpairs(objective.hvp(theta), theta, rtol=1e-3)[0]
+    yield "has a row space", problem(40, 7, side=7)[0].row_space is not None
     yield "eigenpair", [pair.value, pair.vector, pair.residual, pair.products]
     yield "from the first", ranks.from_first(lambda: {"a": torch.arange(3), "b": "text"})
     yield from refusals()

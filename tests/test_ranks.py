@@ -52,6 +52,7 @@ def test_every_rank_of_every_world_finds_the_bytes_of_one_process(found: dict[st
     assert sorted(found) == ["1_0", "2_0", "2_1", "4_0", "4_1", "4_2", "4_3"]
     alone = found["1_0"]
     assert len(alone) > 100
+    assert alone["has a row space"]
     for world, values in found.items():
         assert values.keys() == alone.keys()
         told = {name for name in values if not name.startswith("refused")}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from tests.conftest import small_problem
 
 

@@ -15,7 +15,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.metrics import Metric, metric, on_last_positions, one_number_each
+from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -23,17 +23,16 @@ from eosrepro.core.networks import (
     leading_layer,
     near,
     near_by,
-    refuse_other_width,
     refuse_unless_function,
     refuse_without_derivatives,
     refuse_wrong_products,
-    trained,
 )
 from eosrepro.core.products import Part, products
 from eosrepro.core.ranks import Piece, ordered_sum
-from eosrepro.core.spread import Spread, chunk_sizes, placed
+from eosrepro.core.row_space import RowSpace
+from eosrepro.core.spread import Spread, chunk_sizes
 from eosrepro.core.third import curvature_grads
-from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
+from eosrepro.core.types import BatchStatistics, Evaluation, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
@@ -50,6 +49,8 @@ class Objective:
     of_examples: Callable[[Tensor, bool], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
     metric: Metric = "accuracy"  # what the scores of its parts are of
+    row_space: RowSpace | None = None  # that of the inputs, where θ is in its coordinates
+    rough: Callable[[], Objective] | None = field(default=None, repr=False)  # it in bfloat16: eigensolves start there
     over: int | None = None  # the number of parts on all ranks together, of which `parts` are ours; None: these are all
 
     @classmethod
@@ -113,6 +114,14 @@ class Objective:
         if self.of_examples is None:
             raise ConfigError("a problem has no examples to draw minibatches from: use another optimizer")
         return self.of_examples(indices, everywhere)
+
+    def through(self, outer: Callable[[Tensor], Tensor]) -> Objective:
+        """θ ↦ f(outer(θ)), as a whole."""
+
+        def composed(part: Part) -> Part:
+            return lambda theta: part(outer(theta))
+
+        return replace(self, parts=[*map(composed, self.parts)], of_examples=None, rough=None)
 
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
@@ -194,6 +203,7 @@ def network_objective(
     chunk_size: int,
     batch_statistics: BatchStatistics | None = None,
     spread: Spread | None = None,
+    may_be_rough: bool = False,
 ) -> Objective:
     """The mean of `loss` over the examples, as a function of the module's flattened parameters.
 
@@ -207,6 +217,7 @@ def network_objective(
             group are, whatever it is.
         batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
         spread: over the ranks, of the examples: `inputs` are then those of this rank, and `targets` all.
+        may_be_rough: it has a `rough` one, if the model can be differentiated in bfloat16.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
@@ -258,7 +269,7 @@ def network_objective(
             sizes, shown, over = sizes[own.start : own.stop], targets[here.start : here.stop], len(sizes)
         chunks = zip(torch.split(inputs, sizes), torch.split(shown, sizes), strict=True) if sizes else ()
         parts = [part(*chunk) for chunk in chunks]
-        return Objective(start, parts, n_examples, of_examples, quantum, named, over if spread else None)
+        return Objective(start, parts, n_examples, of_examples, quantum, named, over=over if spread else None)
 
     trial = mean_over(*tried)
     if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):
@@ -272,7 +283,18 @@ def network_objective(
 
     with suppress(RuntimeError):  # not every model can be evaluated in float64
         refuse_wrong_products(replace(trial, parts=[in_float64]), theta.double())
-    return mean_over(inputs, targets, spread)
+    objective = mean_over(inputs, targets, spread)
+    if may_be_rough and start.dtype != torch.bfloat16 and inputs.is_floating_point():
+        with suppress(RuntimeError):  # not every layer can be differentiated twice in bfloat16
+            coarse = mean_over(tried[0].bfloat16(), tried[1])
+            coarse.hvp(theta.bfloat16())(theta.bfloat16())
+
+            def coarsely() -> Objective:
+                narrow = inputs.bfloat16()
+                return mean_over(spread.placed(narrow) if spread else narrow, targets, spread)
+
+            return replace(objective, rough=coarsely)
+    return objective
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
@@ -289,45 +311,3 @@ def _groups(n_examples: int, size: int) -> list[int]:
     """Sizes of groups of so many, what is left being in the last: statistics of a few examples would be of none."""
     full = max(1, n_examples // size)
     return [size] * (full - 1) + [n_examples - size * (full - 1)]
-
-
-def network_problem(
-    build: Callable[[tuple[int, ...], int], nn.Module],
-    loss: Loss,
-    dataset: Dataset,
-    *,
-    seed: int,
-    dtype: torch.dtype,
-    device: str,
-    chunk_size: int,
-) -> tuple[Objective, Tensor]:
-    """The objective of a network on a data set, and its start θ₀ of shape (P,).
-
-    The initialisation is drawn in float32 on the CPU whatever `dtype` and `device` are, so it depends on `seed` alone,
-    and the global random generator is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
-    trained(module)  # PyTorch would make complex parameters real
-    module = module.to(device=device, dtype=dtype)
-    inputs, targets, spread = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device), dataset.spread
-    inputs = spread.placed(inputs) if spread else placed(inputs)
-    loss = on_last_positions(loss)
-    objective = network_objective(module, loss, inputs, targets, chunk_size=chunk_size, spread=spread)
-    with torch.no_grad():
-        refuse_other_width(as_function(module)(inputs[:FEW], objective.start), targets[:FEW], dataset.n_outputs)
-    return objective, objective.start
-
-
-def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Tensor]:
-    """The objective of a function of few numbers, which has no accuracy, and its start θ₀; in float64.
-
-    Raises:
-        ConfigError: it has no second derivatives.
-    """
-    theta = torch.tensor(start, dtype=torch.float64)
-    objective = Objective(theta, [lambda theta: (f(theta).double(), theta.new_tensor(nan))], 1)
-    refuse_without_derivatives(objective, theta)
-    refuse_wrong_products(objective, near_by(theta))
-    return objective, theta

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -34,9 +34,23 @@ class _KeptGraph:
     def __call__(self, vector: Tensor) -> Tensor:
         if not self._grad.requires_grad:  # f is affine in θ
             return torch.zeros_like(vector)
-        # The gradient of ⟨∇f, v⟩. Handing v over as `grad_outputs` gives the same, but loads a whole algebra system.
-        slope = torch.dot(self._grad, vector)
+        # The gradient of ⟨∇f, v⟩, whose value nobody asks for. Handing v over as `grad_outputs` gives the same, but
+        # loads a whole algebra system.
+        slope: Tensor = _Slope.apply(self._grad, vector)
         return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+
+
+class _Slope(torch.autograd.Function):
+    """A scalar whose gradient by `grad` is `vector`."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, vector: Tensor) -> Tensor:
+        ctx.vector = vector
+        return grad.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _of_slope: Tensor) -> tuple[Tensor, None]:
+        return ctx.vector, None
 
 
 class _Summed:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from eosrepro import catalog
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.types import Dataset, Loss
 from eosrepro.losses.cross_entropy import cross_entropy
 from tests.members import identify, variants
