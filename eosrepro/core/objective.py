@@ -15,6 +15,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
+from eosrepro.core.device import prepare, read
 from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
@@ -132,8 +133,7 @@ class Objective:
 
         def piece(part: Part) -> Piece:
             with torch.no_grad():
-                value, scored = part(theta)
-            return Piece(None, (value.item(), scored.item()))
+                return Piece(None, read(*part(theta)))
 
         loss, scores = self.sum(map(piece, self.parts), n_numbers=2).numbers
         return loss, scores / self.n_examples
@@ -144,7 +144,7 @@ class Objective:
 
         def piece(part: Part) -> Piece:
             value, scored = part(leaf)
-            return Piece(torch.autograd.grad(value, leaf)[0], (value.item(), scored.item()))
+            return Piece(torch.autograd.grad(value, leaf)[0], read(value.detach(), scored))
 
         grad, (loss, scores) = self.sum(map(piece, self.parts), like=theta, n_numbers=2)
         assert grad is not None  # there is at least one part
@@ -222,9 +222,7 @@ def network_objective(
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    prepare(inputs.device.type)
     declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
     together = _group_size(declared, len(targets))
     start = flattened(module)
