@@ -12,6 +12,7 @@ import click
 
 from eosrepro import __version__
 from eosrepro.errors import EosreproError
+from eosrepro.tools import sharing
 from eosrepro.tools.completion import names
 from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 @click.version_option(__version__, prog_name="eosrepro")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Reproduce, trust and vary edge-of-stability experiments.
 
     `dvc repro` runs the stages below in order, as params.yaml declares them.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how schedulers and containers say Ctrl-C
-    if "DVC_STAGE" in os.environ:
+    if {"DVC_STAGE", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
         from eosrepro.stages.processes import die_with_parent
 
         die_with_parent()
+    sharing.follow_as_another_rank(ctx)
 
 
 _RUNS = names("experiments")
@@ -59,44 +62,37 @@ def data() -> None:
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {of}")
 
 
-_jobs = click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    envvar="EOSREPRO_JOBS",
-    help="Processes that share the work; else as many as fit on the cores.",
-)
-
-
-def _processes(loaded: Config, jobs: int | None) -> int:
-    from eosrepro.stages import build, engine
-
-    return jobs or engine.default_jobs(build.device(loaded.compute.device), loaded.compute.threads)
-
-
 @main.command()
-@_jobs
+@sharing.jobs
+@sharing.ranks
 @click.argument("runs", shell_complete=_RUNS)
-def train(runs: str, jobs: int | None) -> None:
+def train(runs: str, jobs: int | None, ranks: int) -> None:
     """Train RUNS of params.yaml: an experiment, one run, or the first part of the names of some."""
     from eosrepro.config.load import load
+    from eosrepro.stages import ranked
     from eosrepro.stages import train as stage
 
     loaded = load()
-    for run, ended in stage.train(loaded, runs, jobs=_processes(loaded, jobs)).items():
+    with ranked.shared_by(loaded.select(runs), ranks) as size:
+        outcomes = stage.train(loaded, runs, jobs=sharing.processes(loaded, jobs, size))
+    for run, ended in outcomes.items():
         click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@_jobs
+@sharing.jobs
+@sharing.ranks
 @click.argument("runs", shell_complete=_RUNS)
-def diagnose(runs: str, jobs: int | None) -> None:
+def diagnose(runs: str, jobs: int | None, ranks: int) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
     from eosrepro.stages import diagnose as stage
+    from eosrepro.stages import ranked
     from eosrepro.tools import messages
 
     loaded = load()
-    found = stage.diagnose(loaded, runs, jobs=_processes(loaded, jobs))
+    with ranked.shared_by(loaded.select(runs), ranks) as size:
+        found = stage.diagnose(loaded, runs, jobs=sharing.processes(loaded, jobs, size))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:
@@ -217,7 +213,7 @@ def list_(as_json: bool) -> None:
 
 
 @main.command()
-@_jobs
+@sharing.jobs
 @click.argument("file", type=click.Path(path_type=Path))
 def sweep(file: Path, jobs: int | None) -> None:
     """Run the variants of a run that FILE declares, and tabulate them."""

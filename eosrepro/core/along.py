@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.networks import LinearFirst
-from eosrepro.core.objective import Objective, Part, is_lost
+from eosrepro.core.objective import Objective, is_lost
+from eosrepro.core.products import Part
+from eosrepro.core.ranks import Piece
 
 
 class LinePoint(NamedTuple):
@@ -47,15 +49,14 @@ def along(objective: Objective, theta: Tensor, direction: Tensor, times: Sequenc
         direction: d, (P,).
         times: the values of t.
     """
-    losses, slopes = [0.0] * len(times), [0.0] * len(times)
-    for part in objective.parts:
+
+    def piece(part: Part) -> Piece:
         # The chunk is the outer loop, so that only one is in memory with its Z.
         at = _after_layer(part, theta, direction) if isinstance(part, LinearFirst) else _whole(part, theta, direction)
-        for index, time in enumerate(times):
-            loss, slope = at(time)
-            losses[index] += loss
-            slopes[index] += slope
-    return [LinePoint(*point) for point in zip(losses, slopes, strict=True)]
+        return Piece(None, [number for time in times for number in at(time)])
+
+    numbers = objective.sum(map(piece, objective.parts), n_numbers=2 * len(times)).numbers
+    return [LinePoint(*point) for point in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 def minibatch_steps(
@@ -126,18 +127,21 @@ def _low_rank_step(
     indices: Tensor,
     step_size: float,
 ) -> MinibatchStep:
-    batch = [part for part in objective.batch(indices).parts if isinstance(part, LinearFirst)]
+    here = objective.batch(indices, everywhere=True)  # all its rows: each rank needs them for its share of f
+    batch = [part for part in here.parts if isinstance(part, LinearFirst)]
     inputs = torch.cat([part.inputs for part in batch])  # X_B: (m, n_inputs)
     # The gradient of the first layer's weights is deltaᵀ X_B and that of its biases the sum of delta, (m, width).
     _, deltas, others = zip(*(_rest(part, part.first(theta), part.others(theta)) for part in batch), strict=True)
     delta, later = torch.cat(deltas), torch.stack(others).sum(0)
     bias = delta.sum(0)
     full_first = torch.cat([part.first(full) for part in batch])
-    loss, slope = 0.0, 0.0
-    for part, start in zip(parts, starts, strict=True):
-        change = _inner_products(part, inputs, indices, whole=len(parts) == 1) @ delta + bias
-        point = _after_first(part, start, (-change, -later), step_size)
-        loss, slope = loss + point.loss, slope + point.slope
+
+    def piece(part: LinearFirst, start: tuple[Tensor, Tensor]) -> Piece:
+        whole = len(part.inputs) == objective.n_examples
+        change = _inner_products(part, inputs, indices, whole=whole) @ delta + bias
+        return Piece(None, _after_first(part, start, (-change, -later), step_size))
+
+    loss, slope = objective.sum(map(piece, parts, starts), n_numbers=2).numbers
     return MinibatchStep(
         weight=len(indices) / objective.n_examples,
         grad_sq_norm=dot(inputs @ inputs.T, delta @ delta.T) + dot(bias, bias) + dot(later, later),

@@ -7,11 +7,10 @@ examples; a function of few numbers is a single part. Optimisers, eigensolvers a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +28,15 @@ from eosrepro.core.networks import (
     refuse_without_derivatives,
     refuse_wrong_products,
 )
+from eosrepro.core.products import Part, products
+from eosrepro.core.ranks import Piece, ordered_sum
 from eosrepro.core.row_space import RowSpace
+from eosrepro.core.spread import Spread, chunk_sizes
 from eosrepro.core.third import curvature_grads
 from eosrepro.core.types import BatchStatistics, Evaluation, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
-
-# θ → (share of f that one chunk contributes, float64 scalar; sum of the scores of its examples, or NaN)
-Part = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,13 @@ class Objective:
     start: Tensor = field(repr=False)  # θ₀, (P,)
     parts: Sequence[Part] = field(repr=False)
     n_examples: int
-    # indices of examples → the same on those alone; None: it has none
-    of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
+    # (indices of examples, whether every rank is to have them all) → the same on those alone; None: it has none
+    of_examples: Callable[[Tensor, bool], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
     metric: Metric = "accuracy"  # what the scores of its parts are of
     row_space: RowSpace | None = None  # that of the inputs, where θ is in its coordinates
     rough: Callable[[], Objective] | None = field(default=None, repr=False)  # it in bfloat16: eigensolves start there
+    over: int | None = None  # the number of parts on all ranks together, of which `parts` are ours; None: these are all
 
     @classmethod
     def of(
@@ -103,15 +103,18 @@ class Objective:
         """P."""
         return len(self.start)
 
-    def batch(self, indices: Tensor) -> Objective:
+    def batch(self, indices: Tensor, *, everywhere: bool = False) -> Objective:
         """The mean of the loss over the examples with these indices, (n,).
+
+        Args:
+            everywhere: every rank computes it, with all of its parts.
 
         Raises:
             ConfigError: it has no examples, as a function of few numbers.
         """
         if self.of_examples is None:
             raise ConfigError("a problem has no examples to draw minibatches from: use another optimizer")
-        return self.of_examples(indices)
+        return self.of_examples(indices, everywhere)
 
     def through(self, outer: Callable[[Tensor], Tensor]) -> Objective:
         """θ ↦ f(outer(θ)), as a whole."""
@@ -127,27 +130,29 @@ class Objective:
 
     def value(self, theta: Tensor) -> tuple[float, float]:
         """f(θ) and the metric; NaN where there is none."""
-        loss, scores = 0.0, 0.0
-        with torch.no_grad():
-            for part in self.parts:
-                value, scored = read(*part(theta))
-                loss += value
-                scores += scored
+
+        def piece(part: Part) -> Piece:
+            with torch.no_grad():
+                return Piece(None, read(*part(theta)))
+
+        loss, scores = self.sum(map(piece, self.parts), n_numbers=2).numbers
         return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
         """f(θ), ∇f(θ) and the metric, from one pass over the examples."""
         leaf = theta.detach().requires_grad_()
-        loss, scores, grad = 0.0, 0.0, None
-        for part in self.parts:
+
+        def piece(part: Part) -> Piece:
             value, scored = part(leaf)
-            piece = torch.autograd.grad(value, leaf)[0]
-            grad = piece if grad is None else grad + piece
-            of_part, score = read(value.detach(), scored)
-            loss += of_part
-            scores += score
+            return Piece(torch.autograd.grad(value, leaf)[0], read(value.detach(), scored))
+
+        grad, (loss, scores) = self.sum(map(piece, self.parts), like=theta, n_numbers=2)
         assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
+
+    def sum(self, pieces: Iterable[Piece], *, like: Tensor | None = None, n_numbers: int = 0) -> Piece:
+        """The sum of what comes of each part, over those of all ranks: see `ordered_sum`."""
+        return ordered_sum(pieces, like=like, n_numbers=n_numbers, over=self.over)
 
     def relative_progress(self, here: Evaluation, after: float, promised: float) -> float:
         """(f(θ − u) − f(θ)) / ⟨u, ∇f(θ)⟩, NaN where the losses are too coarse to tell −1 from 0.
@@ -169,13 +174,14 @@ class Objective:
         about one gradient. With several, only one part's graph lives at a time and each product rebuilds it, at about
         twice that cost, so the chunk bounds memory here too.
         """
-        if len(self.parts) == 1:
-            return _KeptGraph(self.parts[0], theta)
-        return _RebuiltGraphs(self, theta)
+        return products(self, theta)
 
     def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
         """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs of the vectors (k, P), (k, k, P)."""
-        return curvature_grads(self.parts, theta, vectors)
+        pieces = (Piece(curvature_grads(part, theta, vectors)) for part in self.parts)
+        found = self.sum(pieces, like=theta.expand(len(vectors), len(vectors), -1)).vector
+        assert found is not None
+        return found
 
 
 def is_lost(update_sq_norm: float, taken: float) -> bool:
@@ -188,47 +194,6 @@ def is_lost(update_sq_norm: float, taken: float) -> bool:
     return 2 * abs(update_sq_norm - taken) > update_sq_norm
 
 
-class _KeptGraph:
-    def __init__(self, part: Part, theta: Tensor) -> None:
-        self._leaf = theta.detach().requires_grad_()
-        self._grad = torch.autograd.grad(part(self._leaf)[0], self._leaf, create_graph=True)[0]
-        self.grad = self._grad.detach()
-
-    def __call__(self, vector: Tensor) -> Tensor:
-        if not self._grad.requires_grad:  # f is affine in θ
-            return torch.zeros_like(vector)
-        # The gradient of ⟨∇f, v⟩, whose value nobody asks for. Handing v over as `grad_outputs` gives the same, but
-        # loads a whole algebra system.
-        slope: Tensor = _Slope.apply(self._grad, vector)
-        return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-
-
-class _Slope(torch.autograd.Function):
-    """A scalar whose gradient by `grad` is `vector`."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, vector: Tensor) -> Tensor:
-        ctx.vector = vector
-        return grad.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _of_slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.vector, None
-
-
-class _RebuiltGraphs:
-    def __init__(self, objective: Objective, theta: Tensor) -> None:
-        self._parts, self._theta = objective.parts, theta
-        self.grad = objective.value_and_grad(theta).grad
-
-    def __call__(self, vector: Tensor) -> Tensor:
-        products = (_KeptGraph(part, self._theta)(vector) for part in self._parts)
-        total = next(products)
-        for product in products:
-            total += product
-        return total
-
-
 def network_objective(
     module: nn.Module,
     loss: Loss,
@@ -237,6 +202,7 @@ def network_objective(
     *,
     chunk_size: int,
     batch_statistics: BatchStatistics | None = None,
+    spread: Spread | None = None,
     may_be_rough: bool = False,
 ) -> Objective:
     """The mean of `loss` over the examples, as a function of the module's flattened parameters.
@@ -250,6 +216,7 @@ def network_objective(
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
         batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
+        spread: over the ranks, of the examples: `inputs` are then those of this rank, and `targets` all.
         may_be_rough: it has a `rough` one, if the model can be differentiated in bfloat16.
 
     Raises:
@@ -257,11 +224,11 @@ def network_objective(
     """
     prepare(inputs.device.type)
     declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
-    together = _group_size(declared, len(inputs))
+    together = _group_size(declared, len(targets))
     start = flattened(module)
     whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
-    few = torch.tensor([0, -1]) if together is None else torch.arange(min(together, FEW))
-    tried = inputs[few], targets[few]
+    few = torch.tensor([0, len(targets) - 1]) if together is None else torch.arange(min(together, FEW))
+    tried = spread.rows(inputs, few) if spread else inputs[few], targets[few]
     expected = refuse_unless_function(module, whole, loss, *tried, theta, coupled=together is not None)
 
     named, score = metric(targets)
@@ -269,7 +236,10 @@ def network_objective(
     size = targets.square().sum().item() / len(targets) if targets.is_floating_point() else 1.0
     quantum = torch.finfo(torch.float64).eps * size
 
-    def mean_over(inputs: Tensor, targets: Tensor) -> Objective:
+    def sizes_of(n_examples: int) -> list[int]:
+        return chunk_sizes(n_examples, chunk_size) if together is None else _groups(n_examples, together)
+
+    def mean_over(inputs: Tensor, targets: Tensor, spread: Spread | None = None) -> Objective:
         n_examples = len(targets)
 
         def share(outputs: Tensor, of_outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,14 +252,22 @@ def network_objective(
             flat = chunk_inputs.flatten(1)
             return LinearFirst(flat, width, lambda first, others: share(following(first, others), chunk_targets))
 
-        def of_examples(indices: Tensor) -> Objective:
+        def of_examples(indices: Tensor, everywhere: bool) -> Objective:
             chosen = indices.to(targets.device)
-            return mean_over(inputs[chosen], targets[chosen])
+            if spread is None:
+                return mean_over(inputs[chosen], targets[chosen])
+            if everywhere:
+                return mean_over(spread.rows(inputs, indices), targets[chosen])
+            there, spread_too = spread.chosen(inputs, indices, sizes_of(len(indices)))
+            return mean_over(there, targets[chosen], spread_too)
 
-        sizes = chunk_size if together is None else _groups(n_examples, together)
-        chunks = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
+        sizes, shown = sizes_of(n_examples), targets
+        if spread:
+            own, here = spread.parts(sizes), spread.here
+            sizes, shown, over = sizes[own.start : own.stop], targets[here.start : here.stop], len(sizes)
+        chunks = zip(torch.split(inputs, sizes), torch.split(shown, sizes), strict=True) if sizes else ()
         parts = [part(*chunk) for chunk in chunks]
-        return Objective(start, parts, n_examples, of_examples, quantum, named)
+        return Objective(start, parts, n_examples, of_examples, quantum, named, over=over if spread else None)
 
     trial = mean_over(*tried)
     if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):
@@ -303,12 +281,17 @@ def network_objective(
 
     with suppress(RuntimeError):  # not every model can be evaluated in float64
         refuse_wrong_products(replace(trial, parts=[in_float64]), theta.double())
-    objective = mean_over(inputs, targets)
+    objective = mean_over(inputs, targets, spread)
     if may_be_rough and start.dtype != torch.bfloat16 and inputs.is_floating_point():
         with suppress(RuntimeError):  # not every layer can be differentiated twice in bfloat16
             coarse = mean_over(tried[0].bfloat16(), tried[1])
             coarse.hvp(theta.bfloat16())(theta.bfloat16())
-            return replace(objective, rough=lambda: mean_over(inputs.bfloat16(), targets))
+
+            def coarsely() -> Objective:
+                narrow = inputs.bfloat16()
+                return mean_over(spread.placed(narrow) if spread else narrow, targets, spread)
+
+            return replace(objective, rough=coarsely)
     return objective
 
 

@@ -19,7 +19,8 @@ from eosrepro.core.networks import (
     trained,
 )
 from eosrepro.core.objective import FEW, Objective, network_objective
-from eosrepro.core.row_space import in_row_space
+from eosrepro.core.row_space import in_row_space, size_in_row_space
+from eosrepro.core.spread import placed
 from eosrepro.core.types import Dataset, Function, Loss
 
 
@@ -49,21 +50,21 @@ def network_problem(
         module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
     trained(module)  # PyTorch would make complex parameters real
     module = module.to(device=device, dtype=dtype)
-    inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
-    reduced, row_space = in_row_space(module, inputs) if reduce_inputs else None, None
-    if reduced:
-        module, inputs, row_space = reduced
+    inputs, targets, spread = dataset.inputs.to(device=device, dtype=dtype), dataset.targets.to(device), dataset.spread
+    inputs = spread.placed(inputs) if spread else placed(inputs)
+    row_space = None
+    if reduce_inputs and size_in_row_space(module, len(dataset)):
+        all_inputs = spread.rows(inputs, torch.arange(len(dataset))) if spread else inputs  # few: no more than columns
+        if reduced := in_row_space(module, all_inputs):
+            module, inputs, row_space = reduced
+            inputs = inputs[spread.here.start : spread.here.stop] if spread else inputs
+    loss = on_last_positions(loss)
     objective = network_objective(
-        module, on_last_positions(loss), inputs, targets, chunk_size=chunk_size, may_be_rough=rough
+        module, loss, inputs, targets, chunk_size=chunk_size, may_be_rough=rough, spread=spread
     )
     with torch.no_grad():
         refuse_other_width(as_function(module)(inputs[:FEW], objective.start), targets[:FEW], dataset.n_outputs)
     return replace(objective, row_space=row_space), objective.start
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """The same numbers where PyTorch would put them: where they begin decides on the last bits of their products."""
-    return tensor.clone() if tensor.data_ptr() % 64 else tensor
 
 
 def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Tensor]:

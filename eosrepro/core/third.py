@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,27 +11,24 @@ from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode
 
 
-def curvature_grads(
-    parts: Sequence[Callable[[Tensor], tuple[Tensor, Tensor]]], theta: Tensor, vectors: Tensor
-) -> Tensor:
-    """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs, (k, k, P), of the sum f of the parts: by three backward passes.
+def curvature_grads(part: Callable[[Tensor], tuple[Tensor, Tensor]], theta: Tensor, vectors: Tensor) -> Tensor:
+    """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs, (k, k, P), of a part of f: by three backward passes.
 
     Args:
-        parts: as those of an `Objective`.
+        part: as those of an `Objective`.
         theta: (P,).
         vectors: v_i, (k, P).
     """
     k = len(vectors)
     found = theta.new_zeros(k, k, len(theta))
-    for part in parts:
-        leaf = theta.detach().requires_grad_()
-        with _PlainBatchNorm():
-            value = part(leaf)[0]
-        grad = _derivative(value, leaf)
-        for i in range(k):
-            product = _derivative(torch.dot(grad, vectors[i]), leaf)
-            for j in range(i + 1):
-                found[i, j] += _derivative(torch.dot(product, vectors[j]), leaf).detach()
+    leaf = theta.detach().requires_grad_()
+    with _PlainBatchNorm():
+        value = part(leaf)[0]
+    grad = _derivative(value, leaf)
+    for i in range(k):
+        product = _derivative(torch.dot(grad, vectors[i]), leaf)
+        for j in range(i + 1):
+            found[i, j] += _derivative(torch.dot(product, vectors[j]), leaf).detach()
     lower = torch.tril_indices(k, k, -1)
     found[lower[1], lower[0]] = found[lower[0], lower[1]]
     return found

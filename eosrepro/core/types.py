@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eosrepro.core.spread import Spread
 from eosrepro.errors import DataError
 
 # Per-example losses ℓ(outputs, targets): (n, ..., n_outputs), (n, ...) → (n,).
@@ -148,27 +149,30 @@ class Dataset:
     label: str  # names the data on every figure
     provenance: Mapping[str, Any] = field(default_factory=dict)
     test: tuple[Tensor, Tensor] | None = None  # inputs and targets that are not trained on
+    spread: Spread | None = None  # over ranks: `inputs` are then those of this one, and targets all
+    test_spread: Spread | None = None
 
     def __post_init__(self) -> None:
-        for inputs, targets in ((self.inputs, self.targets), *([self.test] if self.test else [])):
+        splits = ((self.inputs, self.targets, self.spread), *([(*self.test, self.test_spread)] if self.test else []))
+        for inputs, targets, spread in splits:
             if not (targets.is_floating_point() or targets.dtype == torch.int64):
                 raise DataError(f"{self.label}: targets are {targets.dtype}, should be int64 (classes) or floats")
-            if len(targets) != len(inputs):
+            if len(inputs) != (len(spread.here) if spread else len(targets)):
                 raise DataError(f"{self.label}: there are {len(inputs)} inputs and {len(targets)} targets")
             for ours, own, what in ((inputs, self.inputs, "inputs"), (targets, self.targets, "targets")):
                 if (ours.shape[1:], ours.dtype) != (own.shape[1:], own.dtype):
                     raise DataError(f"{self.label}: {what} of the test split are not like those that are trained on")
             if is_classes(targets):
                 _check_classes(targets.numpy(), self.n_outputs, self.label)
-            self._check_finite(inputs, "inputs")
+            self._check_finite(inputs, "inputs", spread.here.start if spread else 0)
             self._check_finite(targets, "targets")
 
-    def _check_finite(self, numbers: Tensor, what: str) -> None:
-        finite = torch.isfinite(numbers).flatten(1).all(1) if numbers.ndim > 1 else torch.isfinite(numbers)
+    def _check_finite(self, numbers: Tensor, what: str, first: int = 0) -> None:
+        finite = torch.cat([torch.isfinite(piece[:, None]).flatten(1).all(1) for piece in torch.split(numbers, 1000)])
         if not finite.all():
             examples = (~finite).nonzero().flatten().tolist()
             others = f" and {len(examples) - 1} more" if len(examples) > 1 else ""
-            raise DataError(f"{self.label}: example {examples[0]}{others} has {what} that are NaN or infinite")
+            raise DataError(f"{self.label}: example {first + examples[0]}{others} has {what} that are NaN or infinite")
 
     def __len__(self) -> int:
         return len(self.targets)

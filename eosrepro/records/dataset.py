@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
+from eosrepro.core.ranks import world
+from eosrepro.core.spread import Spread, chunk_sizes
 from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
-from eosrepro.records.files import load_json, load_tensors, save_json, save_tensors, sha256
+from eosrepro.records.files import load_json, load_rows, load_tensors, save_json, save_tensors, sha256, shape_of
 from eosrepro.records.places import STAGES
 
 DATA = STAGES / "data"
@@ -24,20 +28,41 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
     save_json(folder / "provenance.json", {**facts, **dataset.provenance, **facts})
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: Path, *, chunk_size: int | None = None) -> Dataset:
     """Read what `save_dataset` wrote, and verify it.
+
+    Args:
+        chunk_size: where there are several ranks, each reads the inputs of its own chunks of so many examples.
 
     Raises:
         StoreError: a file is missing, or the files are not those that the data stage wrote.
+        ConfigError: there are fewer chunks than ranks.
     """
     provenance = load_json(folder / "provenance.json")
     if missing := {"sha256", "label", "n_outputs"} - provenance.keys():
         raise StoreError(f"{folder / 'provenance.json'} lacks {', '.join(sorted(missing))}: run `eosrepro data` again")
-    path = folder / "dataset.safetensors"
-    tensors = load_tensors(path)
+    path, shared = folder / "dataset.safetensors", chunk_size if world().size > 1 else None
+    tensors = load_tensors(path) if shared is None else {}
     if sha256(path) != provenance["sha256"]:
         raise StoreError(f"{path} has changed since the data stage wrote it: run `eosrepro data` again")
+    spreads: dict[str, Spread | None] = {}
+    if shared is not None:
+        tensors, spreads["spread"] = _share(path, "", shared)
+        if shape_of(path, "test_targets"):
+            of_test, spreads["test_spread"] = _share(path, "test_", shared)
+            tensors |= of_test
     test = (tensors["test_inputs"], tensors["test_targets"]) if "test_inputs" in tensors else None
     return Dataset(
-        tensors["inputs"], tensors["targets"], provenance["n_outputs"], provenance["label"], provenance, test
+        tensors["inputs"], tensors["targets"], provenance["n_outputs"], provenance["label"], provenance, test, **spreads
     )
+
+
+def _share(path: Path, split: str, chunk_size: int) -> tuple[dict[str, Tensor], Spread | None]:
+    """What this rank holds of a split: its own inputs, and all targets; of a test split of few chunks all of it."""
+    targets, inputs = f"{split}targets", f"{split}inputs"
+    n_examples = (shape_of(path, targets) or [0])[0]
+    few = split and len(chunk_sizes(n_examples, chunk_size)) < world().size
+    spread = None if few else Spread.of(n_examples, chunk_size)
+    whole = range(n_examples)
+    rows = load_rows(path, inputs, spread.here if spread else whole)
+    return {inputs: spread.placed(rows) if spread else rows, targets: load_rows(path, targets, whole)}, spread

@@ -157,18 +157,44 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(plain, temporary, {"sha256": _checksum(plain)})
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            written = (file.metadata() or {}).get("sha256")
+        yield
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist: run `dvc repro` to make it") from None
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path} is truncated or altered ({error}): delete it and run `dvc repro`") from None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    with _reading(path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        written = (file.metadata() or {}).get("sha256")
     if written != _checksum(tensors):
         raise StoreError(f"{path} is truncated or altered: delete it and run `dvc repro`")
     return tensors
+
+
+def shape_of(path: Path, name: str) -> list[int] | None:
+    """Of a tensor of a file; None where the file has none of that name."""
+    with _reading(path), safe_open(path, framework="pt") as file:
+        shape: list[int] | None = file.get_slice(name).get_shape() if name in file.keys() else None  # noqa: SIM118
+    return shape
+
+
+def load_rows(path: Path, name: str, rows: range) -> Tensor:
+    """These rows of a tensor of a file, whose checksum was verified; the others are never in memory."""
+    found: Tensor | None = None
+    for start in range(rows.start, rows.stop, size := max(1, len(rows) // 8)):
+        # What has been read of a file counts as memory of the process for as long as it is open.
+        with _reading(path), safe_open(path, framework="pt") as file:
+            piece = file.get_slice(name)[start : min(start + size, rows.stop)]
+        found = piece.new_empty((len(rows), *piece.shape[1:])) if found is None else found
+        found[start - rows.start : start - rows.start + len(piece)] = piece
+        del piece
+    assert found is not None
+    return found
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

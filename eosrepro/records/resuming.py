@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from eosrepro.core.ranks import from_first
 from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
 from eosrepro.records import files
@@ -59,7 +60,7 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
     place = place_of(result)
     with _locked(place, result):
         digest = hashlib.sha256(
-            json.dumps([key, digest_of([__name__]), _machine()], sort_keys=True, default=str).encode()
+            json.dumps([key, digest_of([__name__]), machine()], sort_keys=True, default=str).encode()
         )
         folder = place / digest.hexdigest()[:16]
         for stale in place.iterdir():
@@ -126,11 +127,8 @@ class Training:
         return self._before + time.monotonic() - self._started
 
     def position(self, theta: Tensor) -> Tensor | Position:
-        """Where to start: at θ₀, which `theta` is, or where an earlier process stood."""
-        if self._latest is None:
-            return theta
-        step, reached, state = self._latest
-        return Position(step, reached.to(theta), tree_map_only(Tensor, lambda each: each.to(theta.device), state))
+        """Where to start: at θ₀, which `theta` is, or where an earlier process stood; the same on all ranks."""
+        return started_at(from_first(lambda: self._latest), theta)
 
     def keep(self, at: Position) -> None:
         """Make a snapshot where one is due, and a checkpoint where the last one is old; after the rows before `at`."""
@@ -176,6 +174,14 @@ class Training:
                 print(f"Warning: {path} is missing, truncated or altered. Starting afresh", file=sys.stderr)
                 return False
         return True
+
+
+def started_at(latest: Position | None, theta: Tensor) -> Tensor | Position:
+    """Where a training starts that stood at `latest`, as the CPU keeps it; at θ₀, which `theta` is, where nowhere."""
+    if latest is None:
+        return theta
+    step, reached, state = latest
+    return Position(step, reached.to(theta), tree_map_only(Tensor, lambda each: each.to(theta.device), state))
 
 
 @contextmanager
@@ -259,7 +265,7 @@ def _opened(place: Path) -> IO[str]:
         raise write_error(place, error) from None
 
 
-def _machine() -> list[str]:
+def machine() -> list[str]:
     """What rounding hangs on beside the settings: a run that went on elsewhere would be a mixture."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return [torch.__version__, np.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), gpu]

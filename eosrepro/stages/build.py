@@ -56,7 +56,7 @@ def test_split_of(data: Dataset | None) -> Dataset:
     if data is None or data.test is None:
         raise ConfigError("the data of the profile has no test split: write n_test beside its n_examples")
     inputs, targets = data.test
-    return replace(data, inputs=inputs, targets=targets, test=None)
+    return replace(data, inputs=inputs, targets=targets, test=None, spread=data.test_spread, test_spread=None)
 
 
 def on_test_split(run: Run, data: Dataset | None, objective: Objective) -> Objective:

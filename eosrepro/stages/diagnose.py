@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.ranks import from_first
 from eosrepro.core.row_space import RowSpace
 from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
@@ -32,7 +33,7 @@ from eosrepro.records.identity import digest, members_of
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths
-from eosrepro.stages import engine, outdated
+from eosrepro.stages import engine, outdated, ranked
 from eosrepro.stages.build import member, on_test_split, problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
@@ -66,7 +67,7 @@ class Beside:
 
         def other(step: int) -> Position | None:
             path = by_time.get(own_times[step])
-            return None if path is None else _at(start, load_snapshot(path), space)
+            return None if path is None else _at(start, path, space)
 
         return other
 
@@ -239,8 +240,24 @@ def _assemble(work: Work, done: Iterable[list[Row] | None], found: Iterator[Iter
 def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[Row]:
     """Run a diagnostic on one block of snapshots, and keep what it finds."""
     work, block = task
+    data = data if work.run.has_examples else None
+    ranked.call(_also_look, work.run, data, work, block)
+    rows = []
+    for row in _found(work, block, data):
+        rows.append(row)
+        yield row
+    work.save(block, rows)
+
+
+def _also_look(_run: Run, data: Dataset | None, work: Work, block: Sequence[Path]) -> None:
+    """What another rank does while the first one looks at a block: the same, and it keeps nothing."""
+    for _row in _found(work, block, data):
+        pass
+
+
+def _found(work: Work, block: Sequence[Path], data: Dataset | None) -> Iterator[Row]:
     run = work.run
-    objective, start = problem(run, data if run.has_examples else None)
+    objective, start = problem(run, data)
     method = run.method
     facts: dict[str, Any] = {
         "step_size": float(run.setting.step_size),
@@ -254,18 +271,18 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
         given["test"] = on_test_split(run, data, objective)
     space = None
     if work.beside:  # the row space holds less than all of what two runs differ by
-        space, data = objective.row_space, data if run.has_examples else None
+        space = objective.row_space
         objective, start = problem(run, data, reduced=False)
         given["other"] = work.beside.at_times_of(run, start, data)
-    points = (_at(start, load_snapshot(path), space) for path in block)
-    rows = []
-    for row in yields(objective, points, **given):
-        rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
-        yield rows[-1]
-    work.save(block, rows)
+    for row in yields(objective, (_at(start, path, space) for path in block), **given):
+        yield row if isinstance(row, dict) else dataclasses.asdict(row)
 
 
-def _at(start: Tensor, kept: Position, space: RowSpace | None) -> Position:
-    """A snapshot where the objective computes; with the row space that it is in, θ is that of the network."""
-    theta, state = tree_map_only(Tensor, lambda each: each.to(start.device), (kept.theta, kept.state))
-    return Position(kept.step, (theta if space is None else space.parameters(theta)).to(start), state)
+def _at(start: Tensor, path: Path, space: RowSpace | None) -> Position:
+    """A snapshot where the objective computes; with the row space that it is in, θ is that of the network.
+
+    On all ranks as the first one reads it.
+    """
+    step, *kept = from_first(lambda: load_snapshot(path))
+    theta, state = tree_map_only(Tensor, lambda each: each.to(start.device), kept)
+    return Position(step, (theta if space is None else space.parameters(theta)).to(start), state)

@@ -47,8 +47,9 @@ def origin_now(run: Run, data: Dataset | None, fingerprint: str) -> Origin:
 
 
 def data_of(runs: Sequence[Run]) -> Dataset | None:
-    """The data that they are trained on; None where none of them is."""
-    return load_dataset(DATA) if any(run.has_examples for run in runs) else None
+    """The data that they are trained on, of several ranks the share of this one; None where none of them is."""
+    trained = [run for run in runs if run.has_examples]
+    return load_dataset(DATA, chunk_size=trained[0].compute.chunk_size) if trained else None
 
 
 def provenance_of(data: Dataset | None) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.ranks import from_first
 from eosrepro.core.training import minimise, outcome
 from eosrepro.core.types import Dataset, Outcome, Row
 from eosrepro.errors import EosreproError
@@ -15,7 +16,7 @@ from eosrepro.records import identity, resuming, store
 from eosrepro.records.files import load_json
 from eosrepro.records.places import train_folder
 from eosrepro.records.runs import save_run
-from eosrepro.stages import engine, estimate
+from eosrepro.stages import engine, estimate, ranked
 from eosrepro.stages.build import problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now, provenance_of
@@ -74,6 +75,7 @@ def into_store(run: Run, data: Dataset | None, key: str, *, observe: live.Observ
     if store.holds(key):
         resuming.finished(result)
         return
+    ranked.call(_also_train, run, data)
     objective, theta = problem(run, data)
     determined_by = [run.settings, key, theta.device]
     with (
@@ -96,6 +98,16 @@ def into_store(run: Run, data: Dataset | None, key: str, *, observe: live.Observ
         with store.adding(key, seconds=so_far.seconds) as folder:
             ended = outcome(so_far.rows[-1], run.stop)
             save_run(folder, so_far.rows, ended, origin_now(run, data, key), snapshots=place / "snapshots")
+
+
+def _also_train(run: Run, data: Dataset | None) -> None:
+    """What another rank does while the first one trains the run: the same, and it keeps nothing."""
+    objective, theta = problem(run, data)
+    if data is not None:
+        estimate.seconds_an_iteration(objective, theta, run.method)
+    start = resuming.started_at(from_first(lambda: None), theta)
+    for _row in minimise(objective, start, run.method, stop=run.stop, observe=run.observe, origin=theta):
+        pass
 
 
 def _shown(row: Row, threshold_formula: str) -> dict[str, float]:

@@ -1,0 +1,43 @@
+"""How many processes share the work of a command: settings of the machine, which change no result."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from eosrepro.config.params import Config
+
+jobs = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    envvar="EOSREPRO_JOBS",
+    help="Processes that share the work; else as many as fit on the cores.",
+)
+ranks = click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    envvar="EOSREPRO_RANKS",
+    default=1,
+    help="Processes that share each run, for a large one: see docs/ranks.md.",
+)
+
+
+def processes(loaded: Config, jobs: int | None, ranks: int) -> int:
+    """Among which runs are divided; where ranks share each of them, one after the other."""
+    from eosrepro.stages import build, engine
+
+    if ranks > 1:
+        return 1
+    return jobs or engine.default_jobs(build.device(loaded.compute.device), loaded.compute.threads)
+
+
+def follow_as_another_rank(ctx: click.Context) -> None:
+    """End the command where it has followed that of the first rank."""
+    if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":  # as torchrun sets them
+        from eosrepro.stages import ranked
+
+        ranked.follow(ctx.invoked_subcommand)
+        ctx.exit()
