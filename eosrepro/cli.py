@@ -12,6 +12,7 @@ import click
 
 from eosrepro import __version__
 from eosrepro.errors import EosreproError
+from eosrepro.tools import many, options
 from eosrepro.tools.completion import names
 from eosrepro.tools.messages import Group
 from eosrepro.views import terminal
@@ -36,7 +37,9 @@ def main() -> None:
         die_with_parent()
 
 
-_RUNS = names("experiments")
+main.add_command(many.farm)
+main.add_command(many.work)
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -59,36 +62,22 @@ def data() -> None:
     click.echo(f"{dataset.label}: {len(dataset)} examples of {shape}, {of}")
 
 
-_jobs = click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    envvar="EOSREPRO_JOBS",
-    help="Processes that share the work; else as many as fit on the cores.",
-)
-
-
-def _processes(loaded: Config, jobs: int | None) -> int:
-    from eosrepro.stages import build, engine
-
-    return jobs or engine.default_jobs(build.device(loaded.compute.device), loaded.compute.threads)
-
-
 @main.command()
-@_jobs
-@click.argument("runs", shell_complete=_RUNS)
+@options.jobs
+@click.argument("runs", shell_complete=options.RUNS)
 def train(runs: str, jobs: int | None) -> None:
     """Train RUNS of params.yaml: an experiment, one run, or the first part of the names of some."""
     from eosrepro.config.load import load
     from eosrepro.stages import train as stage
 
     loaded = load()
-    for run, ended in stage.train(loaded, runs, jobs=_processes(loaded, jobs)).items():
+    for run, ended in stage.train(loaded, runs, jobs=options.processes(loaded, jobs)).items():
         click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@_jobs
-@click.argument("runs", shell_complete=_RUNS)
+@options.jobs
+@click.argument("runs", shell_complete=options.RUNS)
 def diagnose(runs: str, jobs: int | None) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
@@ -96,7 +85,7 @@ def diagnose(runs: str, jobs: int | None) -> None:
     from eosrepro.tools import messages
 
     loaded = load()
-    found = stage.diagnose(loaded, runs, jobs=_processes(loaded, jobs))
+    found = stage.diagnose(loaded, runs, jobs=options.processes(loaded, jobs))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:
@@ -143,7 +132,7 @@ def report() -> None:
 
 
 @main.command()
-@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=_RUNS)
+@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=options.RUNS)
 @_as_json
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare two or more recorded RUNS: settings that differ, what characterises them, and their curves."""
@@ -160,7 +149,7 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("runs", required=False, shell_complete=_RUNS)
+@click.argument("runs", required=False, shell_complete=options.RUNS)
 @click.option(
     "--stamp", type=click.Path(path_type=Path), help="Write FILE if MLflow has everything; the last stage of dvc.yaml."
 )
@@ -217,7 +206,7 @@ def list_(as_json: bool) -> None:
 
 
 @main.command()
-@_jobs
+@options.jobs
 @click.argument("file", type=click.Path(path_type=Path))
 def sweep(file: Path, jobs: int | None) -> None:
     """Run the variants of a run that FILE declares, and tabulate them."""
@@ -253,7 +242,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("run", shell_complete=_RUNS)
+@click.argument("run", shell_complete=options.RUNS)
 @_as_json
 def show(run: str, as_json: bool) -> None:
     """Print all that determines the training of RUN."""

@@ -1,9 +1,9 @@
 """Locks between processes, also of several machines.
 
-flock, and no file that is made with O_EXCL: the kernel gives a lock up when its process ends, however it ends, while such a
-file would stay and block the next attempt until somebody deletes it. On NFS, Linux takes flock to the server as a lock
-of the whole file, for which the file must be open for writing. Where a disk is mounted so that it keeps locks to each
-machine (`local_lock`, `nolock`, Lustre's `localflock`), `presence` finds that out.
+flock, and no file that is made with O_EXCL: the kernel gives a lock up when its process ends, however it ends, while
+such a file would stay and block the next attempt until somebody deletes it. On NFS, Linux takes flock to the server as
+a lock of the whole file, for which the file must be open for writing. Where a disk is mounted so that it keeps locks to
+each machine (`local_lock`, `nolock`, Lustre's `localflock`), `presence` finds that out.
 """
 
 from __future__ import annotations

@@ -180,7 +180,9 @@ def into_store(
         opened = {
             entry: stack.enter_context(_open(run, each, trained[run.name], entry, besides)) for run, each, entry in due
         }
-        works = {entry: work for entry, work in opened.items() if not store.holds(entry)}  # as another process may since
+        works = {
+            entry: work for entry, work in opened.items() if not store.holds(entry)
+        }  # as another process may since
         done = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}
         tasks = [
             (work, block)

@@ -1,4 +1,4 @@
-"""One run with its diagnostics into the store, where `dvc repro` finds it: the unit of work of `eosrepro farm` and `work`.
+"""One run with its diagnostics into the store, where `dvc repro` finds it: the unit of work of `eosrepro farm`.
 
 It needs params.yaml, stages/data and the store; no DVC and no MLflow.
 """
@@ -6,6 +6,7 @@ It needs params.yaml, stages/data and the store; no DVC and no MLflow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from eosrepro.stages import diagnose, train
 from eosrepro.stages.outdated import data_differences, in_words
 from eosrepro.stages.recorded import data_of, provenance_of
 
+LIBRARIES = {"torch": torch.__version__, "numpy": np.__version__}
 REMEDY = "`dvc repro data` makes it"
 
 
@@ -57,9 +59,20 @@ def is_done(config: Config, run: Run, data: Dataset | None) -> bool:
 
 def is_at_work(config: Config, run: Run) -> bool:
     """Whether a process works at it now, or at a run that its diagnostics need."""
-    places = [train_folder(each.experiment, each.name) for each in (run, *_looked_at_beside(config, run))]
-    places += [diagnostics_folder(run.experiment, run.name) / each for each in run.diagnose]
-    return any(map(resuming.is_at_work, places))
+    return any(map(resuming.is_at_work, _results(config, run)))
+
+
+def how_far(config: Config, run: Run) -> tuple[int | None, ...]:
+    """The last iteration that is kept of each part of it that is not finished."""
+    standings = resuming.standings()
+    places = [resuming.place_of(result).name for result in _results(config, run)]
+    return tuple(standings[place].step for place in places if place in standings)
+
+
+def _results(config: Config, run: Run) -> list[Path]:
+    """Where stages put what `work` makes: by that it is known while it is made."""
+    trained = [train_folder(each.experiment, each.name) for each in (run, *_looked_at_beside(config, run))]
+    return trained + [diagnostics_folder(run.experiment, run.name) / each for each in run.diagnose]
 
 
 def work(config: Config, run: Run, data: Dataset | None) -> None:
@@ -76,7 +89,7 @@ def work(config: Config, run: Run, data: Dataset | None) -> None:
 
 def made_by(config: Config, run: Run) -> dict[str, str]:
     """What two processes must agree in so that each makes what the other would: part → its digest or version."""
-    found = {"engine": code.digest_of([__name__]), "torch": torch.__version__, "numpy": np.__version__}
+    found = {"the stages": code.digest_of([__name__]), **LIBRARIES}
     for each in (run, *_looked_at_beside(config, run)):
         found[each.name] = code_version(each.settings)
     return found | {each: code.diagnostic_code(each, members_of(run.settings)) for each in run.diagnose}
