@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eosrepro.errors import ConfigError, EosreproError
+from eosrepro.tools import hand
 
 try:
     import dask
@@ -125,6 +126,7 @@ def _here(jobs: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",  # who reaches a scheduler can make it execute anything
+            preload=[hand.__name__],
             memory_limit=0,  # else Dask ends a worker that takes more than its share
             dashboard_address=None,
             silence_logs=logging.CRITICAL,

@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,8 +108,8 @@ def _compute(asked: Ticket) -> None:
     data = work.data_now(config, [run])
     if work.key_of(run, data) != asked.key:
         raise RefusedError("finds other data in stages/data than the farm did when it began: start it again")
-    threading.Thread(target=_end_with, args=(presence,), daemon=True).start()
-    work.work(config, run, data)
+    with _no_longer_than(presence):
+        work.work(config, run, data)
 
 
 def _require_the_same_disk(presence: Presence, folder: str) -> None:
@@ -149,12 +149,22 @@ def _where(asked: Ticket) -> str:
     return f"its eosrepro lies in {package()}, that of the farm in {asked.package}"
 
 
-def _end_with(presence: Presence) -> None:
-    """End this process, so that its checkpoint is written, when the farm or the worker that started it is gone."""
-    parent = os.getppid()
-    while os.getppid() == parent and _is_there(presence):
-        time.sleep(LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+@contextmanager
+def _no_longer_than(presence: Presence) -> Iterator[None]:
+    """Interrupt the block, so that its checkpoint is written, when the farm or the worker that began it is gone."""
+    ended, parent = threading.Event(), os.getppid()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if os.getppid() != parent or not _is_there(presence):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _is_there(presence: Presence) -> bool:
