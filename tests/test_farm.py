@@ -5,12 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,8 @@ from eosrepro.records.places import train_folder
 from eosrepro.stages import diagnose, track, train, work
 from eosrepro.stages.data import make_data
 from eosrepro.tools import farm, hand, listing
-from eosrepro.tools.messages import INTERRUPTED
 from eosrepro.tools.ticket import Answer, Ticket, answer_to, ticket
-from tests.project import ROOT, alone, environment, small_params, write_params, write_part
+from tests.project import ROOT, alone, environment, small_params, write_params
 
 TANH = "exp3_2over30"
 OFTEN = environment() | {"EOSREPRO_CHECKPOINT_SECONDS": "0.2", "PYTHONPATH": str(ROOT)}
@@ -75,9 +70,7 @@ def no_training(patch: pytest.MonkeyPatch) -> None:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
-def test_work_makes_what_the_stages_would_and_they_find_it(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_makes_what_the_stages_would_and_they_find_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command("work", "exp3") == (0, f"exp3_2over10 is computed\n{TANH} is computed\n")
     assert not (project / "mlflow.db").exists()
     assert not (project / "stages/train").exists()
