@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import eosrepro.tools
 from eosrepro.cli import main
 from eosrepro.config.load import load, read_params
 from eosrepro.errors import EosreproError
@@ -274,3 +275,12 @@ def test_a_scheduler_that_is_not_there_is_one_message(project: Path) -> None:
 @pytest.mark.usefixtures("project")
 def test_dry_prints_names_for_job_scripts() -> None:
     assert command("farm", "--dry", "exp3") == (0, f"exp3_2over10\n{TANH}\n")
+
+
+@pytest.mark.usefixtures("project")
+def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "eosrepro.tools.cluster", raising=False)
+    monkeypatch.delattr(eosrepro.tools, "cluster", raising=False)
+    code, said = command("farm", "exp3")
+    assert (code, "pip install 'eosrepro[farm]'" in said) == (1, True)

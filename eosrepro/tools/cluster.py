@@ -26,11 +26,8 @@ except ImportError:
 
 CONNECT_SECONDS = 20
 LAST_WORDS = 30.0  # seconds that workers have to write their checkpoints
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1000,  # a worker that is killed is not the fault of its task
-    "distributed.scheduler.work-stealing": True,
-    "distributed.admin.system-monitor.gil.enabled": False,
-}
+# A worker that is killed is not the fault of its task; in a scheduler of others, three times are.
+SETTINGS = {"distributed.scheduler.allowed-failures": 1000}
 
 Answer = dict[str, Any]
 
@@ -93,7 +90,7 @@ def _answer(future: Future) -> Answer:
     if error is None:
         return dict(future.result())
     if isinstance(error, KilledWorker):
-        return {"state": "killed", "said": "its worker died"}
+        return {"state": "killed", "said": "its workers died"}
     if isinstance(error, (ImportError, AttributeError)):
         return {"state": "refused", "said": f"cannot load the eosrepro of the farm ({error})", "host": "a worker"}
     return {"state": "failed", "said": f"{type(error).__name__}: {error}"}
