@@ -100,9 +100,17 @@ def quantities(name: str, options: Mapping[str, Any] = MappingProxyType({}), kin
     return computed_by(member)
 
 
+def refusal(diagnostic: str, optimizer: Any) -> str | None:
+    """Why a diagnostic is not for an optimizer, as the function `refusal` in its file says, if there is one."""
+    file = importlib.import_module(find("diagnostics", diagnostic).__module__)
+    look: Callable[[Any], str | None] = getattr(file, "refusal", lambda _optimizer: None)
+    return look(optimizer)
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
-    """`; did you mean 'mlp'?` where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
+    """`; did you mean 'mlp'?` where a known name is near, or begins with this one and _, else nothing."""
+    longer = [each for each in known if name and each.startswith(f"{name}_")]
+    near = longer or difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

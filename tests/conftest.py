@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Position, Stop
 from eosrepro.losses.cross_entropy import cross_entropy

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from eosrepro import catalog
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise, outcome
 from eosrepro.core.types import Function, Stop
 from eosrepro.optimizers.gd import gd

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import baselines
 from eosrepro.core.objective import LinearFirst
-from tests.conftest import dense_hessian, small_problem
+from eosrepro.core.problem import network_problem
+from eosrepro.losses.cross_entropy import cross_entropy
+from eosrepro.models.mlp import mlp
+from tests.conftest import dense_hessian, small_dataset, small_problem
+
+SMALL = partial(mlp, width=6, depth=2)
 
 
 def test_the_floor_of_a_gradient_is_its_matrix_products() -> None:
@@ -19,14 +27,21 @@ def test_the_floor_of_a_gradient_is_its_matrix_products() -> None:
     assert counter.get_total_flops() == 3 * forward - 2 * 50 * 3072 * 200
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("chunk_size", [40, 13])
-def test_eigsh_finds_the_largest_eigenvalue_of_the_dense_hessian(dtype: torch.dtype, chunk_size: int) -> None:
-    objective, theta = small_problem(dtype=dtype, chunk_size=chunk_size)
-    value, n_products = baselines.cold_eigsh(objective, theta)
-    exact, point = small_problem()
-    assert value == pytest.approx(float(torch.linalg.eigvalsh(dense_hessian(exact, point))[-1]), rel=1e-5)
+def test_the_reference_code_takes_the_steps_of_gd_and_finds_the_largest_eigenvalue_of_the_dense_hessian() -> None:
+    data = small_dataset()
+    problem = partial(network_problem, SMALL, cross_entropy(), data, seed=0, dtype=torch.float64, device="cpu")
+    objective, theta = problem(chunk_size=len(data))
+    module = SMALL(tuple(data.inputs.shape[1:]), data.n_outputs).double()
+    vector_to_parameters(theta.clone(), module.parameters())
+    reference = baselines.Reference(module, data.inputs.double(), data.targets, step_size=0.4, batch_size=13)
+
+    value, n_products = reference.sharpness()
+    assert value == pytest.approx(float(torch.linalg.eigvalsh(dense_hessian(objective, theta))[-1]), rel=1e-5)
     assert n_products >= 20
+
+    here = objective.value_and_grad(theta)
+    assert reference.step() == (pytest.approx(here.loss), pytest.approx(here.accuracy))
+    assert torch.allclose(parameters_to_vector(module.parameters()), theta - 0.4 * here.grad)
 
 
 def test_without_its_first_layer_known_a_function_is_the_same() -> None:

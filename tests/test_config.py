@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import re
@@ -24,7 +25,7 @@ from eosrepro.config.load import FIRST_EDITION, load, read_params, schema, valid
 from eosrepro.config.members import _keys_of, _MemberKeys
 from eosrepro.config.params import Config
 from eosrepro.config.statements import Claim
-from eosrepro.config.values import step_size_text
+from eosrepro.config.values import step_size_text, with_step_size
 from eosrepro.core.types import Position, Stop
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.errors import ConfigError
@@ -35,6 +36,7 @@ from tests.project import PARAMS, ROOT, RUNS, SMALL, alone, small_params
 
 TEXT = PARAMS.read_text(encoding="utf-8")
 TAU_SCAN = "tau_scan: {of: [exp3_2over30], every: 5, n_taus: 100, tolerance: 1e-4}"
+MIDPOINT = "midpoint_sharpness: {k: 1, rtol: 3e-3, max_products: 200, audit_every: 10, seed: 0}"
 SEGMENT = "segment_sharpness: {points: 5, rtol: 1e-2, max_products: 200, seed: 0}"
 SPECTRUM = "spectrum: {k: 3, n_probes: 2, n_nodes: 20, rtol: 1e-2, max_products: 200, seed: 0}"
 
@@ -54,8 +56,8 @@ def in_example(old: str, new: str) -> str:
     return edited(old, new, after="\n  example1:\n    problem")
 
 
-def in_figure(old: str, new: str) -> str:
-    return edited(old, new, after="\n  exp3:\n    name")
+def in_figure(old: str, new: str, *, text: str = TEXT) -> str:
+    return edited(old, new, after="\n  exp3:\n    name", text=text)
 
 
 def diagnosed(by: str, old: str = "", new: str = "") -> str:
@@ -188,6 +190,13 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("endless depth", in_exp3("depth: 2", "depth: 1000000"), [f"{EXP3}.model.depth", "found 1000000", "less than or equal to 10000"]),
     ("width as text", in_exp3("width: 8", "width: wide"), [f"{EXP3}.model.width", "'wide'", "integer"]),
     ("activation", in_exp3("activation: tanh", "activation: tahn"), [f"{EXP3}.model.activation", "did you mean 'tanh'", "'elu'"]),
+    ("label noise of an experiment", in_exp3("seed: 3", "seed: 3\n    label_noise: 0.1"), [f"{EXP3}.label_noise: is not a known key: it belongs to the data of a profile, `profiles.<profile>.data`"]),
+    ("test split of a model", in_exp3("width: 8", "width: 8, n_test: 10"), [f"{EXP3}.model.n_test: is not a known key: it belongs to the data of a profile"]),
+    ("batch statistics in words", in_exp3(MODEL, "model: {name: cnn, batch_norm: all}"), [f"{EXP3}.model.batch_norm: found 'all', should be 'whole', or a whole number of at least 1"]),
+    ("batch statistics of none", in_exp3(MODEL, "model: {name: cnn, batch_norm: 0}"), [f"{EXP3}.model.batch_norm: found 0, should be 'whole', or a whole number of at least 1"]),
+    ("scales in words", in_exp3("width: 8", "width: 8, init_scale: [1, big]"), [f"{EXP3}.model.init_scale: found a list of 2, should be a number of at least 0, or a list, each entry a number of at least 0"]),
+    ("choice as a key", in_exp3("{name: gd}", "{name: momentum, nesterov: true}"), [f"{EXP3}.optimizer.nesterov: is not a known key: it is a choice of kind, write `kind: nesterov`"]),
+    ("prediction of GD", diagnosed("predicted_loss: {}"), [f"{DIAGNOSE}.predicted_loss: predicted_loss is about the optimizer central_flow: name its runs, `of: [...]` (exp3_2over10 is by gd)"]),
     ("unknown loss", in_exp3("name: cross_entropy", "name: cross_entopy"), [f"{EXP3}.loss.name", "did you mean 'cross_entropy'"]),
     ("loss option", in_exp3("name: cross_entropy", "name: cross_entropy, smoothing: 0.1"), [f"{EXP3}.loss.smoothing", "allowed: name"]),
     ("unknown optimizer", in_exp3("name: gd", "name: gdd"), [f"{EXP3}.optimizer.name", "did you mean 'gd'"]),
@@ -246,6 +255,10 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("limits of no panel", in_figure(PANELS, f"{PANELS}\n    limits: {{accuracy: [0, 1]}}"), ["figures.exp3.limits.accuracy: the figure has no panel 'accuracy'"]),
     ("limits of one coordinate", edited("limits: {theta_1: [-0.5, 0.5], theta_2: [-0.01, 0.15]}", "limits: {theta_1: [5, 14]}"), ["figures.example1.limits", "at least 2"]),
     ("steps below 0", edited("limits: {theta_1", "steps: -49, limits: {theta_1"), ["figures.example1.steps", "found -49"]),
+    ("first part of a panel", in_figure("panels: [loss", "panels: [midpoint", text=diagnosed(MIDPOINT)), ["figures.exp3.panels", "no 'midpoint'; did you mean 'midpoint_sharpness'?"]),
+    ("panel of a diagnostic that is not there", in_figure("panels: [loss", "panels: [midpoint"), ["figures.exp3.panels: exp3_2over30 has no 'midpoint': write midpoint_sharpness, which finds midpoint_sharpness, into `diagnose` of the experiment"]),
+    ("panel of an observation that is not there", in_figure("panels: [loss", "panels: [sharpness_by_grad_norm"), ["has no 'sharpness_by_grad_norm': write two_step, which finds sharpness_by_grad_norm, into `observe`"]),
+    ("runs that are a number", in_figure(RUNS_OF_3, "runs: 3"), ["figures.exp3.runs: found 3, should be a mapping, each value text, or a list, each entry text"]),
     ("no panels", in_figure(PANELS, "panels: []"), ["figures.exp3.panels", "at least 1"]),
     ("panel twice", in_figure(PANELS, "panels: [loss, sharpness, loss]"), ["figures.exp3.panels: 'loss' stands there twice"]),
     ("label twice", in_figure(RUNS_OF_3, "runs: {exp3: tanh}"), ["figures.exp3.runs: 'tanh' stands there twice"]),
@@ -474,6 +487,18 @@ def test_step_sizes_are_read_exactly_and_name_runs(
 )
 def test_step_sizes_print_as_the_paper_writes_them(step_size: str, text: str) -> None:
     assert step_size_text(Fraction(step_size)) == text
+
+
+@pytest.mark.parametrize(("written", "name"), [("0.5", "0p5"), ("2/4", "2over4"), ("1/2", "1over2"), ("0.50", "0p5")])
+def test_texts_have_a_step_size_as_it_is_written_and_records_as_the_paper_writes_it(
+    written: str, name: str, read: Callable[[str], Config]
+) -> None:
+    setting = read(edited("[2/300]", f"[{written}]").replace(PAPER, "")).run(f"exp2_{name}").setting
+    assert with_step_size("η = {step_size}", [setting.step_size]) == f"η = {written.removesuffix('0')}"
+    assert with_step_size("{step_size}", [setting.step_size, Fraction(1, 2)]) == written.removesuffix("0")
+    assert with_step_size("{step_size}", [copy.deepcopy(setting.step_size)]) == "2/4"
+    assert setting.model_dump(mode="json")["step_size"] == "2/4"
+    assert setting.step_size == Fraction(1, 2)
 
 
 def test_numbers_are_those_of_yaml_1_2(read: Callable[[str], Config]) -> None:

@@ -90,7 +90,9 @@ def test_a_healthy_project_is_ok_and_is_left_as_it_is() -> None:
     )
     found = {check["name"]: check["found"] for check in told}
     assert found["data"] == "stages/data holds photo-patches, N = 100"
-    assert found["device"] == f"compute.device cpu: cpu, 1 threads of {os.cpu_count()} CPUs"
+    assert (
+        found["device"] == f"compute.device cpu: cpu, 1 thread of {os.cpu_count()} CPUs; eigensolves start at a sketch"
+    )
     assert SNAPSHOTS in found["disk"]
     assert sorted(path for path in Path().rglob("*.*") if ".dvc" not in path.parts) == [
         path for path in before if ".dvc" not in path.parts
@@ -132,6 +134,25 @@ def test_a_package_without_which_nothing_can_be_checked() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("krylov", "fast", "words"),
+    [
+        ("sketch", True, "at a sketch"),
+        ("auto", True, "in bfloat16"),
+        ("auto", False, "at a sketch: this processor has no fast bfloat16"),
+        ("bfloat16", True, "in bfloat16"),
+        ("bfloat16", False, "in bfloat16, which this processor is slow at: set compute.krylov to auto"),
+    ],
+)
+def test_where_eigensolves_start(
+    krylov: str, fast: bool, words: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (doctor, build):
+        monkeypatch.setattr(module, "has_fast_bfloat16", lambda _device: fast)
+    with_params(project, compute={"krylov": krylov})
+    assert doctor._device(load()).found.endswith(f"; eigensolves start {words}")
+
+
 def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.torch.cuda, "is_available", lambda: False)
     with_params(project, compute={"device": "cuda"})
@@ -145,8 +166,9 @@ def test_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(name="a GPU", total_memory=80e9)
     monkeypatch.setattr(build.torch.cuda, "get_device_properties", lambda _number: gpu)
     with_params(project, compute={"device": "auto"})
-    assert "auto: cuda, 1 threads of" in doctor._device(load()).found
-    assert doctor._device(load()).found.endswith("a GPU with 80 GB")
+    monkeypatch.setattr(doctor, "has_fast_bfloat16", lambda _device: True)
+    assert "auto: cuda, 1 thread of" in doctor._device(load()).found
+    assert "a GPU with 80 GB; " in doctor._device(load()).found
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eosrepro.cli import main
 from eosrepro.config.load import load
-from eosrepro.core.objective import network_problem
+from eosrepro.core.problem import network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.losses.cross_entropy import cross_entropy

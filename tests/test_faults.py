@@ -39,6 +39,8 @@ LONG = {"max_steps": 2500, "snapshot_every": 15}
 def project(folder: Path, **profile: Any) -> Path:
     params = write_project(folder)
     params["profiles"]["quick"] |= profile
+    if profile:  # where there are many snapshots, one diagnostic is enough
+        params["experiments"]["exp3"]["diagnose"]["tau_scan"]["every"] = 750
     write_params(folder, params)
     return folder
 
@@ -152,7 +154,7 @@ def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_is_one_line_and_the_run_goes_on(how: signal.Signals, long_run: Path) -> None:
     process = start(long_run, "train", GD)
     wait_for(lambda: list(long_run.glob("stages/unfinished/*/*/checkpoint")), process)
@@ -196,17 +198,31 @@ def workers(process: int) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """With MLflow away, and in one process."""
+    patch.chdir(folder)
+    patch.setenv("MLFLOW_TRACKING_URI", CLOSED_PORT)
+    patch.setenv("DVC_STAGE", "test")
+    patch.setenv("EOSREPRO_JOBS", "1")  # to start others takes seconds
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project whose run is trained and measured. Not to be changed."""
+    folder = project(tmp_path_factory.mktemp("measured") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        work_in(folder, patch)
+        for stage in (["data"], ["train", GD], ["train", "example1"], ["diagnose", GD]):
+            assert run(*stage).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a small project whose run is trained and measured; MLflow is away."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED_PORT)
-    monkeypatch.setenv("DVC_STAGE", "test")
-    monkeypatch.setenv("EOSREPRO_JOBS", "1")  # to start others takes seconds
-    project(tmp_path)
-    for stage in (["data"], ["train", GD], ["diagnose", GD]):
-        assert run(*stage).exit_code == 0
-    return tmp_path
+def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a copy of it."""
+    folder = Path(shutil.copytree(measured, tmp_path / "copy"))
+    work_in(folder, monkeypatch)
+    return folder
 
 
 def test_a_model_too_large_for_this_machine_is_refused_before_it_is_made(folder: Path) -> None:
@@ -308,7 +324,6 @@ def test_facts_that_are_missing_are_named(stage: str, path: str, folder: Path) -
     ],
 )
 def test_halves_of_files_that_a_kill_left_go_with_the_next_attempt(command: str, half: str, folder: Path) -> None:
-    assert run("train", "example1").exit_code == 0
     path = folder / half
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("half")

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 from benchmarks.baselines import without_first_layer
 from eosrepro.core.along import MinibatchStep, along, dot, minibatch_steps
-from eosrepro.core.objective import LinearFirst, Objective, function_problem, network_problem
+from eosrepro.core.objective import LinearFirst, Objective
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy

@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune, vector_to_parameters
 
-from eosrepro.core.objective import LinearFirst, Objective, function_problem, network_objective, network_problem
+from eosrepro.core.objective import LinearFirst, Objective, network_objective
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Function, Loss, Stop
 from eosrepro.data._preprocessing import preprocess

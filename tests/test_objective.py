@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from eosrepro.core.objective import function_problem, network_problem
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
 from eosrepro.losses.cross_entropy import cross_entropy

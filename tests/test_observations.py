@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eosrepro.config.load import load
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Position, Row, Stop, Visited
 from eosrepro.errors import ConfigError

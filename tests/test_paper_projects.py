@@ -44,3 +44,10 @@ def test_no_two_experiments_share_a_mapping(paper: str) -> None:
     experiments = load_yaml(params_of(paper))["experiments"].values()
     mappings = [id(value) for of in experiments for value in of.values() if isinstance(value, dict)]
     assert len(set(mappings)) == len(mappings)
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_what_needs_git_is_said_to(paper: str) -> None:
+    """`eosrepro new` may write the file where there is none."""
+    text = params_of(paper).read_text("utf-8")
+    assert ("dvc exp run" in text) == ("`dvc exp` needs a git repository" in text)

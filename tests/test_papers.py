@@ -341,6 +341,8 @@ def test_the_committed_page_and_readme_are_what_the_command_makes() -> None:
     """If not: `eosrepro papers --write docs`."""
     docs = ROOT / "docs"
     assert (docs / "papers.md").read_text("utf-8") == papers.text(docs)
+    before_the_table = papers.text(docs).partition("\n|")[0]
+    assert max(map(len, before_the_table.splitlines())) <= 120
     readme = (ROOT / "README.md").read_text("utf-8")
     assert with_table(readme, papers.table(docs, "docs/papers.md")) == readme
     assert papers.table(docs).replace("(#", "(docs/papers.md#") in readme

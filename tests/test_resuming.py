@@ -239,13 +239,14 @@ def monkeypatch_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return loads
 
 
-def test_kills_at_random_moments_leave_the_same_files() -> None:
-    command = [sys.executable, "-m", "tests.kills", "--kills", "12", "--commands", "4", "--seed", "1"]
+@pytest.mark.parametrize(("kills", "commands"), [(6, 2), pytest.param(12, 4, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_leave_the_same_files(kills: int, commands: int) -> None:
+    command = [sys.executable, "-m", "tests.kills", "--kills", str(kills), "--commands", str(commands), "--seed", "1"]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.fullmatch(r"(\d+) kills, (\d+) starts with unfinished work; differences: \[\]\n", outcome.stdout)
     assert found, outcome.stdout + outcome.stderr
-    assert int(found[1]) == 12
-    assert int(found[2]) > 0
+    assert int(found[1]) == kills
+    assert int(found[2]) > 0 or kills < 12  # of few, all may come before the first checkpoint
 
 
 def test_a_stage_ends_with_the_process_that_started_it() -> None:

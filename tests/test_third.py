@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eosrepro.core.objective import Objective, function_problem
-from tests.conftest import small_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
+from tests.conftest import small_dataset, small_problem
 
 
 def directions(size: int, count: int = 3) -> Tensor:
@@ -20,8 +21,12 @@ def test_of_a_network_against_differences_of_hessian_products(activation: str, c
     """d/dt of ⟨v_i, ∇²f(θ + td) v_j⟩ in a random direction d, by differences of fourth order."""
     objective, theta = small_problem(activation, chunk_size=chunk_size)
     vectors, along = directions(len(theta)), directions(len(theta), 4)[3]
+    assert_third_derivatives(objective, theta, vectors, along)
+
+
+def assert_third_derivatives(objective: Objective, theta: Tensor, vectors: Tensor, along: Tensor) -> None:
     found = objective.curvature_grads(theta, vectors)
-    assert found.shape == (3, 3, len(theta))
+    assert found.shape == (len(vectors), len(vectors), len(theta))
     assert torch.equal(found, found.transpose(0, 1))
 
     def curvatures(time: float) -> Tensor:
@@ -31,6 +36,24 @@ def test_of_a_network_against_differences_of_hessian_products(activation: str, c
     step = 1e-3
     near, far = (curvatures(time) - curvatures(-time) for time in (step, 2 * step))
     torch.testing.assert_close(found @ along, (8 * near - far) / (12 * step), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("statistics", ["whole", 20, None])
+def test_of_a_network_with_batch_normalisation(statistics: int | str | None) -> None:
+    """PyTorch has no third derivatives of its own layer, in training mode; None: with running statistics."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double()
+    data = small_dataset()
+    module(data.inputs.double())
+    objective = Objective.of(
+        module.train(statistics is not None),
+        nn.functional.cross_entropy,
+        data.inputs,
+        data.targets,
+        batch_statistics=statistics,  # type: ignore[arg-type]
+    )
+    vectors, along = directions(objective.n_params, 2), directions(objective.n_params, 3)[2]
+    assert_third_derivatives(objective, objective.start, vectors, along)
 
 
 def cubic(objective: Objective, theta: Tensor) -> Tensor:

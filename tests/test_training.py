@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.training import minimise, outcome
 from eosrepro.core.types import Dataset, Function, Geometry, Row, Stop
 from eosrepro.data._preprocessing import preprocess

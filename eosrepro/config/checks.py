@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import torch
 
@@ -19,6 +20,7 @@ from eosrepro.config.yaml import LARGEST
 from eosrepro.core.lanczos import lowest_rtol
 from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.types import DTYPES, Rtol
+from eosrepro.errors import ConfigError
 
 
 def contradictions(config: Config) -> Iterator[Finding]:
@@ -92,6 +94,8 @@ def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Di
         yield (), f"{name} is about a test split, and {run.name} has none: write n_test beside n_examples of its data"
     if diagnosis.to is not None and (complaint := _no_run_beside(config, run, diagnosis.to)):
         yield ("to",), complaint
+    if "optimizer" in takes and (complaint := catalog.refusal(name, run.method)):
+        yield (), f"{complaint} ({run.name} is by {optimizer})"
     if "step_size" in takes and not run.method.takes_gradient_steps:
         yield (), f"{name} is about steps along −η∇f, and {optimizer} of {run.name} takes others"
 
@@ -150,7 +154,18 @@ def claim_contradictions(config: Config) -> Iterator[Finding]:
         asked = [("quantity", claim.quantity, claim.run), ("against", claim.against, claim.beside or claim.run)]
         for key, quantity, run in asked:
             if quantity is not None and quantity not in (known := config.quantities(run)):
-                yield (*place, key), f"{run} has no {unknown_name(quantity, known)}"
+                yield (*place, key), f"{run} has no {_unknown_quantity(quantity, known)}"
+
+
+def _unknown_quantity(name: str, known: list[str]) -> str:
+    """What is said of a quantity that a run does not have: which member finds one of that name, if any does."""
+    for kind, key in (("diagnostics", "diagnose"), ("observations", "observe")):
+        for member in () if any(each.startswith(f"{name}_") for each in known) else catalog.names(kind):
+            with suppress(ConfigError, LookupError, TypeError):  # one of the project's own may not load
+                for found in catalog.quantities(member, kind=kind):
+                    if f"{found}_".startswith(f"{name}_"):
+                        return f"{name!r}: write {member}, which finds {found}, into `{key}` of the experiment"
+    return unknown_name(name, known)
 
 
 def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterator[Finding]:
@@ -183,7 +198,7 @@ def _figure_contradictions(config: Config, name: str, figure: Figure) -> Iterato
             yield (*place, what), f"{', '.join(sorted(twice))!r} stands there twice"
     for shown in runs if figure.name == "trajectories" else ():
         for panel in {*panels} - {*config.quantities(shown)}:
-            yield (*place, "panels"), f"{shown} has no {unknown_name(panel, config.quantities(shown))}"
+            yield (*place, "panels"), f"{shown} has no {_unknown_quantity(panel, config.quantities(shown))}"
     yield from (((*place, "limits", *where), words) for where, words in _limit_contradictions(figure, panels))
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Validati
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema, to_jsonable_python
 
 from eosrepro import catalog
-from eosrepro.config.values import Exact, keys_of, with_step_size
+from eosrepro.config.values import Exact, types_of, with_step_size
 from eosrepro.config.words import complaint, places, quoted, reworded
 from eosrepro.core.types import Seed
 from eosrepro.errors import ConfigError
@@ -201,7 +201,7 @@ class _Of:
             # As JSON, a list may stand for a tuple and text for a path, and nothing else is let through.
             read = model.model_validate_json(json.dumps(raw))
         except ValidationError as error:
-            raise reworded(error, keys_of(model)) from None
+            raise reworded(error, types_of(model), raw) from None
         values = dict(read)
         common = {key: values.pop(key) for key in self.common.model_fields}
         if isinstance(runs := common.get("runs"), list):

@@ -69,7 +69,7 @@ class Run:
         facts |= {"name": self.name, "stop": asdict(self.stop), "snapshot_every": self.snapshot_every}
         if not self.has_examples:
             return facts
-        return facts | self.profile.made_with | {"compute": self.compute.model_dump(mode="json")}
+        return facts | self.profile.made_with | {"compute": self.compute.of_training}
 
 
 def resolve(

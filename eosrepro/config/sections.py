@@ -114,6 +114,23 @@ class Compute(Section):
     """Past the edge, float32 trajectories depend on it."""
     chunk_size: Positive
     """Examples in memory at once."""
+    reduce_inputs: bool = False
+    """Train a network that begins with a linear layer in the row space of its inputs, which is exact and has fewer
+    numbers, where there are fewer examples than inputs and the steps of the optimizer are sums of gradients."""
+    krylov: Literal["sketch", "bfloat16", "auto"] = "sketch"
+    """Where a sharpness starts: at the eigenvectors of the Hessian of a tenth of the examples, or at those of all of
+    them by products in bfloat16; `auto`: in bfloat16 where the processor is fast at it. It is found by products in
+    `dtype` then, to its `rtol` in any case."""
+
+    @property
+    def of_training(self) -> dict[str, Any]:
+        """All of it that a training depends on, ready for JSON."""
+        return self.model_dump(mode="json", exclude={"krylov"}, exclude_defaults=True)
+
+    @property
+    def of_diagnostics(self) -> dict[str, Any]:
+        """The same of a diagnostic."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Mlflow(Section):

@@ -41,14 +41,19 @@ class Section(Exact):
         try:
             return handler(raw)
         except ValidationError as error:
-            raise reworded(error, keys_of(cls)) from None
+            raise reworded(error, types_of(cls), raw) from None
 
 
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+def types_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Key → type."""
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
 def keys_of(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return [*types_of(model)]
 
 
 def _spelt(pattern: str, meaning: str) -> tuple[AfterValidator, WithJsonSchema]:
@@ -71,12 +76,19 @@ Positive = Annotated[int, Field(gt=0)]
 _STEP_SIZE = re.compile(r"[0-9]+/[0-9]+|[0-9]*\.?[0-9]+(e[+-]?[0-9]{1,3})?")
 
 
+class Written(Fraction):
+    """A number that knows how it is written; it is equal to any other of its value, and saved as they are."""
+
+    text: str = ""
+
+
 def _step_size(raw: object) -> Fraction:
     """Read `2/60`, `0.04` or 0.04 exactly as it is written."""
     text = raw if isinstance(raw, str) else repr(raw)
     if _STEP_SIZE.fullmatch(text):
         with suppress(ZeroDivisionError, OverflowError):
-            step_size = Fraction(text)
+            step_size = Written(text)
+            step_size.text = text
             if float(step_size) > 0 and float(2 / step_size) > 0:
                 return step_size
     raise complaint(
@@ -98,6 +110,11 @@ def step_size_text(step_size: Fraction) -> str:
     return f"2/{threshold}" if threshold.denominator == 1 else str(step_size)
 
 
+def as_written(step_size: Fraction) -> str:
+    """The same as params.yaml has it, 0.5 or 2/4, where that is known."""
+    return step_size.text if isinstance(step_size, Written) and step_size.text else step_size_text(step_size)
+
+
 STEP_SIZE = "{step_size}"  # in a text of a figure or claim it stands for that of the run
 _ETA = r"(?:[η𝛈𝜂𝜼]|\b(?:eta|lr|step[ _-]?sizes?|learning[ _-]?rates?)\b)"
 _BETWEEN = r"[^\w,;./*]*(?:\b(?:of|is|[dt]?frac)\b[^\w,;./*]*)?"
@@ -108,7 +125,7 @@ _SPELT_STEP_SIZE = re.compile(
 
 def with_step_size(text: str, step_sizes: Iterable[Fraction]) -> str:
     """The text with these in place of `{step_size}`, each once."""
-    return text.replace(STEP_SIZE, ", ".join(dict.fromkeys(map(step_size_text, step_sizes))))
+    return text.replace(STEP_SIZE, ", ".join(map(as_written, dict.fromkeys(step_sizes))))
 
 
 def spelt_step_size(text: str) -> str | None:

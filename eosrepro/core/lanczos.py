@@ -98,11 +98,12 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
         remainder = remainder - ahead @ basis[row:n]
         # What remains may be small: rounding errors of all that was taken away would leave it askew.
         remainder = remainder - (basis[:n] @ remainder) @ basis[:n]
-        beta = torch.linalg.vector_norm(remainder).item()
+        # The only numbers that leave the device for this product, in one transfer.
+        *along, beta = torch.cat([ahead, torch.linalg.vector_norm(remainder)[None]]).double().tolist()
         if not isfinite(beta):
             yield _not_finite(basis[:n], products=m)
             return
-        projected[row, row:n] = projected[row:n, row] = ahead.double().cpu()
+        projected[row, row:n] = projected[row:n, row] = torch.tensor(along, dtype=torch.float64)
         values, vectors = torch.linalg.eigh(projected[:m, :m])
         if n < size and beta > 10 * torch.finfo(starts.dtype).eps * values.abs().max().item():
             if n == len(basis):

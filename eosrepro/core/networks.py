@@ -102,7 +102,15 @@ def _twice_differentiable() -> Iterator[None]:
 
 
 def leading_layer(module: nn.Module) -> tuple[int, Outputs] | None:
-    """Width of the linear layer that a network begins with, and the layers after it; None where this is not certain.
+    """Width of the linear layer with biases that a network begins with, and the layers after it; None where none is."""
+    parts = first_and_rest(module)
+    if parts is None or parts[0].bias is None or not parts[0].bias.requires_grad:
+        return None
+    return parts[0].out_features, as_function(parts[1])
+
+
+def first_and_rest(module: nn.Module) -> tuple[nn.Linear, nn.Sequential] | None:
+    """The linear layer that a network begins with, and the layers after it; None where this is not certain.
 
     It is where the module is a plain sequence, nothing is hooked to its first layers or put in their place, and θ
     begins with the weights and biases of that layer, which no other layer shares.
@@ -115,11 +123,11 @@ def leading_layer(module: nn.Module) -> tuple[int, Outputs] | None:
     if not _is_plain(first, nn.Linear):
         return None
     rest = nn.Sequential(*others)
-    of_layers = [first.weight, first.bias, *(parameter for parameter in rest.parameters() if parameter.requires_grad)]
+    of_layers = [parameter for parameter in (*first.parameters(), *rest.parameters()) if parameter.requires_grad]
     in_theta = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if [id(parameter) for parameter in of_layers] != [id(parameter) for parameter in in_theta]:
         return None
-    return first.out_features, as_function(rest)
+    return (first, rest) if first.weight.requires_grad else None
 
 
 def _is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.metrics import Metric, metric, on_last_positions, one_number_each
+from eosrepro.core.device import prepare, read
+from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
     as_function,
@@ -23,14 +25,13 @@ from eosrepro.core.networks import (
     leading_layer,
     near,
     near_by,
-    refuse_other_width,
     refuse_unless_function,
     refuse_without_derivatives,
     refuse_wrong_products,
-    trained,
 )
+from eosrepro.core.row_space import RowSpace
 from eosrepro.core.third import curvature_grads
-from eosrepro.core.types import BatchStatistics, Dataset, Evaluation, Function, HessianProduct, Loss
+from eosrepro.core.types import BatchStatistics, Evaluation, HessianProduct, Loss
 from eosrepro.errors import ConfigError
 
 FEW = 16  # examples on which a model with batch statistics is tried
@@ -50,6 +51,8 @@ class Objective:
     of_examples: Callable[[Tensor], Objective] | None = field(default=None, repr=False)
     quantum: float = 0.0  # how far f is rounded, however small it is
     metric: Metric = "accuracy"  # what the scores of its parts are of
+    row_space: RowSpace | None = None  # that of the inputs, where θ is in its coordinates
+    rough: Callable[[], Objective] | None = field(default=None, repr=False)  # it in bfloat16: eigensolves start there
 
     @classmethod
     def of(
@@ -110,6 +113,14 @@ class Objective:
             raise ConfigError("a problem has no examples to draw minibatches from: use another optimizer")
         return self.of_examples(indices)
 
+    def through(self, outer: Callable[[Tensor], Tensor]) -> Objective:
+        """θ ↦ f(outer(θ)), as a whole."""
+
+        def composed(part: Part) -> Part:
+            return lambda theta: part(outer(theta))
+
+        return replace(self, parts=[*map(composed, self.parts)], of_examples=None, rough=None)
+
     def loss(self, theta: Tensor) -> float:
         """f(θ)."""
         return self.value(theta)[0]
@@ -119,9 +130,9 @@ class Objective:
         loss, scores = 0.0, 0.0
         with torch.no_grad():
             for part in self.parts:
-                value, scored = part(theta)
-                loss += value.item()
-                scores += scored.item()
+                value, scored = read(*part(theta))
+                loss += value
+                scores += scored
         return loss, scores / self.n_examples
 
     def value_and_grad(self, theta: Tensor) -> Evaluation:
@@ -132,8 +143,9 @@ class Objective:
             value, scored = part(leaf)
             piece = torch.autograd.grad(value, leaf)[0]
             grad = piece if grad is None else grad + piece
-            loss += value.item()
-            scores += scored.item()
+            of_part, score = read(value.detach(), scored)
+            loss += of_part
+            scores += score
         assert grad is not None  # there is at least one part
         return Evaluation(loss, grad, **{self.metric: scores / self.n_examples})
 
@@ -185,9 +197,23 @@ class _KeptGraph:
     def __call__(self, vector: Tensor) -> Tensor:
         if not self._grad.requires_grad:  # f is affine in θ
             return torch.zeros_like(vector)
-        # The gradient of ⟨∇f, v⟩. Handing v over as `grad_outputs` gives the same, but loads a whole algebra system.
-        slope = torch.dot(self._grad, vector)
+        # The gradient of ⟨∇f, v⟩, whose value nobody asks for. Handing v over as `grad_outputs` gives the same, but
+        # loads a whole algebra system.
+        slope: Tensor = _Slope.apply(self._grad, vector)
         return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+
+
+class _Slope(torch.autograd.Function):
+    """A scalar whose gradient by `grad` is `vector`."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, vector: Tensor) -> Tensor:
+        ctx.vector = vector
+        return grad.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _of_slope: Tensor) -> tuple[Tensor, None]:
+        return ctx.vector, None
 
 
 class _RebuiltGraphs:
@@ -211,6 +237,7 @@ def network_objective(
     *,
     chunk_size: int,
     batch_statistics: BatchStatistics | None = None,
+    may_be_rough: bool = False,
 ) -> Objective:
     """The mean of `loss` over the examples, as a function of the module's flattened parameters.
 
@@ -223,13 +250,12 @@ def network_objective(
         chunk_size: examples that are in memory with their activations at one time; with batch statistics, those of one
             group are, whatever it is.
         batch_statistics: as of `Objective.of`; None: the module's attribute. What is left over is in the last group.
+        may_be_rough: it has a `rough` one, if the model can be differentiated in bfloat16.
 
     Raises:
         ConfigError: f is not a function of the parameters alone, or has no second derivatives: see `networks.py`.
     """
-    # Products in TF32 would move the sharpness by 1e-4, and the trajectory past the edge altogether.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    prepare(inputs.device.type)
     declared = getattr(module, "batch_statistics", None) if batch_statistics is None else batch_statistics
     together = _group_size(declared, len(inputs))
     start = flattened(module)
@@ -277,7 +303,13 @@ def network_objective(
 
     with suppress(RuntimeError):  # not every model can be evaluated in float64
         refuse_wrong_products(replace(trial, parts=[in_float64]), theta.double())
-    return mean_over(inputs, targets)
+    objective = mean_over(inputs, targets)
+    if may_be_rough and start.dtype != torch.bfloat16 and inputs.is_floating_point():
+        with suppress(RuntimeError):  # not every layer can be differentiated twice in bfloat16
+            coarse = mean_over(tried[0].bfloat16(), tried[1])
+            coarse.hvp(theta.bfloat16())(theta.bfloat16())
+            return replace(objective, rough=lambda: mean_over(inputs.bfloat16(), targets))
+    return objective
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
@@ -294,48 +326,3 @@ def _groups(n_examples: int, size: int) -> list[int]:
     """Sizes of groups of so many, what is left being in the last: statistics of a few examples would be of none."""
     full = max(1, n_examples // size)
     return [size] * (full - 1) + [n_examples - size * (full - 1)]
-
-
-def network_problem(
-    build: Callable[[tuple[int, ...], int], nn.Module],
-    loss: Loss,
-    dataset: Dataset,
-    *,
-    seed: int,
-    dtype: torch.dtype,
-    device: str,
-    chunk_size: int,
-) -> tuple[Objective, Tensor]:
-    """The objective of a network on a data set, and its start θ₀ of shape (P,).
-
-    The initialisation is drawn in float32 on the CPU whatever `dtype` and `device` are, so it depends on `seed` alone,
-    and the global random generator is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build(tuple(dataset.inputs.shape[1:]), dataset.n_outputs)
-    trained(module)  # PyTorch would make complex parameters real
-    module = module.to(device=device, dtype=dtype)
-    inputs, targets = _aligned(dataset.inputs.to(device=device, dtype=dtype)), dataset.targets.to(device)
-    objective = network_objective(module, on_last_positions(loss), inputs, targets, chunk_size=chunk_size)
-    with torch.no_grad():
-        refuse_other_width(as_function(module)(inputs[:FEW], objective.start), targets[:FEW], dataset.n_outputs)
-    return objective, objective.start
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """The same numbers where PyTorch would put them: where they begin decides on the last bits of their products."""
-    return tensor.clone() if tensor.data_ptr() % 64 else tensor
-
-
-def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Tensor]:
-    """The objective of a function of few numbers, which has no accuracy, and its start θ₀; in float64.
-
-    Raises:
-        ConfigError: it has no second derivatives.
-    """
-    theta = torch.tensor(start, dtype=torch.float64)
-    objective = Objective(theta, [lambda theta: (f(theta).double(), theta.new_tensor(nan))], 1)
-    refuse_without_derivatives(objective, theta)
-    refuse_wrong_products(objective, near_by(theta))
-    return objective, theta

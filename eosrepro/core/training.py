@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from math import inf, isfinite, isnan, nan, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eosrepro.core.columns import computed_by
+from eosrepro.core.device import read
 from eosrepro.core.objective import Objective, is_lost
 from eosrepro.core.types import (
     Evaluation,
@@ -67,7 +68,8 @@ def minimise(
     # vectors are allocated once, since room for a new one takes longer to find than to fill.
     grad, next_grad, wide_update = (torch.empty_like(theta, dtype=torch.float64) for _ in range(3))
     grad.copy_(here.grad)
-    grad_norm = sqrt(grad.dot(grad).item())
+    (sq_norm,) = read(grad.dot(grad))
+    grad_norm = sqrt(sq_norm)
     if not _finite(here, grad_norm):
         raise DataError(
             f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
@@ -86,13 +88,15 @@ def minimise(
         next_theta = theta - update
         wide_update.copy_(update)
         # Of a step much smaller than θ, rounding takes a part, or all. (`next_grad` holds nothing yet.)
-        taken = next_grad.copy_(theta).sub_(next_theta).dot(wide_update).item()
+        taken = next_grad.copy_(theta).sub_(next_theta).dot(wide_update)
         following = objective.value_and_grad(next_theta)
         next_grad.copy_(following.grad)
-        next_grad_norm = sqrt(next_grad.dot(next_grad).item())
+        along_step = (wide_update.dot(grad), wide_update.dot(next_grad), wide_update.dot(wide_update), taken)
+        next_sq_norm, *products = read(next_grad.dot(next_grad), *along_step)
+        next_grad_norm = sqrt(next_sq_norm)
         if not _finite(following, next_grad_norm):
             break
-        row = _row(objective, step, here, following, grad_norm, grad, next_grad, wide_update, taken, threshold)
+        row = _row(objective, step, here, following, grad_norm, _Step(*products), threshold)
         if observe:
             before = Visited(step, theta, here.grad, here.loss, origin)
             after = Visited(step + 1, next_theta, following.grad, following.loss, origin)
@@ -117,33 +121,36 @@ def outcome(last: Row, stop: Stop) -> Outcome:
     return Outcome(reason, last.step, last.loss, last.accuracy)
 
 
+class _Step(NamedTuple):
+    """Inner products with the step u from θ_t to θ_{t+1}."""
+
+    dot_grad: float  # ⟨u, ∇f(θ_t)⟩
+    dot_next_grad: float  # ⟨u, ∇f(θ_{t+1})⟩
+    sq_norm: float  # ‖u‖²
+    taken: float  # ⟨θ_t − θ_{t+1}, u⟩, which would be ‖u‖² without rounding
+
+
 def _row(
     objective: Objective,
     step: int,
     here: Evaluation,
     following: Evaluation,
     grad_norm: float,
-    grad: Tensor,
-    next_grad: Tensor,
-    update: Tensor,
-    taken: float,
+    update: _Step,
     threshold: float,
 ) -> Row:
-    update_dot_grad = update.dot(grad).item()
-    update_dot_next_grad = update.dot(next_grad).item()
-    update_sq_norm = update.dot(update).item()
-    lost = is_lost(update_sq_norm, taken)
-    progress = objective.relative_progress(here, following.loss, update_dot_grad)
+    lost = is_lost(update.sq_norm, update.taken)
+    progress = objective.relative_progress(here, following.loss, update.dot_grad)
     return Row(
         step=step,
         loss=here.loss,
         accuracy=here.accuracy,
         grad_norm=grad_norm,
-        update_dot_grad=update_dot_grad,
-        update_dot_next_grad=update_dot_next_grad,
-        update_sq_norm=update_sq_norm,
+        update_dot_grad=update.dot_grad,
+        update_dot_next_grad=update.dot_next_grad,
+        update_sq_norm=update.sq_norm,
         relative_progress=nan if lost else progress,
-        directional_smoothness=nan if lost else _ratio(update_dot_grad - update_dot_next_grad, update_sq_norm),
+        directional_smoothness=nan if lost else _ratio(update.dot_grad - update.dot_next_grad, update.sq_norm),
         stability_threshold=threshold,
     )
 

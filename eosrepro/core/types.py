@@ -263,6 +263,9 @@ class Optimizer(NamedTuple):
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
     preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
+    # Its steps are sums of gradients, weighed by nothing but numbers, so that they are the same in all orthonormal
+    # coordinates of θ, and change nothing that no gradient reaches.
+    spans_gradients: bool = False
 
     @property
     def takes_gradient_steps(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
+
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import Optimizer, Position
 from eosrepro.diagnostics._points import iterate_at
@@ -29,8 +31,16 @@ def predicted_loss(
     Raises:
         ConfigError: the optimizer is not `central_flow`.
     """
+    if complaint := refusal(optimizer):
+        raise ConfigError(complaint)
     for at in snapshots:
         _, found = optimizer.update(iterate_at(objective, at), at.state)
-        if not (isinstance(found, dict) and "predicted_loss" in found):
-            raise ConfigError("predicted_loss is about the optimizer central_flow: name its runs, `of: [...]`")
         yield PredictedLoss(at.step, found["predicted_loss"], found["oscillation_variance"], found["at_edge"])
+
+
+def refusal(optimizer: Optimizer) -> str | None:
+    """Why it is not for this optimizer, if it is not: the state of the flow holds what it finds, from the start on."""
+    state = optimizer.init(torch.zeros(1))
+    if isinstance(state, dict) and "predicted_loss" in state:
+        return None
+    return "predicted_loss is about the optimizer central_flow: name its runs, `of: [...]`"

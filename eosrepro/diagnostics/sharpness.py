@@ -18,6 +18,8 @@ from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
 SKETCH_SHARE = 0.1
 FEWEST_SKETCHED = 50  # examples; of fewer it says too little, and solves start from a random vector
 SKETCH_RTOL = 3e-3
+# Or at eigenvectors by products in bfloat16, of all examples: these have errors of this size.
+ROUGH_RTOL = 3e-3
 WEIGHT_OF_NEXT = 0.5
 WEIGHT_OF_RANDOM = 0.03
 # At 0, of the component of such a start along the top eigenvector, times the root of the number of examples sketched:
@@ -72,13 +74,19 @@ def solved(
 ) -> Iterator[dict[str, Any]]:
     """The rows of `sharpness`, of P^-½ ∇²f P^-½ at each point."""
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    sketch = _sketch(objective, generator)
+    rough = objective.rough() if objective.rough else None
+    sketch = None if rough else _sketch(objective, generator)
     for index, (step, theta, preconditioner) in enumerate(points):
         hvp = weighted(objective.hvp(theta), preconditioner)
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
-        if sketch:
-            rough = top_eigenpairs(
+        if rough:
+            product = weighted(_in_bfloat16(rough, theta), preconditioner)
+            found = top_eigenpairs(product, start, k=n_pairs, rtol=ROUGH_RTOL, max_products=max_products)
+            start, density = torch.stack([pair.vector for pair in found]), 0.0  # all of them have been looked for
+            spent = float(found[0].products)
+        elif sketch:
+            found = top_eigenpairs(
                 weighted(sketch.hvp(theta), preconditioner),
                 random_unit(theta, generator),
                 k=n_pairs,
@@ -87,8 +95,8 @@ def solved(
                 extra=1,
                 density=0.0,
             )
-            start, density = _with_sketch(start, rough, n_pairs), DENSITY / sqrt(sketch.n_examples)
-            spent = rough[0].products * sketch.n_examples / objective.n_examples
+            start, density = _with_sketch(start, found, n_pairs), DENSITY / sqrt(sketch.n_examples)
+            spent = found[0].products * sketch.n_examples / objective.n_examples
         pairs = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, density=density)
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
@@ -113,6 +121,11 @@ def _sketch(objective: Objective, generator: torch.Generator) -> Objective | Non
     if n_sketched < FEWEST_SKETCHED:  # a problem among them
         return None
     return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
+
+
+def _in_bfloat16(objective: Objective, theta: Tensor) -> Matvec:
+    hvp = objective.hvp(theta.bfloat16())
+    return lambda vector: hvp(vector.bfloat16()).to(vector)
 
 
 def weighted(hvp: Matvec, preconditioner: Tensor | float | None) -> Matvec:

@@ -26,4 +26,5 @@ def gd(step_size: float, *, weight_decay: Annotated[float, AtLeast(0)] = 0.0) ->
     def geometry(_at: Iterate, _state: None) -> Geometry:
         return Geometry(2 / step_size - weight_decay)
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η − λ" if weight_decay else "2/η")
+    formula = "2/η − λ" if weight_decay else "2/η"
+    return Optimizer(init, update, geometry, threshold_formula=formula, spans_gradients=not weight_decay)

@@ -38,7 +38,7 @@ def gradient_flow(step_size: float, *, alpha: Annotated[float, Above(0)] = 1.0) 
     def geometry(_at: Iterate, _state: Tensor) -> Geometry:
         return Geometry(nan)
 
-    return Optimizer(init, update, geometry, threshold_formula="")
+    return Optimizer(init, update, geometry, threshold_formula="", spans_gradients=True)
 
 
 def _slope(at: Iterate, theta: Tensor, first: Tensor, time: float) -> Tensor:

@@ -44,4 +44,4 @@ def momentum(
         return Geometry(number / step_size - weight_decay)
 
     formula = f"{number:.4g}/η" + (" − λ" if weight_decay else "")
-    return Optimizer(torch.zeros_like, update, geometry, threshold_formula=formula)
+    return Optimizer(torch.zeros_like, update, geometry, threshold_formula=formula, spans_gradients=not weight_decay)

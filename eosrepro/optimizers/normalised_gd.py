@@ -24,4 +24,4 @@ def normalised_gd(step_size: float) -> Optimizer:
     def geometry(at: Iterate, _state: None) -> Geometry:
         return Geometry(2 / step_size, norm(at.grad))
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True)
+    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True, spans_gradients=True)

@@ -29,4 +29,4 @@ def sam(step_size: float, *, rho: Annotated[float, Above(0)] = 0.05) -> Optimize
         size = norm(at.grad)
         return Geometry(size / (2 * rho) * (sqrt(1 + 8 * rho / (step_size * size)) - 1))
 
-    return Optimizer(init, update, geometry, threshold_formula="SAM edge")
+    return Optimizer(init, update, geometry, threshold_formula="SAM edge", spans_gradients=True)

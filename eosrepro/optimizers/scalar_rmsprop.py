@@ -37,4 +37,4 @@ def scalar_rmsprop(step_size: float, *, beta2: Share = 0.99, bias_correction: bo
     def geometry(at: Iterate, state: Moments) -> Geometry:
         return Geometry(2 / step_size, moved(at.grad, state)[0])
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True)
+    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True, spans_gradients=True)

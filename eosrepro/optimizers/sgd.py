@@ -70,4 +70,4 @@ def sgd(
         return torch.split(torch.from_numpy(generator.permutation(n_examples)), batch_size)
 
     formula = f"{number:.4g}/η" + (" − λ" if weight_decay else "")
-    return Optimizer(init, update, geometry, threshold_formula=formula, minibatches=minibatches)
+    return Optimizer(init, update, geometry, formula, minibatches, spans_gradients=not weight_decay)

@@ -27,7 +27,7 @@ def sqrt_loss_gd(step_size: float) -> Optimizer:
     def geometry(at: Iterate, _state: None) -> Geometry:
         return Geometry(2 / step_size, _slope(at))
 
-    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True)
+    return Optimizer(init, update, geometry, threshold_formula="2/η", preconditioned=True, spans_gradients=True)
 
 
 def _slope(at: Iterate) -> float:

@@ -47,8 +47,10 @@ class Origin:
     @property
     def problem_and_step(self) -> dict[str, Any]:
         """What a diagnostic looks at beside snapshots and data."""
-        named = ("model", "loss", "problem", "optimizer", "step_size")
-        return {key: self.settings[key] for key in named if key in self.settings}
+        named = ("model", "loss", "problem", "optimizer", "step_size", "seed")  # coordinates may hang on the start
+        found = {key: self.settings[key] for key in named if key in self.settings}
+        reduced = self.settings.get("compute", {}).get("reduce_inputs", False)
+        return found | ({"compute.reduce_inputs": True} if reduced else {})
 
 
 class Measured(NamedTuple):

@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eosrepro import catalog
 from eosrepro.config.members import Member
 from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
 from eosrepro.core.networks import trained
-from eosrepro.core.objective import Objective, function_problem, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem, has_fast_bfloat16, network_problem
+from eosrepro.core.row_space import size_in_row_space
 from eosrepro.core.types import DTYPES, Dataset
 from eosrepro.data._label_noise import with_label_noise
 from eosrepro.data._preprocessing import preprocess
@@ -57,8 +59,17 @@ def test_split_of(data: Dataset | None) -> Dataset:
     return replace(data, inputs=inputs, targets=targets, test=None)
 
 
-def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
+def on_test_split(run: Run, data: Dataset | None, objective: Objective) -> Objective:
+    """The objective of a run on the test split of its data, in the same θ."""
+    there, _ = problem(run, test_split_of(data), reduced=False)
+    return there if objective.row_space is None else there.through(objective.row_space.parameters)
+
+
+def problem(run: Run, data: Dataset | None, *, reduced: bool = True) -> tuple[Objective, Tensor]:
     """The objective of a run and its start θ₀, with threads and precision set for it; a function needs no data.
+
+    Args:
+        reduced: in the row space of the inputs, where the run is; else in the parameters of the network.
 
     Raises:
         ConfigError: the device is not there.
@@ -81,7 +92,19 @@ def problem(run: Run, data: Dataset | None) -> tuple[Objective, Tensor]:
         dtype=DTYPES[compute.dtype],
         device=device(compute.device),
         chunk_size=compute.chunk_size,
+        reduce_inputs=reduced and reduces(run),
+        rough=is_rough(compute.krylov, device(compute.device)),
     )
+
+
+def reduces(run: Run) -> bool:
+    """Whether it is trained in the row space of its inputs, if its network has one."""
+    return run.compute.reduce_inputs and run.method.spans_gradients
+
+
+def is_rough(krylov: str, on: str) -> bool:
+    """Whether eigensolves start in bfloat16."""
+    return krylov == "bfloat16" or (krylov == "auto" and has_fast_bfloat16(on))
 
 
 def device(setting: str) -> str:
@@ -108,17 +131,28 @@ def n_parameters(run: Run, data: Dataset) -> int:
     Raises:
         EosreproError: it has more numbers than PyTorch can count.
     """
+    return sum(parameter.numel() for parameter in trained(module_shapes(run, data)).values())
+
+
+def n_coordinates(run: Run, data: Dataset) -> int:
+    """How many numbers θ is: P, or fewer in the row space of the inputs."""
+    reduced = size_in_row_space(module_shapes(run, data), len(data)) if reduces(run) else None
+    return n_parameters(run, data) if reduced is None else reduced
+
+
+def module_shapes(run: Run, data: Dataset) -> nn.Module:
+    """The network without its numbers."""
     model = run.setting.model
     assert model
     try:
-        with torch.device("meta"):  # shapes without numbers
-            module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_outputs)
+        with torch.device("meta"):
+            module: nn.Module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_outputs)
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise EosreproError(
             f"PyTorch cannot make the model {model.name} of this size ({reason}): {REDUCE_MEMORY}"
         ) from None
-    return sum(parameter.numel() for parameter in trained(module).values())
+    return module
 
 
 def _check_memory(name: str, parameters: int, dtype: torch.dtype, on: str) -> None:

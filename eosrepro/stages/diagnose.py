@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.row_space import RowSpace
 from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
@@ -32,7 +33,7 @@ from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated
-from eosrepro.stages.build import member, problem, test_split_of
+from eosrepro.stages.build import member, on_test_split, problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
@@ -57,14 +58,15 @@ class Beside:
         """What another training of it changes."""
         return [load_origin(self.trained).fingerprint, last_snapshot(self.trained / "snapshots")]
 
-    def at_times_of(self, own: Run, start: Tensor) -> Callable[[int], Position | None]:
-        """An iteration of the own run → the snapshot of this one at the same time, on the device of `start`."""
+    def at_times_of(self, own: Run, start: Tensor, data: Dataset | None) -> Callable[[int], Position | None]:
+        """An iteration of the own run → where this one is at the same time, on the device of `start`."""
+        space = problem(self.run, data)[0].row_space
         times, own_times = self.run.times, own.times
         by_time = {times[int(path.stem)]: path for path in snapshot_paths(self.trained / "snapshots")}
 
         def other(step: int) -> Position | None:
             path = by_time.get(own_times[step])
-            return None if path is None else _at(start, load_snapshot(path))
+            return None if path is None else _at(start, load_snapshot(path), space)
 
         return other
 
@@ -202,7 +204,7 @@ def into_store(
 
 def entry_of(run: Run, diagnostic: str, trained: Path, besides: Besides = MappingProxyType({})) -> str:
     """The entry in the store of what a diagnostic finds on a run: that of the run, and a digest of all else."""
-    settings, compute = run.diagnose[diagnostic].settings, run.compute.model_dump() if run.has_examples else None
+    settings, compute = run.diagnose[diagnostic].settings, run.compute.of_diagnostics if run.has_examples else None
     made_by = code.diagnostic_code(diagnostic, members_of(run.settings))
     to = run.diagnose[diagnostic].to
     other = [] if to is None else besides[to].identity
@@ -252,10 +254,13 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     takes = inspect.signature(yields).parameters
     given = {key: value for key, value in facts.items() if key in takes}
     if "test" in takes:
-        given["test"] = problem(run, test_split_of(data))[0]
-    if work.beside:
-        given["other"] = work.beside.at_times_of(run, start)
-    points = (_at(start, load_snapshot(path)) for path in block)
+        given["test"] = on_test_split(run, data, objective)
+    space = None
+    if work.beside:  # the row space holds less than all of what two runs differ by
+        space, data = objective.row_space, data if run.has_examples else None
+        objective, start = problem(run, data, reduced=False)
+        given["other"] = work.beside.at_times_of(run, start, data)
+    points = (_at(start, load_snapshot(path), space) for path in block)
     rows = []
     for row in yields(objective, points, **given):
         rows.append(row if isinstance(row, dict) else dataclasses.asdict(row))
@@ -263,7 +268,7 @@ def _look(data: Dataset | None, task: tuple[Work, Sequence[Path]]) -> Iterator[R
     work.save(block, rows)
 
 
-def _at(start: Tensor, kept: Position) -> Position:
-    """A snapshot where the objective computes."""
-    state = tree_map_only(Tensor, lambda each: each.to(start.device), kept.state)
-    return Position(kept.step, kept.theta.to(start), state)
+def _at(start: Tensor, kept: Position, space: RowSpace | None) -> Position:
+    """A snapshot where the objective computes; with the row space that it is in, θ is that of the network."""
+    theta, state = tree_map_only(Tensor, lambda each: each.to(start.device), (kept.theta, kept.state))
+    return Position(kept.step, (theta if space is None else space.parameters(theta)).to(start), state)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from eosrepro.config.runs import Run
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import DTYPES, Dataset, Iterate, Optimizer
-from eosrepro.stages.build import n_parameters
+from eosrepro.stages.build import n_coordinates
 from eosrepro.stages.progress import duration
 
 TIMING_SECONDS = 0.2  # of iterations that are timed
@@ -30,7 +30,7 @@ _UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
 class Size:
     """A training of at most `steps` iterations that keeps every `every`-th iterate."""
 
-    n_parameters: int
+    n_coordinates: int  # of θ
     steps: int
     every: int
     itemsize: int  # bytes a parameter
@@ -44,13 +44,13 @@ class Size:
     @property
     def bytes(self) -> int:
         """All snapshots on disk."""
-        return self.snapshots * self.n_parameters * self.itemsize * self.vectors
+        return self.snapshots * self.n_coordinates * self.itemsize * self.vectors
 
 
 def of_run(run: Run, data: Dataset) -> Size:
     """The size of a run on these data; nothing is computed."""
     itemsize = DTYPES[run.compute.dtype].itemsize
-    return Size(n_parameters(run, data), run.stop.max_steps, run.snapshot_every, itemsize, _vectors(run.method))
+    return Size(n_coordinates(run, data), run.stop.max_steps, run.snapshot_every, itemsize, _vectors(run.method))
 
 
 def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder: Path) -> None:
@@ -66,7 +66,7 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
     left = Size(len(theta), steps, run.snapshot_every, theta.element_size(), vectors)
     seconds = left.steps * _seconds_an_iteration(objective, theta, run.method)
     print(
-        f"train {run.name}: {left.n_parameters:,} parameters, {objective.n_examples:,} examples; "
+        f"train {run.name}: {_of_theta(objective, theta)}, {objective.n_examples:,} examples; "
         f"at most {left.steps:,} iterations (about {duration(seconds)}) "
         f"and {left.snapshots:,} snapshots ({in_words(left.bytes)})",
         file=sys.stderr,
@@ -76,6 +76,13 @@ def announce(run: Run, objective: Objective, theta: Tensor, *, done: int, folder
     if left.bytes > free:
         found = f"the snapshots of {run.name} take up to {in_words(left.bytes)}, and the disk has {in_words(free)} free"
         print(f"Warning: {found}. They fit if the run ends early; else {MORE_ROOM}", file=sys.stderr)
+
+
+def _of_theta(objective: Objective, theta: Tensor) -> str:
+    space = objective.row_space
+    if space is None:
+        return f"{len(theta):,} parameters"
+    return f"{space.n_parameters(len(theta)):,} parameters in {len(theta):,} coordinates of the row space of the inputs"
 
 
 def _vectors(by: Optimizer) -> int:

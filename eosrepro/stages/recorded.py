@@ -70,7 +70,9 @@ def worded_figure(config: Config, figure: Figure, records: Mapping[str, Record])
 
 
 def step_size_of(config: Config, name: str, records: Mapping[str, Record]) -> Fraction:
-    return records[name].step_size if name in records else config.run(name).setting.step_size
+    """That of the record, if there is one; where params.yaml has the same now, as it is written there."""
+    declared = config.run(name).setting.step_size
+    return declared if name not in records or records[name].step_size == declared else records[name].step_size
 
 
 def published_runs(config: Config, records: Mapping[str, Record]) -> dict[str, Record]:

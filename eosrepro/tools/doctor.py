@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from eosrepro import catalog
 from eosrepro.config.load import load
 from eosrepro.config.params import Config
+from eosrepro.core.problem import has_fast_bfloat16
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.records import resuming
@@ -94,13 +95,21 @@ def _device(declared: Config) -> Check:
         chosen = build.device(asked)
     except EosreproError as error:
         return Check("device", "problem", str(error))
-    found = f"compute.device {asked}: {chosen}, {threads} threads of {os.cpu_count()} CPUs"
+    found = f"compute.device {asked}: {chosen}, {threads} thread{'' if threads == 1 else 's'} of {os.cpu_count()} CPUs"
     if chosen == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         found += f", {gpu.name} with {estimate.in_words(gpu.total_memory)}"
+    found += f"; eigensolves start {_where_eigensolves_start(declared, chosen)}"
     if threads > (os.cpu_count() or threads):
         return Check("device", "warning", f"{found}: more threads than CPUs are slow, lower compute.threads")
     return Check("device", "ok", found)
+
+
+def _where_eigensolves_start(declared: Config, on: str) -> str:
+    krylov, fast = declared.compute.krylov, has_fast_bfloat16(on)
+    if build.is_rough(krylov, on):
+        return "in bfloat16" if fast else "in bfloat16, which this processor is slow at: set compute.krylov to auto"
+    return "at a sketch" if krylov == "sketch" else "at a sketch: this processor has no fast bfloat16"
 
 
 def _data(declared: Config) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eosrepro.config.load import read_params
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
-from eosrepro.config.values import step_size_text
+from eosrepro.config.values import as_written
 from eosrepro.errors import StoreError
 from eosrepro.records import resuming
 from eosrepro.records.places import CODE, diagnostics_folder, train_folder
@@ -127,7 +127,7 @@ def _declared(declared: Config) -> Iterator[tuple[Kind, str, str, list[str]]]:
 
 def _what(run: Run) -> str:
     """What tells a run from the others of its experiment."""
-    return ", ".join(run.varied.values()) or f"η = {step_size_text(run.setting.step_size)}"
+    return ", ".join(run.varied.values()) or f"η = {as_written(run.setting.step_size)}"
 
 
 def _unfinished(declared: Config) -> dict[str, list[Path]]:

@@ -40,9 +40,24 @@ def _table(kind: str) -> str:
     rows = []
     for name in catalog.names(kind):
         about, _, _ = (inspect.getdoc(catalog.find(kind, name)) or "").partition("\n\n")
-        edge = [catalog.find(kind, name)(step_size=1.0).threshold_formula] if kind == "optimizers" else []
+        edge = [_edge(name)] if kind == "optimizers" else []
         rows.append([f"`{name}`", ", ".join(_options(kind, name)), *edge, about])
     return markdown.table(["name", "options", *(["edge"] if kind == "optimizers" else []), "what it is"], rows)
+
+
+def _edge(optimizer: str) -> str:
+    """The threshold as a formula; where it is another by a choice of words, each with its word."""
+    member = catalog.find("optimizers", optimizer)
+    formula: str = member(step_size=1.0).threshold_formula
+    for parameter in inspect.signature(member).parameters.values():
+        type_ = annotation_of(member, parameter)
+        if get_origin(type_) is Literal:
+            edges = {
+                word: member(step_size=1.0, **{parameter.name: word}).threshold_formula for word in get_args(type_)
+            }
+            if len({*edges.values()}) > 1:
+                return ", ".join(f"{word}: {edge}" for word, edge in edges.items())
+    return formula
 
 
 def _options(kind: str, name: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from eosrepro.records.files import save_text
 # In an installed package the files of the checkout lie below it, see pyproject.toml.
 TEMPLATE = PACKAGE / "project" if (PACKAGE / "project").exists() else PACKAGE.parent
 FILES = ("params.yaml", "dvc.yaml", ".dvcignore")
-DVC_CONFIG = '[core]\n    analytics = false\n{no_scm}[cache]\n    type = "reflink,hardlink,symlink,copy"\n'
+DVC_CONFIG = '[core]\n    analytics = false\n{no_scm}[cache]\n    type = "hardlink,reflink,symlink,copy"\n'
 IGNORED = "/data/\n/stages/*\n/figures/*\n/mlflow.db*\n/mlartifacts/\n*.tmp\n__pycache__/\n"
 README = """\
 # {name}

@@ -6,6 +6,7 @@ It holds no time and no host name: equal results are equal pages.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,11 +103,13 @@ def first_table(papers: Sequence[Paper], of: Mapping[str, Reproduction], page: s
 def page(papers: Sequence[Paper], of: Mapping[str, Reproduction]) -> str:
     """The page; papers that have no reproduction are named with the command that begins one."""
     sections = "\n\n".join("\n\n".join(_section(paper, of.get(paper.name))) for paper in in_order(papers))
-    return (
-        "# Papers\n\nEach paper that can be reproduced, and what finished projects found of it. "
-        "`eosrepro papers FOLDER... --write docs` makes this page, see [commands.md](commands.md). "
-        f"{LEGEND}: it is then not judged.\n\n{first_table(papers, of)}\n\n{sections}\n"
+    first = textwrap.fill(
+        "Each paper that can be reproduced, and what finished projects found of it. `eosrepro papers FOLDER... --write "
+        f"docs` makes this page, see [commands.md](commands.md). {LEGEND}: it is then not judged.",
+        width=120,
+        break_on_hyphens=False,
     )
+    return f"# Papers\n\n{first}\n\n{first_table(papers, of)}\n\n{sections}\n"
 
 
 def with_table(readme: str, table: str) -> str | None:

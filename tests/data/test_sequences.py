@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from eosrepro import catalog
 from eosrepro.core.metrics import on_last_positions
-from eosrepro.core.objective import network_objective, network_problem
+from eosrepro.core.objective import network_objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Stop
 from eosrepro.data.sorting import sorting

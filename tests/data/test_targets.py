@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from eosrepro import catalog
-from eosrepro.core.objective import network_objective, network_problem
+from eosrepro.core.objective import network_objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Position, Row, Stop
 from eosrepro.data.chebyshev import chebyshev

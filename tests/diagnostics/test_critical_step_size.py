@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.types import Geometry, Iterate, Optimizer, Position
 from eosrepro.diagnostics.critical_step_size import CriticalStepSize, critical_step_size
 from eosrepro.optimizers.gd import gd

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import eosrepro as eos
 from eosrepro.cli import main
 from eosrepro.config.load import load
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.errors import ConfigError
 from eosrepro.problems.quadratic import quadratic
 from eosrepro.records import store

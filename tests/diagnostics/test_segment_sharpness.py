@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Position, Stop
 from eosrepro.diagnostics.segment_sharpness import SegmentSharpness, segment_sharpness

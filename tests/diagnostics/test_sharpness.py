@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from eosrepro.core.lanczos import top_eigenpairs
-from eosrepro.core.objective import Objective, function_problem, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, EigenPair, Position, Stop
 from eosrepro.data.digits import digits
-from eosrepro.diagnostics.sharpness import sharpness
+from eosrepro.diagnostics.sharpness import Point, sharpness, solved
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
@@ -267,3 +268,52 @@ def test_in_a_sketch_too_what_is_not_finite_is_empty() -> None:
     )
 
     assert np.isnan([row["sharpness"], row["residual"], row["audit_sharpness"]]).all()
+
+
+def test_eigensolves_may_start_in_bfloat16_of_all_examples() -> None:
+    """The value is as accurate as without, by one or two products in full precision."""
+    data = small_dataset(600)
+    make = partial(network_problem, partial(mlp, width=6, depth=2), cross_entropy(), data, seed=0, dtype=torch.float32)
+    plain, theta = make(device="cpu", chunk_size=250)
+    rough, _ = make(device="cpu", chunk_size=250, rough=True)
+    assert plain.rough is None
+    assert rough.rough is not None
+    kept: list[Position] = []
+    list(minimise(plain, theta, gd(step_size=1.0), stop=Stop(60), on_iterate=kept.append))
+
+    full_precision = 0
+    hvp = rough.hvp
+
+    def counting(point: Tensor) -> Any:
+        product = hvp(point)
+
+        def counted(vector: Tensor) -> Tensor:
+            nonlocal full_precision
+            full_precision += 1
+            return product(vector)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Objective, "hvp", lambda self, point: counting(point) if self is rough else hvp.__func__(self, point)
+        )
+        rows = list(sharpness(rough, kept[1::15], k=1, rtol=3e-3, max_products=200, audit_every=100, seed=0))
+    assert full_precision - rows[0]["audit_products"] <= 2 * len(rows)
+    for row, at in zip(rows, kept[1::15], strict=True):
+        top = torch.linalg.eigvalsh(dense_hessian(plain, at.theta).double())[-1].item()
+        assert row["sharpness"] == pytest.approx(top, rel=1e-3)
+        assert row["residual"] <= 3e-3 * top
+
+
+def test_in_bfloat16_too_k_pairs_and_preconditioned_ones_are_right() -> None:
+    objective, theta = network_problem(
+        partial(mlp, width=6, depth=2), cross_entropy(), small_dataset(60), seed=0, dtype=torch.float64, device="cpu",
+        chunk_size=60, rough=True,
+    )  # fmt: skip
+    scale = torch.linspace(0.5, 2, len(theta), dtype=torch.float64)
+    (row,) = solved(objective, [Point(0, theta, scale)], k=3, rtol=1e-6, max_products=300, audit_every=1, seed=0)
+    dense = dense_hessian(objective, theta) / torch.outer(scale, scale).sqrt()
+    third, second, first = torch.linalg.eigvalsh(dense)[-3:].tolist()
+    found = [row["sharpness"], row["eigenvalue_2"], row["eigenvalue_3"]]
+    assert found == pytest.approx([first, second, third], rel=1e-6)

@@ -11,7 +11,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.types import Position
 from eosrepro.diagnostics.slices import Slices, slices
 from eosrepro.errors import ConfigError

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.types import Position
 from eosrepro.diagnostics.spectral_density import spectral_density
 from eosrepro.diagnostics.spectrum import SpectrumRow, spectrum

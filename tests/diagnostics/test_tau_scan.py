@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Position, Stop
 from eosrepro.diagnostics import tau_scan as module

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Optimizer, Position, Stop
 from eosrepro.diagnostics.taylor_model import TaylorModel, TaylorRow, taylor_model

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from eosrepro import catalog
 from eosrepro.config.members import _Of
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError, DataError
 from eosrepro.losses.cross_entropy import cross_entropy

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from eosrepro import catalog
-from eosrepro.core.objective import Objective, network_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import network_problem
 from eosrepro.core.types import Dataset, Loss
 from eosrepro.losses.cross_entropy import cross_entropy
-from tests.members import identify, variants
+from tests.members import identify
 from tests.models.samples import build, dataset_for, inputs_for, models, small
 
 every_variant = pytest.mark.parametrize(("name", "options"), models(), ids=identify)
@@ -106,19 +107,10 @@ def by_hand(module: nn.Module, loss: Loss, data: Dataset, theta: Tensor) -> Tens
     return torch.cat(losses).mean()
 
 
-LOSSES = [each for each in variants("losses") if each != ("cross_entropy", {})]
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "loss", "of_loss"),
-    [(*model, "cross_entropy", {}) for model in models()]
-    + [(name, {}, *loss) for name in catalog.names("models") for loss in LOSSES],
-    ids=identify,
-)
-def test_hessian_products_are_those_of_a_dense_hessian(
-    name: str, options: dict[str, Any], loss: str, of_loss: dict[str, Any]
-) -> None:
-    function = catalog.find("losses", loss)(**of_loss)
+@every_variant
+def test_hessian_products_are_those_of_a_dense_hessian(name: str, options: dict[str, Any]) -> None:
+    """Those of other losses: tests/test_every_combination.py."""
+    function = cross_entropy()
     objective, start = problem(name, options, torch.float64, function)
     assert objective.n_params < 1000, (
         f"{name} is too large to write its Hessian down: see SMALL, or call its size width"

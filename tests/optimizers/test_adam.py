@@ -13,7 +13,8 @@ import eosrepro as eos
 from eosrepro.config.checks import supposes_another_optimizer
 from eosrepro.config.load import validate
 from eosrepro.config.statements import Statistic
-from eosrepro.core.objective import Objective, function_problem
+from eosrepro.core.objective import Objective
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Function, Geometry, Iterate, Position, Row, Stop
 from eosrepro.diagnostics.effective_sharpness import effective_sharpness
@@ -191,7 +192,7 @@ def test_claims_by_its_threshold_are_about_the_effective_sharpness(quantity: str
 def test_its_snapshots_take_the_disk_that_is_announced_for_them(tmp_path: Path) -> None:
     run = validate(with_adam(), PARAMS).run("exp2_2over300")
     size = estimate.of_run(run, small_dataset(40))
-    theta = torch.zeros(size.n_parameters)
+    theta = torch.zeros(size.n_coordinates)
     save_snapshot(tmp_path, Position(0, theta, run.method.init(theta)))
     (file,) = tmp_path.iterdir()
     assert size.bytes // size.snapshots == 3 * theta.nbytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Position, Stop
 from eosrepro.optimizers.gradient_flow import gradient_flow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Function, Optimizer, Row, Stop
 from eosrepro.observations.two_step import two_step

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eosrepro import catalog
-from eosrepro.core.objective import function_problem
+from eosrepro.core.problem import function_problem
 from eosrepro.core.types import Function
 from tests.conftest import dense_hessian
 from tests.members import identify, variants

@@ -1,0 +1,60 @@
+"""Networks that begin with a linear layer, in coordinates that have as many inputs as there are examples.
+
+The layer sees the inputs X, (n, d), through their row space alone. With Xᵀ = QR, Q of shape (d, n) with orthonormal
+columns, X W₁ᵀ = Rᵀ (W₁Q)ᵀ: training W₁Q on Rᵀ is training W₁ on X. f, ‖∇f‖, every eigenvalue of ∇²f other than 0 and
+all inner products of gradients are the same; what W₁ has beside the row space no gradient reaches, so it stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from eosrepro.core.networks import first_and_rest, flattened
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """What leads from these coordinates back to the parameters of the network."""
+
+    basis: Tensor = field(repr=False)  # Q, (d, n), float64
+    weights: Tensor = field(repr=False)  # W₁ at the start, (width, d), float64
+
+    def n_parameters(self, n_coordinates: int) -> int:
+        """P."""
+        n_inputs, n = self.basis.shape
+        return n_coordinates + len(self.weights) * (n_inputs - n)
+
+    def parameters(self, theta: Tensor) -> Tensor:
+        """θ of the network, of shape (P,), from θ in these coordinates."""
+        width, n = len(self.weights), self.basis.shape[1]
+        moved = theta[: width * n].view(width, n).to(self.basis) - self.weights @ self.basis
+        first = self.weights + moved @ self.basis.T
+        return torch.cat([first.to(theta).reshape(-1), theta[width * n :]])
+
+
+def size_in_row_space(module: nn.Module, n_examples: int) -> int | None:
+    """The number of coordinates, of a module on any device; None where `in_row_space` finds none."""
+    parts = first_and_rest(module)
+    if parts is None or n_examples >= parts[0].in_features:
+        return None
+    return len(flattened(module)) - parts[0].out_features * (parts[0].in_features - n_examples)
+
+
+def in_row_space(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, RowSpace] | None:
+    """The module on fewer inputs, the inputs Rᵀ of shape (n, n), and the way back.
+
+    None where it does not begin with a linear layer for certain, or where there are as many examples as inputs.
+    """
+    parts = first_and_rest(module)
+    if parts is None or len(inputs) >= parts[0].in_features:
+        return None
+    first, rest = parts
+    basis, triangle = torch.linalg.qr(inputs.flatten(1).double().T)
+    weights = first.weight.detach().double()
+    layer = nn.Linear(len(inputs), first.out_features, bias=first.bias is not None, device="meta")
+    layer.weight = nn.Parameter((weights @ basis).to(first.weight))
+    layer.bias = first.bias
+    return nn.Sequential(nn.Flatten(), layer, *rest), triangle.T.to(inputs).contiguous(), RowSpace(basis, weights)
