@@ -16,7 +16,7 @@ setup: $(READY) ## make the environment in .venv (done by the others when needed
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[farm,test,lint]'
 	@# DVC looks for git; in a plain download of the project there is none.
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then $(BIN)/dvc config --local --unset core.no_scm 2>/dev/null || true; \
 	else printf '[core]\n    no_scm = True\n' > .dvc/config.local; fi

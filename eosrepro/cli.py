@@ -12,9 +12,10 @@ import click
 
 from eosrepro import __version__
 from eosrepro.errors import EosreproError
-from eosrepro.tools import sharing
+from eosrepro.tools import many, options
 from eosrepro.tools.completion import names
 from eosrepro.tools.messages import Group
+from eosrepro.tools.weights import weights
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def main(ctx: click.Context) -> None:
         from eosrepro.stages.processes import die_with_parent
 
         die_with_parent()
-    sharing.follow_as_another_rank(ctx)
+    options.follow_as_another_rank(ctx)
 
 
-_RUNS = names("experiments")
+for command in (many.farm, many.work, weights):
+    main.add_command(command)
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -63,9 +66,9 @@ def data() -> None:
 
 
 @main.command()
-@sharing.jobs
-@sharing.ranks
-@click.argument("runs", shell_complete=_RUNS)
+@options.jobs
+@options.ranks
+@click.argument("runs", shell_complete=options.RUNS)
 def train(runs: str, jobs: int | None, ranks: int) -> None:
     """Train RUNS of params.yaml: an experiment, one run, or the first part of the names of some."""
     from eosrepro.config.load import load
@@ -74,15 +77,15 @@ def train(runs: str, jobs: int | None, ranks: int) -> None:
 
     loaded = load()
     with ranked.shared_by(loaded.select(runs), ranks) as size:
-        outcomes = stage.train(loaded, runs, jobs=sharing.processes(loaded, jobs, size))
+        outcomes = stage.train(loaded, runs, jobs=options.processes(loaded, jobs, size))
     for run, ended in outcomes.items():
         click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
 
 
 @main.command()
-@sharing.jobs
-@sharing.ranks
-@click.argument("runs", shell_complete=_RUNS)
+@options.jobs
+@options.ranks
+@click.argument("runs", shell_complete=options.RUNS)
 def diagnose(runs: str, jobs: int | None, ranks: int) -> None:
     """Take the diagnostics of RUNS on their snapshots; RUNS as in `train`."""
     from eosrepro.config.load import load
@@ -92,7 +95,7 @@ def diagnose(runs: str, jobs: int | None, ranks: int) -> None:
 
     loaded = load()
     with ranked.shared_by(loaded.select(runs), ranks) as size:
-        found = stage.diagnose(loaded, runs, jobs=sharing.processes(loaded, jobs, size))
+        found = stage.diagnose(loaded, runs, jobs=options.processes(loaded, jobs, size))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:
@@ -139,7 +142,7 @@ def report() -> None:
 
 
 @main.command()
-@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=_RUNS)
+@click.argument("runs", nargs=-1, metavar="RUN RUN...", shell_complete=options.RUNS)
 @_as_json
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Compare two or more recorded RUNS: settings that differ, what characterises them, and their curves."""
@@ -156,7 +159,7 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("runs", required=False, shell_complete=_RUNS)
+@click.argument("runs", required=False, shell_complete=options.RUNS)
 @click.option(
     "--stamp", type=click.Path(path_type=Path), help="Write FILE if MLflow has everything; the last stage of dvc.yaml."
 )
@@ -213,7 +216,7 @@ def list_(as_json: bool) -> None:
 
 
 @main.command()
-@sharing.jobs
+@options.jobs
 @click.argument("file", type=click.Path(path_type=Path))
 def sweep(file: Path, jobs: int | None) -> None:
     """Run the variants of a run that FILE declares, and tabulate them."""
@@ -249,7 +252,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("run", shell_complete=_RUNS)
+@click.argument("run", shell_complete=options.RUNS)
 @_as_json
 def show(run: str, as_json: bool) -> None:
     """Print all that determines the training of RUN."""

@@ -175,7 +175,7 @@ def test_a_lock_is_taken_anew_where_it_was_removed_before_it_was_held(
 ) -> None:
     """The other process was done between our opening and our locking: we hold what no other will look at."""
     place = resuming.place_of(STAGES / "train/run")
-    lock, opened = resuming._lock, []
+    lock, opened = resuming.try_lock, []
 
     def late(file: IO[str]) -> bool:
         opened.append(file)
@@ -183,7 +183,7 @@ def test_a_lock_is_taken_anew_where_it_was_removed_before_it_was_held(
             (project / place / "lock").unlink()
         return lock(file)
 
-    monkeypatch.setattr(resuming, "_lock", late)
+    monkeypatch.setattr(resuming, "try_lock", late)
     with resuming.unfinished(STAGES / "train/run", "key"):
         assert len(opened) == 2
         assert (project / place / "lock").stat().st_ino == os.fstat(opened[1].fileno()).st_ino

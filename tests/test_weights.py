@@ -12,10 +12,11 @@ from eosrepro.config.load import load
 from eosrepro.errors import EosreproError
 from eosrepro.models.mlp import mlp
 from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records.files import save_tensors
 from eosrepro.records.runs import load_record
 from eosrepro.stages.data import make_data
+from eosrepro.stages.parameters import parameters_at
 from eosrepro.stages.train import train
-from eosrepro.tools.weights import save, weights
 from tests.project import small_params, write_params, write_project
 
 
@@ -31,8 +32,8 @@ def trained_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_module_with_them_has_the_loss_of_the_run(trained_in: Path, tmp_path: Path) -> None:
     config = load()
-    step, parameters = weights(config, "exp3_2over30", None)
-    save(tmp_path / "w.safetensors", parameters)
+    step, parameters = parameters_at(config, "exp3_2over30", None)
+    save_tensors(tmp_path / "w.safetensors", parameters)
     setting, data = config.run("exp3_2over30").setting, load_dataset(DATA)
     assert setting.model
     module = mlp(tuple(data.inputs.shape[1:]), data.n_outputs, **setting.model.options)
@@ -42,7 +43,7 @@ def test_a_module_with_them_has_the_loss_of_the_run(trained_in: Path, tmp_path: 
     last = load_record(trained_in / "stages/train/exp3/exp3_2over30").trajectory.iloc[-1]
     assert (step, loss) == (last["step"], pytest.approx(last["loss"], rel=1e-5))
 
-    start = weights(config, "exp3_2over30", 0)[1]
+    start = parameters_at(config, "exp3_2over30", 0)[1]
     with torch.random.fork_rng():
         torch.manual_seed(setting.seed or 0)
         drawn = mlp(tuple(data.inputs.shape[1:]), data.n_outputs, **setting.model.options)
@@ -53,11 +54,11 @@ def test_a_module_with_them_has_the_loss_of_the_run(trained_in: Path, tmp_path: 
 def test_what_cannot_be_had_is_said(trained_in: Path) -> None:
     config = load()
     with pytest.raises(EosreproError, match="no snapshot at iteration 1: there are those of 0, "):
-        weights(config, "exp3_2over30", 1)
+        parameters_at(config, "exp3_2over30", 1)
     with pytest.raises(EosreproError, match="is a problem"):
-        weights(config, "example1_2over39", None)
+        parameters_at(config, "example1_2over39", None)
     params = small_params()
     params["compute"]["reduce_inputs"] = False
     write_params(trained_in, params)
     with pytest.raises(EosreproError, match=r"trained with compute\.reduce_inputs True, now not set"):
-        weights(load(), "exp3_2over30", None)
+        parameters_at(load(), "exp3_2over30", None)

@@ -211,9 +211,7 @@ class EigenPair:
 class HasGradient(Protocol):
     """The mean of the loss over some examples."""
 
-    def value_and_grad(self, theta: Tensor) -> Evaluation:
-        """f, ∇f and the metric at θ, (P,)."""
-        ...
+    def value_and_grad(self, theta: Tensor) -> Evaluation: ...
 
 
 class Examples(HasGradient, Protocol):
@@ -267,9 +265,7 @@ class Optimizer(NamedTuple):
     # (number of examples, t) → indices of the minibatches between θ_t and θ_{t+1}; None: it uses all examples at once
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
     preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
-    # Its steps are sums of gradients, weighed by nothing but numbers, so that they are the same in all orthonormal
-    # coordinates of θ, and change nothing that no gradient reaches.
-    spans_gradients: bool = False
+    spans_gradients: bool = False  # its steps are sums of gradients, the same in all orthonormal coordinates of θ
 
     @property
     def takes_gradient_steps(self) -> bool:

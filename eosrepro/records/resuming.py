@@ -10,7 +10,6 @@ deletes the outputs of a stage before it runs it, so none of this lies in an out
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -35,6 +34,7 @@ from eosrepro.errors import StoreError
 from eosrepro.records import files
 from eosrepro.records.code import digest_of
 from eosrepro.records.files import remove_leftovers, save_checkpoint, write_error
+from eosrepro.records.locks import SHARED, BusyError, try_lock
 from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot, save_snapshot, snapshot_name
 
@@ -55,7 +55,8 @@ def unfinished(result: Path, key: Any) -> Iterator[Path]:
         key: whatever determines the result beside the libraries and the machine, digests of its code among it.
 
     Raises:
-        StoreError: another process works at the same result, or the folder cannot be made.
+        BusyError: another process works at the same result.
+        StoreError: the folder cannot be made.
     """
     place = place_of(result)
     with _locked(place, result):
@@ -85,6 +86,11 @@ def finished(result: Path) -> None:
 def place_of(result: Path) -> Path:
     """Where the unfinished work at `result` is kept."""
     return UNFINISHED / ".".join(part for part in result.parts if part not in (os.sep, "..", STAGES.name))
+
+
+def is_at_work(result: Path) -> bool:
+    """Whether a process works at it now."""
+    return _is_held(place_of(result) / "lock")
 
 
 @dataclass(frozen=True)
@@ -209,8 +215,8 @@ def load_checkpoint(path: Path) -> Any:
 def _locked(place: Path, result: Path) -> Iterator[None]:
     while True:
         with _opened(place) as file:
-            if not (_lock(file) or _lock_soon(file)):
-                raise StoreError(f"another process works at {result}: wait for it, or end it")
+            if not (try_lock(file) or _lock_soon(file)):
+                raise BusyError(f"another process works at {result}: wait for it, or end it")
             if _is_at(file, place / "lock"):  # and was not removed, by a process that was done, before it was locked
                 yield
                 return
@@ -223,23 +229,15 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def _lock(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _lock_soon(file: IO[str]) -> bool:
     time.sleep(0.1)  # `standings` holds it for a moment
-    return _lock(file)
+    return try_lock(file)
 
 
 def _is_held(lock: Path) -> bool:
     try:
         with lock.open() as file:
-            return not _lock(file, fcntl.LOCK_SH)
+            return not try_lock(file, SHARED)
     except OSError:  # finished, and removed, since it was found
         return False
 

@@ -180,9 +180,12 @@ def into_store(
             else:
                 due.append((run, each, entry))
     with ExitStack() as stack:
-        works = {
+        opened = {
             entry: stack.enter_context(_open(run, each, trained[run.name], entry, besides)) for run, each, entry in due
         }
+        works = {
+            entry: work for entry, work in opened.items() if not store.holds(entry)
+        }  # as another process may since
         done = {entry: [work.load(block) for block in work.blocks] for entry, work in works.items()}
         tasks = [
             (work, block)

@@ -32,18 +32,19 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Report]:
+def progress(description: str, total: int, unit: str = "step") -> Iterator[Report]:
     """Report the steps of a computation that takes at most `total` of them.
 
     Args:
         description: what runs.
         total: the step at which it ends at the latest.
+        unit: what a step is, in a line.
 
     Yields:
         The function to call at every step. It costs about a microsecond where it shows nothing.
     """
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _is_shared
-    display = (_Bar if on_terminal else _Lines)(description, total)
+    display = _Bar(description, total) if on_terminal else _Lines(description, total, unit)
     try:
         yield display.report
     finally:
@@ -114,8 +115,9 @@ class _Bar(_Display):
 
 
 class _Lines(_Display):
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, unit: str = "step") -> None:
         super().__init__(label, total)
+        self._unit = unit
         self._start: tuple[int, float] | None = None
 
     def _due(self, steps: int, seconds: float) -> bool:
@@ -124,7 +126,7 @@ class _Lines(_Display):
     def _show(self, step: int, values: str) -> None:
         now = time.monotonic()
         first_step, started = self._start = self._start or (step, now)
-        parts = [f"{self._label}: step {step}/{self._total}", values]
+        parts = [f"{self._label}: {self._unit} {step}/{self._total}", values]
         if first_step < step < self._total:
             parts.append(f"ETA {duration((now - started) / (step - first_step) * (self._total - step))}")
         print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)

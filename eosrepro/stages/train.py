@@ -82,6 +82,8 @@ def into_store(run: Run, data: Dataset | None, key: str, *, observe: live.Observ
         resuming.unfinished(result, determined_by) as place,
         resuming.training(place, run.snapshot_every) as so_far,
     ):
+        if store.holds(key):  # by another process, since it was asked
+            return
         if data is not None:
             estimate.announce(run, objective, theta, done=len(so_far.rows), folder=place)
         for row in so_far.rows:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
-GOING_ON = ("train", "diagnose", "sweep")  # from where they were interrupted
+GOING_ON = ("train", "diagnose", "sweep", "farm", "work")  # from where they were interrupted
 
 
 class Group(click.Group):

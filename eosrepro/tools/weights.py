@@ -1,57 +1,24 @@
-"""The parameters of a network where a run stood, by their names in the module."""
+"""The command that writes the parameters of a network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import click
 
-from eosrepro.config.params import Config
-from eosrepro.core.networks import trained
-from eosrepro.errors import ConfigError
-from eosrepro.records.files import save_tensors
-from eosrepro.records.places import train_folder
-from eosrepro.records.runs import load_origin
-from eosrepro.records.snapshots import load_snapshot, snapshot_paths
-from eosrepro.stages import outdated
-from eosrepro.stages.build import module_shapes, problem
-from eosrepro.stages.recorded import data_of, origin_now
+from eosrepro.tools import options
 
 
-def weights(config: Config, name: str, step: int | None) -> tuple[int, dict[str, Tensor]]:
-    """An iteration, the last snapshot where `step` is None, and the parameters at it, by name.
+@click.command()
+@click.option("--step", type=click.IntRange(min=0), help="The iteration of a snapshot; else the last one.")
+@click.argument("run", shell_complete=options.RUNS)
+@click.argument("file", type=click.Path(path_type=Path))
+def weights(run: str, file: Path, step: int | None) -> None:
+    """Write the parameters of the network of RUN into FILE, by name, as safetensors."""
+    from eosrepro.config.load import load
+    from eosrepro.records.files import save_tensors
+    from eosrepro.stages.parameters import parameters_at
 
-    They are of the network itself, also where it was trained in the row space of its inputs.
-
-    Raises:
-        ConfigError: a problem has no network, or there is no snapshot of that iteration.
-        StoreError: the run was trained with other settings than those of now, or not at all.
-    """
-    run = config.run(name)
-    if not run.has_examples:
-        raise ConfigError(f"{name} is a problem: its θ is in its trajectory's snapshots, and no network has it")
-    folder = train_folder(run.experiment, run.name)
-    data = data_of([run])
-    assert data
-    outdated.refuse_other(run, load_origin(folder), origin_now(run, data, ""))
-    by_step = {int(path.stem): path for path in snapshot_paths(folder / "snapshots")}
-    at = max(by_step) if step is None else step
-    if at not in by_step:
-        raise ConfigError(f"{name} has no snapshot at iteration {at}: there are those of {_listed(list(by_step))}")
-    objective, start = problem(run, data)
-    theta = load_snapshot(by_step[at]).theta.to(start)
-    if objective.row_space:
-        theta = objective.row_space.parameters(theta)
-    shapes = {name: parameter.shape for name, parameter in trained(module_shapes(run, data)).items()}
-    pieces = torch.split(theta, [shape.numel() for shape in shapes.values()])
-    return at, {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-
-def save(path: Path, parameters: dict[str, Tensor]) -> None:
-    """As safetensors, for `module.load_state_dict(safetensors.torch.load_file(path), strict=False)`."""
-    save_tensors(path, parameters)
-
-
-def _listed(steps: list[int]) -> str:
-    return ", ".join(map(str, steps)) if len(steps) < 5 else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
+    at, parameters = parameters_at(load(), run, step)
+    save_tensors(file, parameters)
+    click.echo(f"{file}: {sum(each.numel() for each in parameters.values()):,} parameters of {run} at iteration {at}")

@@ -1,4 +1,4 @@
-"""How many processes share the work of a command: settings of the machine, which change no result."""
+"""Options and arguments that several commands have: settings of the machine, which change no result."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eosrepro.tools.completion import names
+
 if TYPE_CHECKING:
     from eosrepro.config.params import Config
 
+RUNS = names("experiments")  # for the Tab key
+
 jobs = click.option(
     "--jobs",
+    "-j",
     type=click.IntRange(min=1),
     envvar="EOSREPRO_JOBS",
     help="Processes that share the work; else as many as fit on the cores.",
@@ -25,8 +30,8 @@ ranks = click.option(
 )
 
 
-def processes(loaded: Config, jobs: int | None, ranks: int) -> int:
-    """Among which runs are divided; where ranks share each of them, one after the other."""
+def processes(loaded: Config, jobs: int | None, ranks: int = 1) -> int:
+    """Among which runs are divided, as many as fit on the cores; where ranks share each of them, one."""
     from eosrepro.stages import build, engine
 
     if ranks > 1:
