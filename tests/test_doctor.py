@@ -36,7 +36,7 @@ from eosrepro.views.mlflow.connection import MADE_ELSEWHERE, connect, store_uri
 from tests.project import small_params, write_params, write_project
 
 # Ten snapshots of a 3072-8-8-10 network: three of each run, and of exp2_2over300 the first.
-SNAPSHOTS = "snapshots of runs to come (4): at most 990 kB"
+SNAPSHOTS = "snapshots of runs to come (4): at most 38.8 kB"
 assert 10 * 4 * (3072 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10) == 989_840
 
 
@@ -90,9 +90,8 @@ def test_a_healthy_project_is_ok_and_is_left_as_it_is() -> None:
     )
     found = {check["name"]: check["found"] for check in told}
     assert found["data"] == "stages/data holds photo-patches, N = 100"
-    assert (
-        found["device"] == f"compute.device cpu: cpu, 1 thread of {os.cpu_count()} CPUs; eigensolves start at a sketch"
-    )
+    device = f"compute.device cpu: cpu, 1 thread of {os.cpu_count()} CPUs; eigensolves start in bfloat16"
+    assert found["device"].startswith(device)
     assert SNAPSHOTS in found["disk"]
     assert sorted(path for path in Path().rglob("*.*") if ".dvc" not in path.parts) == [
         path for path in before if ".dvc" not in path.parts
@@ -267,16 +266,16 @@ def test_data_that_are_damaged(project: Path) -> None:
 
 
 def test_a_disk_on_which_the_snapshots_may_not_fit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=900_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=9_000))
     declared = load()
     _, disk = doctor._data(declared)
     assert disk.state == "warning"
-    assert disk.found.startswith(f"900 kB free; {SNAPSHOTS}")
+    assert disk.found.startswith(f"9 kB free; {SNAPSHOTS}")
     assert disk.found.endswith(estimate.MORE_ROOM)
     for name, run in declared.runs.items():
         save_json(train_folder(run.experiment, name) / "summary.json", {})
     _, disk = doctor._data(declared)
-    assert disk == Check("disk", "ok", "900 kB free")
+    assert disk == Check("disk", "ok", "9 kB free")
     assert project.exists()
 
 

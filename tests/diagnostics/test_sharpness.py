@@ -202,7 +202,7 @@ def quadratic_with(hessian: Tensor, n_examples: int, of_sketch: Tensor | None = 
     def part(theta: Tensor) -> tuple[Tensor, Tensor]:
         return theta @ hessian @ theta / 2, theta.new_tensor(0.0)
 
-    def sketch(indices: Tensor) -> Objective:
+    def sketch(indices: Tensor, _everywhere: bool) -> Objective:
         assert of_sketch is not None
         return quadratic_with(of_sketch, len(indices))
 
