@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import TYPE_CHECKING, TypeGuard, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,13 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear, normalize
 
+from eosrepro.core.sequences import Outputs, first_and_rest, in_a_row
 from eosrepro.core.types import Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
 
 if TYPE_CHECKING:
     from eosrepro.core.objective import Objective
 
-# (inputs (n, ...), θ (P,)) → outputs (n, ..., n_outputs)
-Outputs = Callable[[Tensor, Tensor], Tensor]
-Layer = TypeVar("Layer", bound=nn.Module)
 
 OF_THETA = "f must be a function of the parameters alone"
 COUPLED = (
@@ -71,6 +69,8 @@ def as_function(module: nn.Module) -> Outputs:
     In the dtype of θ, which inputs share: all that is in the module follows it. Buffers are copied, so that what an
     evaluation writes there, as the running statistics of batch normalisation, is in none that follows.
     """
+    if plain := in_a_row(module):
+        return plain
     shapes = {name: parameter.shape for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = [shape.numel() for shape in shapes.values()]
     fixed = {name: value for name, value in module.named_parameters() if name not in shapes}
@@ -107,33 +107,6 @@ def leading_layer(module: nn.Module) -> tuple[int, Outputs] | None:
     if parts is None or parts[0].bias is None or not parts[0].bias.requires_grad:
         return None
     return parts[0].out_features, as_function(parts[1])
-
-
-def first_and_rest(module: nn.Module) -> tuple[nn.Linear, nn.Sequential] | None:
-    """The linear layer that a network begins with, and the layers after it; None where this is not certain.
-
-    It is where the module is a plain sequence, nothing is hooked to its first layers or put in their place, and θ
-    begins with the weights and biases of that layer, which no other layer shares.
-    """
-    if not _is_plain(module, nn.Sequential) or len(module) < 2:
-        return None
-    flatten, first, *others = module
-    if not _is_plain(flatten, nn.Flatten) or (flatten.start_dim, flatten.end_dim) != (1, -1):
-        return None
-    if not _is_plain(first, nn.Linear):
-        return None
-    rest = nn.Sequential(*others)
-    of_layers = [parameter for parameter in (*first.parameters(), *rest.parameters()) if parameter.requires_grad]
-    in_theta = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if [id(parameter) for parameter in of_layers] != [id(parameter) for parameter in in_theta]:
-        return None
-    return (first, rest) if first.weight.requires_grad else None
-
-
-def _is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
-    """Whether to call the layer is to call the forward of this very class, and nothing else."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from eosrepro.core.networks import first_and_rest, flattened
+from eosrepro.core.networks import flattened
+from eosrepro.core.sequences import first_and_rest
 
 
 @dataclass(frozen=True)
