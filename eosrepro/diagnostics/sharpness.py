@@ -18,7 +18,7 @@ from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
 SKETCH_SHARE = 0.1
 FEWEST_SKETCHED = 50  # examples; of fewer it says too little, and solves start from a random vector
 SKETCH_RTOL = 3e-3
-# Or at eigenvectors by products in bfloat16, of all examples: these have errors of this size.
+# Or from there at those by products in bfloat16 of all examples, which have errors of this size.
 ROUGH_RTOL = 3e-3
 WEIGHT_OF_NEXT = 0.5
 WEIGHT_OF_RANDOM = 0.03
@@ -74,20 +74,16 @@ def solved(
 ) -> Iterator[dict[str, Any]]:
     """The rows of `sharpness`, of P^-½ ∇²f P^-½ at each point."""
     generator, of_audits = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    rough = objective.rough() if objective.rough else None
-    sketch = None if rough else _sketch(objective, generator)
+    coarse = objective.rough() if objective.rough else None
+    sketch = _sketch(coarse or objective, generator)
+    product = _in_bfloat16 if coarse else Objective.hvp
     for index, (step, theta, preconditioner) in enumerate(points):
         hvp = weighted(objective.hvp(theta), preconditioner)
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
-        if rough:
-            product = weighted(_in_bfloat16(rough, theta), preconditioner)
-            found = top_eigenpairs(product, start, k=n_pairs, rtol=ROUGH_RTOL, max_products=max_products)
-            start, density = torch.stack([pair.vector for pair in found]), 0.0  # all of them have been looked for
-            spent = float(found[0].products)
-        elif sketch:
+        if sketch:
             found = top_eigenpairs(
-                weighted(sketch.hvp(theta), preconditioner),
+                weighted(product(sketch, theta), preconditioner),
                 random_unit(theta, generator),
                 k=n_pairs,
                 rtol=SKETCH_RTOL,
@@ -96,7 +92,18 @@ def solved(
                 density=0.0,
             )
             start, density = _with_sketch(start, found, n_pairs), DENSITY / sqrt(sketch.n_examples)
-            spent = found[0].products * sketch.n_examples / objective.n_examples
+            spent += found[0].products * sketch.n_examples / objective.n_examples
+        if coarse:
+            found = top_eigenpairs(
+                weighted(product(coarse, theta), preconditioner),
+                start,
+                k=n_pairs,
+                rtol=max(rtol, ROUGH_RTOL),
+                max_products=max_products,
+                density=density,
+            )
+            start, density = torch.stack([pair.vector for pair in found]), 0.0  # all of them have been looked for
+            spent += found[0].products
         pairs = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, density=density)
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}
