@@ -118,9 +118,9 @@ class Compute(Section):
     """Train a network that begins with a linear layer in the row space of its inputs, which is exact and has fewer
     numbers, where there are fewer examples than inputs and the steps of the optimizer are sums of gradients."""
     krylov: Literal["sketch", "bfloat16", "auto"] = "sketch"
-    """Where a sharpness starts: at the eigenvectors of the Hessian of a tenth of the examples, or from there at those of
-    all of them, by products in bfloat16; `auto`: in bfloat16 where the processor is fast at it. It is found by products
-    in `dtype` then, to its `rtol` in any case."""
+    """Where a sharpness starts: at the eigenvectors of the Hessian of a tenth of the examples, or from there at those
+    of all of them, by products in bfloat16; `auto`: in bfloat16 where the processor is fast at it. It is found by
+    products in `dtype` then, to its `rtol` in any case."""
 
     @property
     def of_training(self) -> dict[str, Any]:
