@@ -229,6 +229,7 @@ def test_some_of_them_are_those_of_a_dense_hessian(case: Case) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("case", ALL, ids=label)
 def test_all_are_those_of_a_dense_hessian(case: Case) -> None:
     check(case)

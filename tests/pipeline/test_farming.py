@@ -26,7 +26,7 @@ from tests.pipeline.farming import (
     write_long,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.very_slow]
 
 
 @pytest.fixture(scope="module")

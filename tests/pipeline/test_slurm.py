@@ -40,6 +40,7 @@ MISSING = [name for name in NEEDED if shutil.which(name, path=PATH) is None]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.very_slow,
     pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: `apt-get install slurm-wlm munge`"),
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons are started as root"),
 ]
