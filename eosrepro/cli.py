@@ -74,12 +74,14 @@ def train(runs: str, jobs: int | None, ranks: int) -> None:
     from eosrepro.config.load import load
     from eosrepro.stages import ranked
     from eosrepro.stages import train as stage
+    from eosrepro.tools import messages
 
     loaded = load()
     with ranked.shared_by(loaded.select(runs), ranks) as size:
         outcomes = stage.train(loaded, runs, jobs=options.processes(loaded, jobs, size))
     for run, ended in outcomes.items():
-        click.echo(f"{run}: ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}")
+        end = f"ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}"
+        click.echo(f"{run}: {end}; {messages.snapshots(loaded.run(run))}")
 
 
 @main.command()

@@ -14,6 +14,8 @@ from eosrepro.views import terminal
 if TYPE_CHECKING:
     import pandas as pd
 
+    from eosrepro.config.runs import Run
+
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, or anew where there is none yet"
 GOING_ON = ("train", "diagnose", "sweep", "farm", "work")  # from where they were interrupted
 
@@ -51,6 +53,15 @@ class Group(click.Group):
         if args and args[0] not in known and not args[0].startswith("-"):
             ctx.fail(f"no command {args[0]!r}{did_you_mean(args[0], known)} (there are: {', '.join(known)})")
         return super().resolve_command(ctx, args)
+
+
+def snapshots(run: Run) -> str:
+    """How many a run has kept, and what they take on disk."""
+    from eosrepro.records.places import train_folder
+    from eosrepro.stages.estimate import in_words
+
+    sizes = [path.stat().st_size for path in (train_folder(run.experiment, run.name) / "snapshots").glob("*")]
+    return f"{len(sizes):,} snapshots, {in_words(sum(sizes))}"
 
 
 def sharpness(table: pd.DataFrame) -> str:
