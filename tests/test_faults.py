@@ -104,6 +104,7 @@ def long_run(trained: Path, tmp_path: Path) -> Path:
 # --- a disk, a folder, a signal, memory -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_training_that_goes_on_when_there_is_room(trained: Path, tmp_path: Path) -> None:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small disk")
@@ -182,6 +183,7 @@ def test_a_worker_that_is_killed_ends_the_stage_with_a_message(long_run: Path) -
     success(start(long_run, "diagnose", GD, "--jobs", "2"))
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_killed_takes_its_processes_along_and_its_runs_go_on(long_run: Path) -> None:
     process = start(long_run, "train", "exp3", "--jobs", "2")
     wait_for(lambda: len(workers(process.pid)) == 2, process)
@@ -250,6 +252,7 @@ def test_a_model_too_large_to_count_is_one_line(width: int, folder: Path) -> Non
     assert "smaller" in said
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
     folder = project(tmp_path)
     success(start(folder, "data"))

@@ -804,6 +804,7 @@ with t.mlflow_live.open_run(f"run{{sys.argv[1]}}", resolved, t.PROVENANCE, **t.L
 """
 
 
+@pytest.mark.slow
 def test_processes_that_create_the_store_at_once(project: Path) -> None:
     code = PROCESS.format(tests=str(Path(__file__).parents[1]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
