@@ -135,6 +135,7 @@ def test_a_mistake_in_the_environment_is_named(folder: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("experiment", ["exp3", "exp8"])
 def test_stages_of_any_number_of_ranks_make_the_files_of_one_process(
@@ -163,6 +164,7 @@ def long(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("whom", ["another", "first"])
 def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on(
     whom: str, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -191,6 +193,7 @@ def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_is_one_line_and_more_ranks_go_on(
     how: signal.Signals, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,6 +214,7 @@ def test_ctrl_c_is_one_line_and_more_ranks_go_on(
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_ranks_that_torchrun_starts_join(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = project(tmp_path / "shared", monkeypatch)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eosrepro")
@@ -223,6 +227,7 @@ def test_ranks_that_torchrun_starts_join(folder: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_rank_with_other_code_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder
     monkeypatch.setattr(ranked, "_likeness", lambda *_: ["other"])
@@ -231,6 +236,7 @@ def test_a_rank_with_other_code_is_refused(folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_first_rank_that_waits_for_one_that_is_dead_ends(long: Path) -> None:
     """As on a GPU, where nothing tells it."""
     program = (
