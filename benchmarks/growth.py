@@ -30,7 +30,7 @@ from eosrepro.views import markdown
 
 EXAMPLES = (200, 500, 1000, 2000, 5000, 10_000)  # with a width of 200
 WIDTHS = (50, 100, 200, 400, 800)  # with 5,000 examples
-WIDTH, N_EXAMPLES = (200, 500, 1000, 2000, 5000, 10_000)  # with a width of 200
+WIDTH, N_EXAMPLES = 200, 5000
 CHUNK = 5000
 FEW_SECONDS = 0.5  # of repeats of one measurement
 
