@@ -89,6 +89,7 @@ def _in_a_process(*arguments: object) -> dict[str, Any]:
 def draw(points: list[dict[str, Any]], path: Path) -> None:
     """Time against N and against P, on logarithmic axes, as PNG."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     from eosrepro.figures._style import PAGE, styled
 
@@ -102,13 +103,16 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
             fewer = [each for each in of_n if each["reduced"]]
             axes[0].loglog(*_columns(whole, "n_examples", key), f"C{colour}o-", label=label)
             axes[0].loglog(*_columns(fewer, "n_examples", key), f"C{colour}o--", mfc="none")
-            axes[1].loglog(*_columns(of_p, "n_coordinates", key), f"C{colour}o-", label=label)
-        axes[2].loglog(*_columns([each for each in of_n if not each["reduced"]], "n_examples", "peak_mb"), "C3o-")
+            axes[1].loglog(*_columns(of_p, "n_coordinates", key), f"C{colour}o-")
+        axes[2].semilogx(*_columns([each for each in of_n if not each["reduced"]], "n_examples", "peak_mb"), "C3o-")
         axes[0].set(title=f"time, width {WIDTH}", xlabel="N", ylabel="ms")
         axes[1].set(title=f"time, N = {N_EXAMPLES:,}", xlabel="P", ylabel="ms")
         axes[2].set(title=f"peak memory, width {WIDTH}, chunks of {CHUNK:,}", xlabel="N", ylabel="MB")
         axes[0].plot([], [], "k--", label="in the row space of the inputs")
-        axes[0].legend()
+        axes[2].set_ylim(bottom=0)
+        for each in axes:
+            each.xaxis.set_minor_formatter(NullFormatter())  # they would lie over each other
+        figure.legend(loc="outside lower center", ncols=4)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)
