@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from benchmarks import baselines
+from eosrepro.core.device import has_fast_bfloat16
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
 from eosrepro.core.objective import Objective
-from eosrepro.core.problem import has_fast_bfloat16, network_problem
+from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Position, Stop
 from eosrepro.data._preprocessing import preprocess

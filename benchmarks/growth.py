@@ -21,7 +21,8 @@ import click
 import torch
 
 from benchmarks.bench import hardware
-from eosrepro.core.problem import has_fast_bfloat16, network_problem
+from eosrepro.core.device import has_fast_bfloat16
+from eosrepro.core.problem import network_problem
 from eosrepro.core.types import Dataset, Position
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.losses.cross_entropy import cross_entropy

@@ -48,12 +48,16 @@ class Run:
 
     @property
     def snapshots(self) -> Iterable[Position]:
-        """The iterates that were kept: `step` and `theta`, (P,)."""
+        """The iterates that were kept: `step` and `theta`, (P,).
+
+        Of a loaded run that was trained with `compute.reduce_inputs` they are in the row space of its inputs, where θ
+        is shorter: `eosrepro weights` writes the parameters of the network.
+        """
         return self.kept or load_snapshots(self.record.snapshots)
 
     @property
     def theta(self) -> Tensor:
-        """Where it ended, (P,); of a loaded run the last snapshot."""
+        """Where it ended, (P,); of a loaded run the last snapshot, in its coordinates: see `snapshots`."""
         *_, last = self.snapshots
         return last.theta
 

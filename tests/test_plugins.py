@@ -20,9 +20,13 @@ from eosrepro.config.members import Member, _Of
 from eosrepro.errors import ConfigError
 from eosrepro.records.places import train_folder
 from eosrepro.records.runs import load_record
+from eosrepro.records.snapshots import load_snapshot, snapshot_paths
 from eosrepro.stages import outdated
+from eosrepro.stages.data import make_data
+from eosrepro.stages.diagnose import diagnose
+from eosrepro.stages.train import train
 from tests.plugins import Write, install, project_in
-from tests.project import alone, small_params, write_params
+from tests.project import alone, small_params, write_params, write_project
 
 HALF = """
 from eosrepro.core.types import Geometry, Optimizer
@@ -217,3 +221,43 @@ def test_the_schema_lets_a_place_be_written() -> None:
     params["experiments"]["exp3"]["model"] = {"name": "resnet18"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(params, schema())
+
+
+SEES = """
+def size(objective, snapshots):
+    for at in snapshots:
+        assert objective.value_and_grad(at.theta).grad.shape == at.theta.shape == at.state.shape
+        yield {"step": at.step, "size": len(at.theta)}
+
+def columns(**_options):
+    return ["size"]
+"""
+OBSERVES = """
+def length(here, following):
+    return {"n_numbers": len(here.theta)}
+
+def columns(**_options):
+    return ["n_numbers"]
+"""
+
+
+def test_members_of_others_see_the_parameters_of_the_network(project: Write) -> None:
+    """In the row space of the inputs θ is another vector, and who knows what they do with it."""
+    write_project(Path())
+    project("members/diagnostics/size.py", SEES)
+    project("members/observations/length.py", OBSERVES)
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"] |= {"optimizer": {"name": "momentum"}, "diagnose": {"size": {}}}
+    params["experiments"]["observed"] = params["experiments"]["exp3"] | {"observe": {"length": {}}}
+    params["diagnose"] = {}
+    write_params(Path(), params)
+    make_data(load())
+    n_parameters = 3072 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10
+    for name, reduced in {"exp3_2over30": True, "observed_2over30": False}.items():
+        train(load(), name, jobs=1)
+        (table,) = diagnose(load(), name, jobs=1)[name].values()
+        assert {*table["size"]} == {n_parameters}
+        folder = train_folder(name.partition("_")[0], name)
+        kept = load_snapshot(snapshot_paths(folder / "snapshots")[0])
+        assert (len(kept.theta) < n_parameters) is reduced
+    assert {*load_record(folder).trajectory["n_numbers"].dropna()} == {n_parameters}

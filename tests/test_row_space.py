@@ -134,3 +134,15 @@ def test_it_applies_to_fewer_examples_than_inputs_and_a_leading_linear_layer_alo
         reduce_inputs=True,
     )  # fmt: skip
     assert of_images.row_space is None
+
+
+def test_a_state_of_vectors_is_one_of_the_network_too() -> None:
+    """Momentum, and a block of vectors, after some steps; what is no vector stays as it is."""
+    optimizer = SPANNING["momentum"]
+    whole, reduced = problems(MODELS["tanh"], wide_dataset())
+    (_, end), (_, at) = (trained(objective, optimizer) for objective in (whole, reduced))
+    there = reduced.row_space.position(at._replace(state=[at.state, torch.stack([at.state] * 2), torch.ones(3), 7]))
+    torch.testing.assert_close(there.theta, end.theta, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(there.state[0], end.state, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(there.state[1][1], end.state, rtol=1e-8, atol=1e-10)
+    assert there.state[2:] == [pytest.approx(torch.ones(3)), 7]

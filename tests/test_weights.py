@@ -15,8 +15,8 @@ from eosrepro.records.dataset import DATA, load_dataset
 from eosrepro.records.files import save_tensors
 from eosrepro.records.runs import load_record
 from eosrepro.stages.data import make_data
-from eosrepro.stages.parameters import parameters_at
 from eosrepro.stages.train import train
+from eosrepro.tools.parameters import parameters_at
 from tests.project import small_params, write_params, write_project
 
 

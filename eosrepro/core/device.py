@@ -1,4 +1,4 @@
-"""Where numbers are computed: the settings that make a GPU exact and repeatable, and what is read back from it."""
+"""Where numbers are computed: what makes a GPU exact and repeatable, what is read back, what a processor is fast at."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def read(*numbers: Tensor) -> list[float]:
     """Scalars as floats, by one transfer from the device that they are on: each makes a GPU wait."""
     found: list[float] = torch.stack([number.double() for number in numbers]).tolist()
     return found
+
+
+def has_fast_bfloat16(on: str) -> bool:
+    """Whether products of matrices are faster in it: the processor has instructions for them."""
+    if on == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: a version may lack them
+    return any(getattr(torch.cpu, each, lambda: False)() for each in asked)

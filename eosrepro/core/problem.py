@@ -78,11 +78,3 @@ def function_problem(f: Function, start: Sequence[float]) -> tuple[Objective, Te
     refuse_without_derivatives(objective, theta)
     refuse_wrong_products(objective, near_by(theta))
     return objective, theta
-
-
-def has_fast_bfloat16(on: str) -> bool:
-    """Whether products of matrices are faster in it: the processor has instructions for them."""
-    if on == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: a version may lack them
-    return any(getattr(torch.cpu, each, lambda: False)() for each in asked)

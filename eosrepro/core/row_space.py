@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from eosrepro.core.networks import flattened
 from eosrepro.core.sequences import first_and_rest
+from eosrepro.core.types import Position
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,26 @@ class RowSpace:
 
     def parameters(self, theta: Tensor) -> Tensor:
         """θ of the network, of shape (P,), from θ in these coordinates."""
+        return self._widened(theta, self.weights)
+
+    def position(self, at: Position) -> Position:
+        """The same place, and the state of the optimizer there, in the parameters of the network.
+
+        A state of vectors is one of sums of gradients: nothing of them is beside the row space.
+        """
+        size = len(at.theta)
+
+        def widened(each: Tensor) -> Tensor:
+            return self._widened(each, torch.zeros_like(self.weights)) if each.shape[-1:] == (size,) else each
+
+        return Position(at.step, self.parameters(at.theta), tree_map_only(Tensor, widened, at.state))
+
+    def _widened(self, vectors: Tensor, weights: Tensor) -> Tensor:
+        """(..., P') → (..., P), where what is beside the row space is that of `weights`."""
         width, n = len(self.weights), self.basis.shape[1]
-        moved = theta[: width * n].view(width, n).to(self.basis) - self.weights @ self.basis
-        first = self.weights + moved @ self.basis.T
-        return torch.cat([first.to(theta).reshape(-1), theta[width * n :]])
+        first = vectors[..., : width * n].reshape(*vectors.shape[:-1], width, n).to(self.basis)
+        whole = weights + (first - weights @ self.basis) @ self.basis.T
+        return torch.cat([whole.to(vectors).flatten(-2), vectors[..., width * n :]], dim=-1)
 
 
 def size_in_row_space(module: nn.Module, n_examples: int) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -102,8 +102,9 @@ def solved(
                 max_products=max_products,
                 density=density,
             )
-            start, density = torch.stack([pair.vector for pair in found]), 0.0  # all of them have been looked for
             spent += found[0].products
+            if all(isfinite(pair.value) for pair in found):  # it may overflow where float32 does not
+                start, density = torch.stack([pair.vector for pair in found]), 0.0  # all have been looked for
         pairs = top_eigenpairs(hvp, start, k=n_pairs, rtol=rtol, max_products=max_products, density=density)
         row = {"step": step, "sharpness": pairs[0].value}
         row |= {f"eigenvalue_{i}": pair.value for i, pair in enumerate(pairs[1:], start=2)}

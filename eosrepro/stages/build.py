@@ -14,9 +14,10 @@ from eosrepro import catalog
 from eosrepro.config.members import Member
 from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
+from eosrepro.core.device import has_fast_bfloat16
 from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective
-from eosrepro.core.problem import function_problem, has_fast_bfloat16, network_problem
+from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.row_space import size_in_row_space
 from eosrepro.core.types import DTYPES, Dataset
 from eosrepro.data._label_noise import with_label_noise
@@ -98,8 +99,17 @@ def problem(run: Run, data: Dataset | None, *, reduced: bool = True) -> tuple[Ob
 
 
 def reduces(run: Run) -> bool:
-    """Whether it is trained in the row space of its inputs, if its network has one."""
-    return run.compute.reduce_inputs and run.method.spans_gradients
+    """Whether it is trained in the row space of its inputs, if its network has one.
+
+    What is observed must not hang on the coordinates of θ: who knows that of a member of others?
+    """
+    asked = run.compute.reduce_inputs and run.method.spans_gradients
+    return asked and all(is_ours("observations", each.name) for each in run.setting.observe.values())
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Whether a member is one of this package: of θ they use inner products alone, which all coordinates agree in."""
+    return str(catalog.find(kind, name).__module__).startswith("eosrepro.")
 
 
 def is_rough(krylov: str, on: str) -> bool:

@@ -34,7 +34,7 @@ from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths
 from eosrepro.stages import engine, outdated, ranked
-from eosrepro.stages.build import member, on_test_split, problem
+from eosrepro.stages.build import is_ours, member, on_test_split, problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
@@ -270,22 +270,25 @@ def _found(work: Work, block: Sequence[Path], data: Dataset | None) -> Iterator[
     yields = member("diagnostics", run.diagnose[work.diagnostic])
     takes = inspect.signature(yields).parameters
     given = {key: value for key, value in facts.items() if key in takes}
-    if "test" in takes:
-        given["test"] = on_test_split(run, data, objective)
     space = None
-    if work.beside:  # the row space holds less than all of what two runs differ by
+    # The row space holds less than all of what two runs differ by; and who knows what a member of others looks at.
+    if work.beside or not is_ours("diagnostics", work.diagnostic):
         space = objective.row_space
         objective, start = problem(run, data, reduced=False)
+    if "test" in takes:
+        given["test"] = on_test_split(run, data, objective)
+    if work.beside:
         given["other"] = work.beside.at_times_of(run, start, data)
     for row in yields(objective, (_at(start, path, space) for path in block), **given):
         yield row if isinstance(row, dict) else dataclasses.asdict(row)
 
 
 def _at(start: Tensor, path: Path, space: RowSpace | None) -> Position:
-    """A snapshot where the objective computes; with the row space that it is in, θ is that of the network.
+    """A snapshot where the objective computes; with the row space that it is in, it is one of the network.
 
     On all ranks as the first one reads it.
     """
     step, *kept = from_first(lambda: load_snapshot(path))
-    theta, state = tree_map_only(Tensor, lambda each: each.to(start.device), kept)
-    return Position(step, (theta if space is None else space.parameters(theta)).to(start), state)
+    at = Position(step, *tree_map_only(Tensor, lambda each: each.to(start.device), kept))
+    at = space.position(at) if space else at
+    return at._replace(theta=at.theta.to(start))

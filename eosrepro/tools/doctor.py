@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from eosrepro import catalog
 from eosrepro.config.load import load
 from eosrepro.config.params import Config
-from eosrepro.core.problem import has_fast_bfloat16
+from eosrepro.core.device import has_fast_bfloat16
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.records import resuming

@@ -37,7 +37,7 @@ class Due:
     """What is to be computed."""
 
     runs: list[Run]
-    up_to_date: int  # runs that are not
+    up_to_date: int  # how many other runs the names stand for
     data: Dataset | None
 
 

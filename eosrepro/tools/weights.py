@@ -17,7 +17,7 @@ def weights(run: str, file: Path, step: int | None) -> None:
     """Write the parameters of the network of RUN into FILE, by name, as safetensors."""
     from eosrepro.config.load import load
     from eosrepro.records.files import save_tensors
-    from eosrepro.stages.parameters import parameters_at
+    from eosrepro.tools.parameters import parameters_at
 
     at, parameters = parameters_at(load(), run, step)
     save_tensors(file, parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from math import isnan
 from typing import Any
@@ -317,3 +318,11 @@ def test_in_bfloat16_too_k_pairs_and_preconditioned_ones_are_right() -> None:
     third, second, first = torch.linalg.eigvalsh(dense)[-3:].tolist()
     found = [row["sharpness"], row["eigenvalue_2"], row["eigenvalue_3"]]
     assert found == pytest.approx([first, second, third], rel=1e-6)
+
+
+def test_where_bfloat16_overflows_the_eigenvalue_is_found_without() -> None:
+    objective, theta = small_problem()
+    lost = replace(objective, parts=[lambda theta: (theta.sum().double() * torch.inf, theta.new_tensor(0.0))])
+    options: dict[str, Any] = {"k": 1, "rtol": 1e-6, "max_products": 200, "audit_every": 1, "seed": 0}
+    (row,) = sharpness(replace(objective, rough=lambda: lost), [Position(0, theta, None)], **options)
+    assert row["sharpness"] == pytest.approx(torch.linalg.eigvalsh(dense_hessian(objective, theta))[-1].item())
