@@ -11,6 +11,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -115,8 +116,25 @@ def _basics(objective: Objective, theta: Tensor, rounds: int, device: str) -> tu
     )
     gradient, product = medians["gradient"], medians["Hessian product"]
     return gradient, [
+        *_rates(rounds, device),
         Result("gradient", gradient / medians["matrix products"], "of its matrix products", 1.1, gradient),
         Result("Hessian product", product / gradient, "gradients", 1.3, product),
+    ]
+
+
+def _rates(rounds: int, device: str) -> list[Result]:
+    """How fast the machine multiplies the inputs by the first layer, in float32 and in bfloat16."""
+    n_inputs, width = LAYERS[:2]
+    inputs, weights = torch.rand(5000, n_inputs, device=device), torch.rand(width, n_inputs, device=device)
+    candidates = {
+        f"matrix product X W₁ᵀ of 5,000 examples, {name}": partial(torch.matmul, inputs.to(dtype), weights.T.to(dtype))
+        for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items()
+    }
+    operations = 2 * len(inputs) * n_inputs * width
+    medians = alternating_medians(candidates, rounds=rounds, device=device)
+    return [
+        Result(name, operations / milliseconds / 1e6, "GFLOP/s", None, milliseconds)
+        for name, milliseconds in medians.items()
     ]
 
 
