@@ -116,9 +116,9 @@ def _basics(objective: Objective, theta: Tensor, rounds: int, device: str) -> tu
     )
     gradient, product = medians["gradient"], medians["Hessian product"]
     return gradient, [
-        *_rates(rounds, device),
         Result("gradient", gradient / medians["matrix products"], "of its matrix products", 1.1, gradient),
         Result("Hessian product", product / gradient, "gradients", 1.3, product),
+        *_rates(rounds, device),
     ]
 
 
