@@ -78,7 +78,7 @@ def minibatch_steps(
         for indices in batches:
             yield _whole_step(objective, theta, grad, indices, step_size)
         return
-    starts = [(part.first(theta), part.others(theta)) for part in parts]
+    starts = [part.apart(theta) for part in parts]
     for indices in batches:
         yield _low_rank_step(objective, parts, starts, theta, grad, indices, step_size)
 
@@ -93,7 +93,7 @@ def _whole(part: Part, theta: Tensor, direction: Tensor) -> Callable[[float], Li
 
 
 def _after_layer(part: LinearFirst, theta: Tensor, direction: Tensor) -> Callable[[float], LinePoint]:
-    start, ahead = ((part.first(vector), part.others(vector)) for vector in (theta, direction))
+    start, ahead = (part.apart(vector) for vector in (theta, direction))
     return lambda time: _after_first(part, start, ahead, time)
 
 
@@ -131,10 +131,11 @@ def _low_rank_step(
     batch = [part for part in here.parts if isinstance(part, LinearFirst)]
     inputs = torch.cat([part.inputs for part in batch])  # X_B: (m, n_inputs)
     # The gradient of the first layer's weights is deltaᵀ X_B and that of its biases the sum of delta, (m, width).
-    _, deltas, others = zip(*(_rest(part, part.first(theta), part.others(theta)) for part in batch), strict=True)
+    _, deltas, others = zip(*(_rest(part, *part.apart(theta)) for part in batch), strict=True)
     delta, later = torch.cat(deltas), torch.stack(others).sum(0)
     bias = delta.sum(0)
-    full_first = torch.cat([part.first(full) for part in batch])
+    full_firsts, (full_later, *_) = zip(*(part.apart(full) for part in batch), strict=True)
+    full_first = torch.cat(full_firsts)
 
     def piece(part: LinearFirst, start: tuple[Tensor, Tensor]) -> Piece:
         whole = len(part.inputs) == objective.n_examples
@@ -145,7 +146,7 @@ def _low_rank_step(
     return MinibatchStep(
         weight=len(indices) / objective.n_examples,
         grad_sq_norm=dot(inputs @ inputs.T, delta @ delta.T) + dot(bias, bias) + dot(later, later),
-        grad_dot_full=dot(full_first, delta) + dot(parts[0].others(full), later),
+        grad_dot_full=dot(full_first, delta) + dot(full_later, later),
         next_loss=loss,
         grad_dot_next_full=-slope,
     )

@@ -93,11 +93,11 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
         row = m - 1
         product = matvec(basis[row])
         before = slice(max(row - n_starts, 0), row)  # the product's parts along these are known: A is symmetric
-        remainder = product - projected[row, before].to(product) @ basis[before]
+        remainder = without(product, basis[before], projected[row, before].to(product))
         ahead = basis[row:n] @ remainder
-        remainder = remainder - ahead @ basis[row:n]
+        remainder = without(remainder, basis[row:n], ahead)
         # What remains may be small: rounding errors of all that was taken away would leave it askew.
-        remainder = remainder - (basis[:n] @ remainder) @ basis[:n]
+        remainder = without(remainder, basis[:n], basis[:n] @ remainder)
         # The only numbers that leave the device for this product, in one transfer.
         *along, beta = torch.cat([ahead, torch.linalg.vector_norm(remainder)[None]]).double().tolist()
         if not isfinite(beta):
@@ -108,8 +108,10 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
         if n < size and beta > 10 * torch.finfo(starts.dtype).eps * values.abs().max().item():
             if n == len(basis):
                 room = min(max(n, 16), limit)
-                basis, projected = pad(basis, (0, 0, 0, room)), pad(projected, (0, room, 0, room))
-            basis[n] = remainder / beta
+                wider = basis.new_empty(n + room, size)  # not of zeros: most of the room may never be needed
+                wider[:n] = basis
+                basis, projected = wider, pad(projected, (0, room, 0, room))
+            torch.div(remainder, beta, out=basis[n])
             projected[row, n] = projected[n, row] = beta
             n, log_betas = n + 1, log_betas + log(beta)
         residuals = torch.linalg.vector_norm(projected[m:n, :m] @ vectors, dim=0)
@@ -187,6 +189,11 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
     """The algebraically smallest eigenpair: the largest of −A, see `top_eigenpairs`."""
     pair = top_eigenpairs(lambda vector: -matvec(vector), start, rtol=rtol, max_products=max_products)[0]
     return replace(pair, value=-pair.value)
+
+
+def without(vector: Tensor, basis: Tensor, along: Tensor) -> Tensor:
+    """The vector less its parts along the rows of the basis, (P,)."""
+    return torch.addmv(vector, basis.T, along, alpha=-1)
 
 
 def _converged(spaces: Iterable[Subspace], k: int, rtol: float, density: float) -> Subspace:

@@ -121,16 +121,17 @@ class LinearFirst:
     rest: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (Z, the other entries of θ) → as a part
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        return self.rest(self.first(theta), self.others(theta))
+        return self.rest(*self.apart(theta))
 
-    def first(self, theta: Tensor) -> Tensor:
-        """Z for the layer in θ, or in a direction: (P,) → (n, width)."""
+    def apart(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Z for the layer in θ, or in a direction, and the entries that belong to the layers after it.
+
+        (P,) → (n, width), (P − width·(n_inputs + 1),)
+        """
         size = self.width * self.inputs.shape[1]
-        return linear(self.inputs, theta[:size].view(self.width, -1), theta[size : size + self.width])
-
-    def others(self, theta: Tensor) -> Tensor:
-        """The entries of θ, or of a direction, that belong to the layers after the first."""
-        return theta[self.width * (self.inputs.shape[1] + 1) :]
+        # The gradient of one split is one vector; each slice would make one of P numbers, most of them 0.
+        weights, biases, others = torch.split(theta, [size, self.width, len(theta) - size - self.width])
+        return linear(self.inputs, weights.view(self.width, -1), biases), others
 
     @cached_property
     def inner_products(self) -> Tensor:

@@ -116,6 +116,8 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
     """Stage `diagnose`: all that is declared on the runs that a name stands for."""
     started = time.monotonic()
     runs = config.select(name)
+    jobs = jobs if any(run.has_examples for run in runs) else 1
+    engine.expect(jobs, __name__)
     data = data_of(runs)
     named = {each.to: config.run(each.to) for run in runs for each in run.diagnose.values() if each.to is not None}
     besides = {to: Beside(other, train_folder(other.experiment, to)) for to, other in named.items()}
@@ -193,7 +195,6 @@ def into_store(
             for block, rows in zip(work.blocks, done[entry], strict=True)
             if rows is None
         ]
-        jobs = jobs if any(run.has_examples for run in runs) else 1
         found = engine.map(_look, data, tasks, jobs=jobs)
         for entry, work in works.items():
             table = _assemble(work, done[entry], found)

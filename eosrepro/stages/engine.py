@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import Any, TypeVar
-
-from torch import multiprocessing
 
 from eosrepro.errors import EosreproError
 from eosrepro.stages import progress
 from eosrepro.stages.processes import die_with_parent
 
+# PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only imported
+# it; elsewhere libraries start threads when they are imported, and each process imports them by itself.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 LAST_WORDS = 30.0  # seconds that a process has to write its checkpoint when the work is ended
 
 Task = TypeVar("Task")
@@ -26,6 +30,13 @@ def default_jobs(device: str, threads: int) -> int:
     """As many processes as fit on the cores that this one may use; on a GPU one, which fills it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if device == "cuda" else max(1, cores // threads)
+
+
+def expect(jobs: int, module: str) -> None:
+    """Say that a `map` with a function of `module` is to come: what its processes import is begun beside other work."""
+    if METHOD == "forkserver" and jobs > 1:
+        multiprocessing.get_context(METHOD).set_forkserver_preload(["torch.multiprocessing", module])
+        forkserver.ensure_running()
 
 
 def map(
@@ -45,8 +56,9 @@ def map(
     if jobs <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    # PyTorch does not survive a fork; its own `spawn` shares the tensors between the processes.
-    context = multiprocessing.get_context("spawn")
+    import torch.multiprocessing  # it has tensors shared between the processes, not copied
+
+    context = torch.multiprocessing.get_context(METHOD)
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(function, shared)) as pool:
         # All processes at once: one that Python started later, and that was killed, would not be missed.
         pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
