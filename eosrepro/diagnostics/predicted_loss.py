@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import Optimizer, Position
 from eosrepro.diagnostics._points import iterate_at

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["polyak", "nesterov", "ema"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import AtLeast, Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
@@ -23,3 +24,7 @@ def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
         return (first * second).sum(-1).square() / (2 * width)
 
     return f
+
+
+def takes(numbers: int, **_options: int) -> bool:
+    return numbers > 0 and numbers % 2 == 0

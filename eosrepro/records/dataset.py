@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.ranks import world
 from eosrepro.core.spread import Spread, chunk_sizes
@@ -12,6 +11,9 @@ from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_json, load_rows, load_tensors, save_json, save_tensors, sha256, shape_of
 from eosrepro.records.places import STAGES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DATA = STAGES / "data"
 DATA_SETTINGS = STAGES / "data.json"  # not in the folder: the same data from another place train nothing anew

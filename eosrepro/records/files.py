@@ -17,15 +17,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from eosrepro.core.later import torch
 from eosrepro.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_SPACE = ". Free some space and run the same command again; what was done is kept"
 NO_PERMISSION = ". Make it writable, or run as a user who may write there"
@@ -151,6 +152,8 @@ def sha256(path: Path) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file  # it imports PyTorch
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
         # One entry alone: safetensors writes several in random order, and equal tensors are to make equal files.

@@ -9,8 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from torch import multiprocessing
-
+from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
 from eosrepro.stages import progress
 from eosrepro.stages.processes import die_with_parent
@@ -46,7 +45,7 @@ def map(
         yield from (function(shared, task) for task in tasks)
         return
     # PyTorch does not survive a fork; its own `spawn` shares the tensors between the processes.
-    context = multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(function, shared)) as pool:
         # All processes at once: one that Python started later, and that was killed, would not be missed.
         pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
@@ -56,7 +55,7 @@ def map(
             # Else the tasks at work, and those that wait for them, would be done to their end first.
             manager: Any = pool._executor_manager_thread
             pool.shutdown(wait=False, cancel_futures=True)
-            workers = multiprocessing.active_children()
+            workers = torch.multiprocessing.active_children()
             for process in workers:
                 process.terminate()
             for process in workers:
