@@ -19,6 +19,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
@@ -171,7 +172,16 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    with _reading(path), safe_open(path, framework="pt") as file:
+    return _load(path, "pt")
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The same for those who compute nothing: without PyTorch."""
+    return _load(path, "np")
+
+
+def _load(path: Path, framework: str) -> dict[str, Any]:
+    with _reading(path), safe_open(path, framework=framework) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         written = (file.metadata() or {}).get("sha256")
     if written != _checksum(tensors):
@@ -200,11 +210,12 @@ def load_rows(path: Path, name: str, rows: range) -> Tensor:
     return found
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _checksum(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().data)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name} torch.{dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.asarray(tensor).data)
     return digest.hexdigest()
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from eosrepro.core.later import pytree, torch
 from eosrepro.core.types import Position
 from eosrepro.errors import ConfigError, StoreError
-from eosrepro.records.files import link_or_copy, load_tensors, save_tensors, sha256, write_error
+from eosrepro.records.files import link_or_copy, load_arrays, load_tensors, save_tensors, sha256, write_error
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Content = TypeVar("Content")
 
 
 def save_snapshot(folder: Path, at: Position) -> None:
@@ -92,10 +96,23 @@ def load_snapshot(path: Path) -> Position:
     Raises:
         StoreError: it cannot be read.
     """
-    tensors = load_tensors(path)
-    if "theta" not in tensors:
-        raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+    tensors = _snapshot(path, load_tensors(path))
     return Position(int(path.stem), tensors["theta"], _state_in(tensors))
+
+
+def load_thetas(folder: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Step and θ of each snapshot, for those who compute nothing: without PyTorch.
+
+    Raises:
+        StoreError: there are none, or one cannot be read.
+    """
+    return ((int(path.stem), _snapshot(path, load_arrays(path))["theta"]) for path in snapshot_paths(folder))
+
+
+def _snapshot(path: Path, content: dict[str, Content]) -> dict[str, Content]:
+    if "theta" not in content:
+        raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+    return content
 
 
 def snapshot_paths(folder: Path) -> list[Path]:
