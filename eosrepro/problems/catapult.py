@@ -20,7 +20,7 @@ def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
     """
 
     def f(theta: Tensor) -> Tensor:
-        first, second = theta.chunk(2, -1)
+        first, second = theta.unflatten(-1, (2, -1)).unbind(-2)  # of as many numbers each
         return (first * second).sum(-1).square() / (2 * width)
 
     return f
