@@ -11,6 +11,7 @@ import pytest
 
 from eosrepro import catalog
 from eosrepro.config.load import load
+from eosrepro.config.members import GIVEN
 from eosrepro.stages import diagnose, track, train
 from eosrepro.stages.check import check
 from eosrepro.stages.data import make_data
@@ -84,7 +85,7 @@ def test_a_member_is_read_without_pytorch(kind: str, tmp_path: Path) -> None:
         f"for name in catalog.names({kind!r}):\n"
         f"    member = catalog.find({kind!r}, name)\n"
         "    for parameter in inspect.signature(member).parameters.values():\n"
-        "        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != 'runs':\n"
+        f"        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in {GIVEN | {'runs'}}:\n"
         "            annotation_of(member, parameter)\n"
         f"    if {kind!r} in ('diagnostics', 'observations'): catalog.quantities(name, kind={kind!r})\n{LOADED}"
     )

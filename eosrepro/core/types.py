@@ -268,6 +268,7 @@ class Optimizer(NamedTuple):
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
     preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
     spans_gradients: bool = False  # its steps are sums of gradients, the same in all orthonormal coordinates of θ
+    predicts_loss: bool = False  # of gradient descent: what the diagnostic `predicted_loss` tells is in its state
 
     @property
     def takes_gradient_steps(self) -> bool:

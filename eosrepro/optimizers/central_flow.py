@@ -97,7 +97,7 @@ def central_flow(
     def geometry(_at: Iterate, _state: Oscillation) -> Geometry:
         return Geometry(nan)
 
-    return Optimizer(init, update, geometry, threshold_formula="", spans_gradients=True)
+    return Optimizer(init, update, geometry, threshold_formula="", spans_gradients=True, predicts_loss=True)
 
 
 def _covariance(residual: Tensor, operator: Tensor) -> Tensor:
