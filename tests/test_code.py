@@ -46,7 +46,7 @@ LOADED = """
 import json, sys, torch
 from eosrepro import catalog
 
-OPTIONS = {"transformer": {"predict": "whole", "n_tokens": 2}, "resnet": {"depth": 8}}
+OPTIONS = {"transformer": {"predict": "whole", "n_tokens": 2}, "resnet": {"depth": 8}, "vgg": {"width_factor": 0.05}}
 found = {}
 for name in catalog.names("models"):
     for module in [each for each in sys.modules if each.partition(".")[0] == "eosrepro"]:
