@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from torch import Tensor
 
 from eosrepro import catalog
 from eosrepro.core import training
@@ -26,6 +25,7 @@ from eosrepro.stages.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 
 @dataclass(frozen=True, repr=False)

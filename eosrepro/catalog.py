@@ -107,6 +107,13 @@ def refusal(diagnostic: str, optimizer: Any) -> str | None:
     return look(optimizer)
 
 
+def takes(problem: str, options: Mapping[str, Any], numbers: int) -> bool | None:
+    """Whether a problem is a function of so many numbers, as the function `takes` in its file says; None: who knows."""
+    file = importlib.import_module(find("problems", problem).__module__)
+    look: Callable[..., bool | None] = getattr(file, "takes", lambda _numbers, **_options: None)
+    return look(numbers, **options)
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """`; did you mean 'mlp'?` where a known name is near, or begins with this one and _, else nothing."""
     longer = [each for each in known if name and each.startswith(f"{name}_")]

@@ -77,8 +77,9 @@ def train(runs: str, jobs: int | None, ranks: int) -> None:
     from eosrepro.tools import messages
 
     loaded = load()
-    with ranked.shared_by(loaded.select(runs), ranks) as size:
-        outcomes = stage.train(loaded, runs, jobs=options.processes(loaded, jobs, size))
+    selected = loaded.select(runs)
+    with ranked.shared_by(selected, ranks) as size:
+        outcomes = stage.train(loaded, runs, jobs=options.processes(loaded, jobs, size, selected))
     for run, ended in outcomes.items():
         end = f"ended by {ended.reason} after {ended.steps} steps at loss {ended.loss:.4g}"
         click.echo(f"{run}: {end}; {messages.snapshots(loaded.run(run))}")
@@ -96,8 +97,9 @@ def diagnose(runs: str, jobs: int | None, ranks: int) -> None:
     from eosrepro.tools import messages
 
     loaded = load()
-    with ranked.shared_by(loaded.select(runs), ranks) as size:
-        found = stage.diagnose(loaded, runs, jobs=options.processes(loaded, jobs, size))
+    selected = loaded.select(runs)
+    with ranked.shared_by(selected, ranks) as size:
+        found = stage.diagnose(loaded, runs, jobs=options.processes(loaded, jobs, size, selected))
     for run, tables in found.items():
         others = [f"{name} at {len(table)} snapshots" for name, table in tables.items() if name != "sharpness"]
         if "sharpness" in tables:

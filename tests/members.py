@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from eosrepro import catalog
-from eosrepro.models._layers import Activation, Init
+from eosrepro.config.members import annotation_of
+from eosrepro.models._options import Activation, Init
 
 # Choices that several members share, each tried by a test of its own: tests/models/test_layers.py.
 SHARED = (Activation, Init)
@@ -26,7 +27,9 @@ def identify(value: object) -> str | None:
 
 
 def _choices(kind: str, name: str) -> Iterator[dict[str, Any]]:
-    for parameter in inspect.signature(catalog.find(kind, name), eval_str=True).parameters.values():
-        if get_origin(parameter.annotation) is Literal and parameter.annotation not in SHARED:
-            choices = [each for each in get_args(parameter.annotation) if each != parameter.default]
+    member = catalog.find(kind, name)
+    for parameter in inspect.signature(member).parameters.values():
+        annotation = annotation_of(member, parameter) if parameter.kind is parameter.KEYWORD_ONLY else None
+        if get_origin(annotation) is Literal and annotation not in SHARED:
+            choices = [each for each in get_args(annotation) if each != parameter.default]
             yield from ({parameter.name: choice} for choice in choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -33,9 +34,52 @@ MEMBERS = {"models": ["mlp"], "losses": ["cross_entropy"], "optimizers": ["gd"]}
 )
 def test_the_closure_is_what_python_imports(modules: list[str]) -> None:
     names = [f"eosrepro.{module}" for module in modules]
-    program = f"import sys, importlib\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules)"
+    # What is imported in functions too: the modules that import PyTorch at once.
+    later = [each for each in closure(names) if each.rpartition(".")[2] in ("slope", "third", "_layers")]
+    program = f"import sys, importlib\nfor name in {names + later}: importlib.import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {*closure(names)} == {each for each in done.stdout.split() if f"{each}.".startswith("eosrepro.")}
+
+
+# For each model, the modules that a training and a diagnosis have loaded at their end.
+LOADED = """
+import json, sys, torch
+from eosrepro import catalog
+
+OPTIONS = {"transformer": {"predict": "whole", "n_tokens": 2}, "resnet": {"depth": 8}, "vgg": {"width_factor": 0.05}}
+found = {}
+for name in catalog.names("models"):
+    for module in [each for each in sys.modules if each.partition(".")[0] == "eosrepro"]:
+        del sys.modules[module]
+    from eosrepro import catalog
+    from eosrepro.core.objective import network_objective
+    from eosrepro.core.training import minimise
+    from eosrepro.core.types import Stop
+
+    torch.manual_seed(0)
+    shape = (5,) if name == "transformer" else (3, 8, 8)
+    module = catalog.find("models", name)(shape, 2, **OPTIONS.get(name, {}))
+    loss, targets = catalog.find("losses", "cross_entropy")(), torch.tensor([0, 1, 1])
+    inputs = torch.rand(3, *shape).round()
+    objective = network_objective(module, loss, inputs, targets, chunk_size=3)
+    for _ in minimise(objective, objective.start, catalog.find("optimizers", "gd")(0.01), stop=Stop(2)):
+        pass
+    objective.curvature_grads(objective.start, torch.ones(1, len(objective.start)))
+    found[name] = sorted(each for each in sys.modules if each.startswith("eosrepro."))
+print(json.dumps(found))
+"""
+
+
+def test_all_that_a_training_loads_is_in_its_digest() -> None:
+    """Imports in functions among it: those of the modules that import PyTorch at once."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert "eosrepro.models._vit" in found["vit"]
+    for model, loaded in found.items():
+        # The catalogue finds members, and decides no number.
+        named = ["core.training", f"models.{model}", "losses.cross_entropy", "optimizers.gd", "catalog"]
+        assert {*loaded} <= {*closure([f"eosrepro.{each}" for each in named])}, model
+        assert {"eosrepro.core.slope", "eosrepro.core.third", "eosrepro.models._layers"} <= {*loaded}
 
 
 def test_the_closure_of_every_module_is_that_of_another_reader() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-import torch
+import numpy as np
 
 from eosrepro import catalog
 from eosrepro.config.members import Diagnosis, Figure, annotation_of, is_foreign
@@ -17,9 +17,10 @@ from eosrepro.config.statements import BY_NEXT_GRADIENT, Statistic
 from eosrepro.config.values import STEP_SIZE, spelt_step_size
 from eosrepro.config.words import Finding, unknown_name
 from eosrepro.config.yaml import LARGEST
-from eosrepro.core.lanczos import lowest_rtol
+from eosrepro.core.lanczos import LOWEST_RTOL
+from eosrepro.core.later import torch
 from eosrepro.core.quantities import compared_with_threshold
-from eosrepro.core.types import DTYPES, Rtol
+from eosrepro.core.types import Rtol
 from eosrepro.errors import ConfigError
 
 
@@ -115,7 +116,7 @@ def _no_run_beside(config: Config, run: Run, to: str) -> str | None:
 
 def _out_of_reach(config: Config, rtol: float, *, times: int = 1) -> str | None:
     """Why an eigenvalue cannot be found to `rtol` in the precision of `compute`, if it cannot."""
-    least = times * lowest_rtol(DTYPES[config.compute.dtype])
+    least = times * LOWEST_RTOL * float(np.finfo(config.compute.dtype).eps)
     return f"found {rtol:g}, should be at least {least:.2g} in {config.compute.dtype}" if rtol < least else None
 
 
@@ -124,11 +125,14 @@ def _refused(run: Run) -> str | None:
     problem, start = run.setting.problem, run.setting.start
     assert problem
     assert start
+    cannot = f"{problem.name} cannot be evaluated at the {len(start)} numbers of start"
+    if (takes := catalog.takes(problem.name, problem.options, len(start))) is not None:
+        return None if takes else cannot
     f = catalog.find("problems", problem.name)(**problem.options)
     try:
         value = f(torch.tensor(start, dtype=torch.float64))
     except (RuntimeError, ValueError, IndexError) as error:
-        return f"{problem.name} cannot be evaluated at the {len(start)} numbers of start: {error}"
+        return f"{cannot}: {error}"
     return None if value.ndim == 0 else f"{problem.name} has {value.numel()} values there, and a problem has one"
 
 

@@ -13,15 +13,16 @@ needs as many matrix products, and PyTorch's forward derivatives of activations 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.networks import LinearFirst
 from eosrepro.core.objective import Objective, is_lost
 from eosrepro.core.products import Part
 from eosrepro.core.ranks import Piece
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LinePoint(NamedTuple):

@@ -6,12 +6,18 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 
 def computed_by(function: Callable[..., Any]) -> list[str]:
     """The quantities that a function returns as a dataclass, or yields as many of one kind: its fields but the step."""
     function = function.func if isinstance(function, partial) else function
-    returned = get_type_hints(function).get("return") if inspect.isfunction(function) else None
+    returned = _returned(inspect.unwrap(function)) if inspect.isfunction(function) else None
     row = next(iter(get_args(returned)), returned)
     return [field.name for field in fields(row) if field.name != "step"] if is_dataclass(row) else []
+
+
+def _returned(function: Any) -> Any:
+    # No other annotation is asked for: it may name what is imported for type checkers alone.
+    written = function.__annotations__.get("return")
+    return eval(written, function.__globals__) if isinstance(written, str) else written

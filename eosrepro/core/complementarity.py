@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import inf, sqrt
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CENTRES = tuple(10.0**-exponent for exponent in range(11))  # what X (A + B[X]) is, as a multiple of the identity
 NEWTON_STEPS = 50

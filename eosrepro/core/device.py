@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from eosrepro.core.later import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def prepare(device: str) -> None:

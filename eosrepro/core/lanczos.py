@@ -14,32 +14,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import exp, isfinite, log, pi, sqrt
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize, pad
-
+from eosrepro.core.later import functional, torch
 from eosrepro.core.types import EigenPair
 from eosrepro.errors import ConfigError, EosreproError
 
-Matvec = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Matvec: TypeAlias = "Callable[[Tensor], Tensor]"
 
 # Shares of the scale, the largest eigenvalue in magnitude:
 NEAR_ZERO = 0.01  # a smaller eigenvalue is as accurate as one of this size
 MARGIN = 0.02  # by so much an eigenvalue that was hidden from a random start would be larger,
 CHANCE = 0.005  # and this is the chance of it, at most
 
+LOWEST_RTOL = 30  # in units of the precision of the numbers
+
 SEED = 2204  # of further starts
 
 
 def lowest_rtol(dtype: torch.dtype) -> float:
     """The smallest `rtol` at which the residual that the recurrence gives can be told from its rounding errors."""
-    return 30 * torch.finfo(dtype).eps
+    return LOWEST_RTOL * torch.finfo(dtype).eps
 
 
 def random_unit(like: Tensor, generator: torch.Generator) -> Tensor:
     """A random direction of the shape, dtype and device of `like`, (P,), drawn on the CPU: the same on any device."""
-    return normalize(torch.randn(like.shape, generator=generator).to(like), dim=0)
+    return functional.normalize(torch.randn(like.shape, generator=generator).to(like), dim=0)
 
 
 class NotConvergedError(EosreproError):
@@ -65,7 +68,7 @@ class Subspace:
 
     def ritz_vectors(self, count: int) -> Tensor:
         """Those of the `count` largest Ritz values, the largest first, (count, P)."""
-        return normalize(self.vectors[:, -count:].flip(1).T.to(self.basis) @ self.basis)
+        return functional.normalize(self.vectors[:, -count:].flip(1).T.to(self.basis) @ self.basis)
 
     def log_polynomial(self, level: float) -> float:
         """log p(level) of the Lanczos polynomial, above all Ritz values; the space is that of one start.
@@ -110,7 +113,7 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
                 room = min(max(n, 16), limit)
                 wider = basis.new_empty(n + room, size)  # not of zeros: most of the room may never be needed
                 wider[:n] = basis
-                basis, projected = wider, pad(projected, (0, room, 0, room))
+                basis, projected = wider, functional.pad(projected, (0, room, 0, room))
             torch.div(remainder, beta, out=basis[n])
             projected[row, n] = projected[n, row] = beta
             n, log_betas = n + 1, log_betas + log(beta)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eosrepro.core.types import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Metric = Literal["accuracy", "r2"]
 
 # (outputs (n, ..., n_outputs), targets (n, ...)) → (n,)
-Score = Callable[[Tensor, Tensor], Tensor]
+Score: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 def metric(targets: Tensor) -> tuple[Metric, Score]:

@@ -14,18 +14,14 @@ from functools import cached_property
 from math import sqrt
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.backends import mha
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, normalize
-
+from eosrepro.core.later import functional, torch
 from eosrepro.core.sequences import Outputs, first_and_rest, in_a_row
 from eosrepro.core.types import Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from eosrepro.core.objective import Objective
 
 
@@ -83,7 +79,7 @@ def as_function(module: nn.Module) -> Outputs:
         for name, value in buffers.items():
             parameters[name] = value.to(theta.dtype, copy=True) if value.is_floating_point() else value.clone()
         with _twice_differentiable():
-            outputs: Tensor = functional_call(module, parameters, (inputs,))
+            outputs: Tensor = torch.func.functional_call(module, parameters, (inputs,))
         return outputs
 
     return evaluate
@@ -92,13 +88,13 @@ def as_function(module: nn.Module) -> Outputs:
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
     """Attention by kernels that have second derivatives; the same ones for losses, gradients and Hessian products."""
-    fast = mha.get_fastpath_enabled()
-    mha.set_fastpath_enabled(False)  # without gradients, layers of a transformer would go another way
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # without gradients, layers of a transformer would go another way
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             yield
     finally:
-        mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def leading_layer(module: nn.Module) -> tuple[int, Outputs] | None:
@@ -131,7 +127,7 @@ class LinearFirst:
         size = self.width * self.inputs.shape[1]
         # The gradient of one split is one vector; each slice would make one of P numbers, most of them 0.
         weights, biases, others = torch.split(theta, [size, self.width, len(theta) - size - self.width])
-        return linear(self.inputs, weights.view(self.width, -1), biases), others
+        return functional.linear(self.inputs, weights.view(self.width, -1), biases), others
 
     @cached_property
     def inner_products(self) -> Tensor:
@@ -218,7 +214,9 @@ def refuse_wrong_products(objective: Objective, theta: Tensor) -> None:
     """
     hvp, eps = objective.hvp(theta), torch.finfo(theta.dtype).eps
     seeded = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype).to(theta)
-    direction = normalize(hvp.grad, dim=0) + normalize(theta, dim=0) + normalize(seeded, dim=0)
+    direction = (
+        functional.normalize(hvp.grad, dim=0) + functional.normalize(theta, dim=0) + functional.normalize(seeded, dim=0)
+    )
 
     def difference(distance: float) -> Tensor:
         ahead, behind = (objective.value_and_grad(theta + t * direction).grad for t in (distance, -distance))
@@ -293,7 +291,7 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
         if is_out_of_memory(error):
             raise
         raise ConfigError(f"the model cannot be evaluated on {of}: {_first_line(error)}") from error
-    if not isinstance(outputs, Tensor):
+    if not isinstance(outputs, torch.Tensor):
         raise ConfigError(f"the model returns a {type(outputs).__name__} for {of}, and should return a tensor")
     if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
         found = f"shape {tuple(outputs.shape)} and {outputs.dtype}"

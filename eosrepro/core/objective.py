@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from eosrepro.core.device import prepare, read
+from eosrepro.core.later import torch
 from eosrepro.core.metrics import Metric, metric, one_number_each
 from eosrepro.core.networks import (
     LinearFirst,
@@ -32,9 +31,11 @@ from eosrepro.core.products import Part, products
 from eosrepro.core.ranks import Piece, ordered_sum
 from eosrepro.core.row_space import RowSpace
 from eosrepro.core.spread import Spread, chunk_sizes
-from eosrepro.core.third import curvature_grads
 from eosrepro.core.types import BatchStatistics, Evaluation, HessianProduct, Loss
 from eosrepro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FEW = 16  # examples on which a model with batch statistics is tried
 
@@ -178,6 +179,8 @@ class Objective:
 
     def curvature_grads(self, theta: Tensor, vectors: Tensor) -> Tensor:
         """∇_θ ⟨v_i, ∇²f(θ) v_j⟩ for all pairs of the vectors (k, P), (k, k, P)."""
+        from eosrepro.core.third import curvature_grads
+
         pieces = (Piece(curvature_grads(part, theta, vectors)) for part in self.parts)
         found = self.sum(pieces, like=theta.expand(len(vectors), len(vectors), -1)).vector
         assert found is not None

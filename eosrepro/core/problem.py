@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import nan
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from eosrepro.core.later import torch
 from eosrepro.core.metrics import on_last_positions
 from eosrepro.core.networks import (
     as_function,
@@ -22,6 +21,9 @@ from eosrepro.core.objective import FEW, Objective, network_objective
 from eosrepro.core.row_space import in_row_space, size_in_row_space
 from eosrepro.core.spread import placed
 from eosrepro.core.types import Dataset, Function, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def network_problem(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.ranks import Piece
 from eosrepro.core.types import HessianProduct
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from eosrepro.core.objective import Objective
 
 # θ → (share of f that one chunk contributes, float64 scalar; sum of the scores of its examples, or NaN)
-Part = Callable[[Tensor], tuple[Tensor, Tensor]]
+Part: TypeAlias = "Callable[[Tensor], tuple[Tensor, Tensor]]"
 
 
 def products(objective: Objective, theta: Tensor) -> HessianProduct:
@@ -27,6 +27,9 @@ def products(objective: Objective, theta: Tensor) -> HessianProduct:
 
 class _KeptGraph:
     def __init__(self, part: Part, theta: Tensor) -> None:
+        from eosrepro.core.slope import Slope
+
+        self._slope = Slope.apply
         self._leaf = theta.detach().requires_grad_()
         self._grad = torch.autograd.grad(part(self._leaf)[0], self._leaf, create_graph=True)[0]
         self.grad = self._grad.detach()
@@ -36,21 +39,8 @@ class _KeptGraph:
             return torch.zeros_like(vector)
         # The gradient of ⟨∇f, v⟩, whose value nobody asks for. Handing v over as `grad_outputs` gives the same, but
         # loads a whole algebra system.
-        slope: Tensor = _Slope.apply(self._grad, vector)
+        slope: Tensor = self._slope(self._grad, vector)
         return torch.autograd.grad(slope, self._leaf, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-
-
-class _Slope(torch.autograd.Function):
-    """A scalar whose gradient by `grad` is `vector`."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, vector: Tensor) -> Tensor:
-        ctx.vector = vector
-        return grad.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _of_slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.vector, None
 
 
 class _Summed:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import torch
-from torch import Tensor, distributed
-from torch.distributed import Store  # type: ignore[attr-defined]
-
+from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 # A rank that dies closes its connections, and the others know at once. This is for a host that vanishes, and should be
 # longer than a rank ever waits for the others: for the parts of all before it, or for the first one between two tasks.
@@ -65,13 +66,15 @@ def join(store: Store, *, backend: str) -> None:
         LostRankError: they do not find each other.
     """
     with _telling_losses():
-        distributed.init_process_group(backend, store=store, rank=_world.rank, world_size=_world.size, timeout=TIMEOUT)
+        torch.distributed.init_process_group(
+            backend, store=store, rank=_world.rank, world_size=_world.size, timeout=TIMEOUT
+        )
 
 
 def leave() -> None:
     """Be alone again."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     declare(0, 1)
 
 
@@ -193,7 +196,7 @@ def _telling_losses() -> Iterator[None]:
 def _in_reach(tensor: Tensor) -> Iterator[Tensor]:
     """The tensor, or a copy on the CPU where messages go from there alone; what has become of it comes back."""
     contiguous = tensor.contiguous()
-    away = contiguous.is_cuda and "nccl" not in str(distributed.get_backend_config())
+    away = contiguous.is_cuda and "nccl" not in str(torch.distributed.get_backend_config())
     carrier = contiguous.cpu() if away else contiguous
     with _telling_losses():
         yield carrier.flatten().view(torch.uint8)
@@ -203,14 +206,14 @@ def _in_reach(tensor: Tensor) -> Iterator[Tensor]:
 
 def send(tensor: Tensor, to: int) -> None:
     with _in_reach(tensor) as message:
-        distributed.send(message, to)
+        torch.distributed.send(message, to)
 
 
 def receive(tensor: Tensor, source: int) -> None:
     with _in_reach(tensor) as message:
-        distributed.recv(message, source)
+        torch.distributed.recv(message, source)
 
 
 def broadcast(tensor: Tensor, source: int) -> None:
     with _in_reach(tensor) as message:
-        distributed.broadcast(message, source)
+        torch.distributed.broadcast(message, source)

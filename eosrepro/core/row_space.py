@@ -8,14 +8,15 @@ all inner products of gradients are the same; what W₁ has beside the row space
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
-
+from eosrepro.core.later import nn, pytree, torch
 from eosrepro.core.networks import flattened
 from eosrepro.core.sequences import first_and_rest
 from eosrepro.core.types import Position
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RowSpace:
         def widened(each: Tensor) -> Tensor:
             return self._widened(each, torch.zeros_like(self.weights)) if each.shape[-1:] == (size,) else each
 
-        return Position(at.step, self.parameters(at.theta), tree_map_only(Tensor, widened, at.state))
+        return Position(at.step, self.parameters(at.theta), pytree.tree_map_only(torch.Tensor, widened, at.state))
 
     def _widened(self, vectors: Tensor, weights: Tensor) -> Tensor:
         """(..., P') → (..., P), where what is beside the row space is that of `weights`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import accumulate, repeat
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eosrepro.core.types import Geometry, Iterate, Optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def share_of(step: int, *, warm_up: int, drops: Mapping[int, float]) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from eosrepro.core.later import functional, nn, torch
 
-Outputs = Callable[[Tensor, Tensor], Tensor]  # (inputs (n, ...), θ (P,)) → outputs (n, ..., n_outputs)
-Layer = TypeVar("Layer", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Outputs: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"  # (inputs (n, ...), θ (P,)) → outputs (n, ..., n_outputs)
+Layer = TypeVar("Layer", bound="nn.Module")
 
 
 def first_and_rest(module: nn.Module) -> tuple[nn.Linear, nn.Sequential] | None:
@@ -76,7 +77,7 @@ def _may_hold_more(layer: nn.Module) -> bool:
 
 
 def _linear(weight: int, bias: int | None) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    return lambda inputs, pieces: linear(inputs, pieces[weight], None if bias is None else pieces[bias])
+    return lambda inputs, pieces: functional.linear(inputs, pieces[weight], None if bias is None else pieces[bias])
 
 
 def _without_parameters(layer: nn.Module) -> Callable[[Tensor, list[Tensor]], Tensor]:

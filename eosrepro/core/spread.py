@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.ranks import ALIGNMENT, broadcast, divide, receive, send, world
 from eosrepro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

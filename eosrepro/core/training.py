@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from math import inf, isfinite, isnan, nan, sqrt
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eosrepro.core.columns import computed_by
 from eosrepro.core.device import read
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective, is_lost
 from eosrepro.core.types import (
     Evaluation,
@@ -25,6 +23,9 @@ from eosrepro.core.types import (
     Visited,
 )
 from eosrepro.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _COLUMNS = {field.name for field in fields(Row)} | {"r2"}
 

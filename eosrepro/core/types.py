@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import nan
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from eosrepro.core.later import torch
 from eosrepro.core.spread import Spread
 from eosrepro.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Per-example losses ℓ(outputs, targets): (n, ..., n_outputs), (n, ...) → (n,).
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 # A function f(θ) of a vector of few numbers: (P,) → ().
-Function = Callable[[Tensor], Tensor]
+Function: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,7 @@ class Optimizer(NamedTuple):
     minibatches: Callable[[int, int], Sequence[Tensor]] | None = None
     preconditioned: bool = False  # its geometry has a preconditioner: the threshold is one of the effective sharpness
     spans_gradients: bool = False  # its steps are sums of gradients, the same in all orthonormal coordinates of θ
+    predicts_loss: bool = False  # of gradient descent: what the diagnostic `predicted_loss` tells is in its state
 
     @property
     def takes_gradient_steps(self) -> bool:
@@ -346,4 +349,6 @@ class Outcome:
     accuracy: float
 
 
-DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+def dtype_of(name: Literal["float32", "float64"]) -> torch.dtype:
+    """PyTorch's of that name."""
+    return torch.float32 if name == "float32" else torch.float64

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset, is_classes
 from eosrepro.data._common import permutation, sha256
 from eosrepro.errors import ConfigError

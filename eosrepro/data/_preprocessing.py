@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset, RawImages
 from eosrepro.errors import DataError
 

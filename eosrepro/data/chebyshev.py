@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from numpy.polynomial import Chebyshev
-from torch import Tensor
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Dataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def chebyshev(

@@ -6,8 +6,8 @@ from math import sqrt
 from typing import Annotated
 
 import numpy as np
-import torch
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Dataset, Seed
 from eosrepro.errors import ConfigError
 

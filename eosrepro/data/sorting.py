@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-import torch
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Dataset, Seed
 
 

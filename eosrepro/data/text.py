@@ -10,9 +10,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from annotated_types import MinLen
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Dataset
 from eosrepro.errors import DataError
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import sqrt
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.along import dot
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import Iterate, Position
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def iterate_at(objective: Objective, at: Position) -> Iterate:

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import AtLeast, Optimizer, Position, Rtol, Seed
 from eosrepro.diagnostics._points import cosine, iterate_at
@@ -57,7 +55,7 @@ def alignment(
         starts = [random_unit(at.theta, generator) for _ in range(2)]
         (top,) = top_eigenpairs(hvp, starts[0], rtol=rtol, max_products=max_products)
         effective, products = top.value, top.products
-        if isinstance(preconditioner, Tensor) and preconditioner.ndim:
+        if isinstance(preconditioner, torch.Tensor) and preconditioner.ndim:
             inside = weighted(hvp, preconditioner)
             (pair,) = top_eigenpairs(inside, starts[1], rtol=rtol, max_products=max_products)
             effective, products = pair.value, products + pair.products

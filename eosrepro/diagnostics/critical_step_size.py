@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite, isnan, nan
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.along import dot, step_is_lost
 from eosrepro.core.objective import Objective
 from eosrepro.core.roots import root_between
 from eosrepro.core.types import Above, AtLeast, Evaluation, Iterate, Optimizer, Position
 from eosrepro.diagnostics._points import iterate_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIRST = 0.25  # where the search begins, as a share of the root that the curvature here foretells
 GROWTH = 1.25  # from one point of the search to the next: two roots closer than that may be missed

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import Optimizer, Position
 from eosrepro.diagnostics._points import iterate_at
@@ -40,7 +38,6 @@ def predicted_loss(
 
 def refusal(optimizer: Optimizer) -> str | None:
     """Why it is not for this optimizer, if it is not: the state of the flow holds what it finds, from the start on."""
-    state = optimizer.init(torch.zeros(1))
-    if isinstance(state, dict) and "predicted_loss" in state:
+    if optimizer.predicts_loss:
         return None
     return "predicted_loss is about the optimizer central_flow: name its runs, `of: [...]`"

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isnan, nan
-from typing import Annotated
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.along import dot, step_is_lost
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import AtLeast, Evaluation, Iterate, Optimizer, Position, Rtol, Seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHT_OF_RANDOM = 0.1  # in the start of a solve, beside the eigenvector at the point before
 DENSITY = 0.4  # at 0, of the component of that start along the eigenvector here: it may lie in any direction of a plane

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import isfinite, nan, sqrt
-from typing import Annotated, Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eosrepro.core.lanczos import Matvec, random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Where a solve starts: at the k top eigenvectors of the Hessian of this share of the examples, with the next one and a
 # random unit vector, each with a weight; the random one alone can show what the sketch does not.

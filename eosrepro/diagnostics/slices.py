@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from eosrepro.core.along import along, dot
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.roots import root_between
 from eosrepro.core.types import AtLeast, Position, Rtol, Seed
 from eosrepro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MINIMUM_RTOL = 1e-6  # of the distance of the minimum, or as near as rounding lets it come
 MOST_DOUBLINGS = 40

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.quadrature import stochastic_quadratures
 from eosrepro.core.types import AtLeast, Position, Seed

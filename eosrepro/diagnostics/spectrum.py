@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import nan
-from typing import Annotated, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from eosrepro.core.along import dot
 from eosrepro.core.lanczos import bottom_eigenpair, random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.quadrature import average, stochastic_quadratures
 from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_K = 5  # one column each
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from annotated_types import MinLen
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Function
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record

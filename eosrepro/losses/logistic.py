@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
+from eosrepro.core.later import functional
 from eosrepro.core.types import Loss
 from eosrepro.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def logistic() -> Loss:

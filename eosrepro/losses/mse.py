@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.fractional import Fractional
+from eosrepro.core.later import functional
 from eosrepro.core.types import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mse(*, factor: Annotated[float, Fractional()] = 0.5) -> Loss:

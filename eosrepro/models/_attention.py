@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from eosrepro.errors import ConfigError
-from eosrepro.models._layers import ACTIVATIONS, Activation
-
-# Layer normalisation of what enters attention and perceptron, or of the sum with what leaves them.
-Norm = Literal["before", "after"]
+from eosrepro.models._layers import ACTIVATIONS
+from eosrepro.models._options import Activation, Norm
 
 
 class Attention(nn.Module):

@@ -1,17 +1,17 @@
-"""What several models are made of: activations, initialisation, normalisation."""
+"""What several models are made of: activations, initialisation, normalisation; what names them: `_options.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu6
 
-from eosrepro.core.types import Above, AtLeast, BatchStatistics
+from eosrepro.core.types import BatchStatistics
 from eosrepro.errors import ConfigError
+from eosrepro.models._options import Init, InitScale
 
 
 class _Hardsigmoid(nn.Module):
@@ -20,33 +20,6 @@ class _Hardsigmoid(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return relu6(inputs + 3) / 6
 
-
-# Those of torch.nn that act on every number alone, named as in torch.nn.functional; `gelu_tanh` is JAX's gelu.
-Activation = Literal[
-    "tanh",
-    "relu",
-    "linear",
-    "elu",
-    "softplus",
-    "celu",
-    "gelu",
-    "gelu_tanh",
-    "hardshrink",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
-    "logsigmoid",
-    "mish",
-    "prelu",
-    "relu6",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softshrink",
-    "softsign",
-    "tanhshrink",
-]
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -74,14 +47,7 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "tanhshrink": nn.Tanhshrink,
 }
 
-Pooling = Literal["max", "average"]
-
 POOLINGS: Mapping[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
-
-# `default` is PyTorch's. The others are of all linear and convolutional layers, and put their biases to 0.
-Init = Literal[
-    "default", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform", "kaiming_normal_fan_out"
-]
 
 INITS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "xavier_normal": nn.init.xavier_normal_,
@@ -90,13 +56,6 @@ INITS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
     "kaiming_normal_fan_out": partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
 }
-
-# What initial weights, and not biases, are multiplied by: all of them, or those of each layer.
-InitScale = Annotated[float, AtLeast(0)] | tuple[Annotated[float, AtLeast(0)], ...]
-
-Groups = Annotated[int, AtLeast(1)]
-
-Positive = Annotated[float, Above(0)]
 
 
 def initialise(module: nn.Module, init: Init, scale: InitScale = 1.0) -> None:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import nn
-
+from eosrepro.core.later import nn
 from eosrepro.core.types import AtLeast, AtMost, BatchStatistics
-from eosrepro.models._layers import (
-    ACTIVATIONS,
-    POOLINGS,
-    Activation,
-    Groups,
-    Init,
-    InitScale,
-    Pooling,
-    declare,
-    initialise,
-    normalisation,
-)
+from eosrepro.models._options import Activation, Groups, Init, InitScale, Pooling
 
 
 def cnn(
@@ -55,6 +43,8 @@ def cnn(
         init: of all weights, with biases of 0; `default`: PyTorch's.
         init_scale: what the initial weights, not the biases, are multiplied by: one number, or one a layer.
     """
+    from eosrepro.models._layers import ACTIVATIONS, POOLINGS, declare, initialise, normalisation
+
     channels, height, columns = input_shape
     normalise = normalisation(batch_norm, group_norm, layer_norm=layer_norm)
     layers: list[nn.Module] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import AtLeast, AtMost
-from eosrepro.models._layers import Init, InitScale
+from eosrepro.models._options import Init, InitScale
 from eosrepro.models.mlp import mlp
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def deep_linear(

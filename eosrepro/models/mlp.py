@@ -5,10 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated
 
-from torch import nn
-
+from eosrepro.core.later import nn
 from eosrepro.core.types import AtLeast, AtMost
-from eosrepro.models._layers import ACTIVATIONS, Activation, Init, InitScale, initialise
+from eosrepro.models._options import Activation, Init, InitScale
 
 
 def mlp(
@@ -38,6 +37,8 @@ def mlp(
         init: of all weights, with biases of 0; `default`: PyTorch's.
         init_scale: what the initial weights, not the biases, are multiplied by: one number, or one a layer.
     """
+    from eosrepro.models._layers import ACTIVATIONS, initialise
+
     layers: list[nn.Module] = [nn.Flatten()]
     size = prod(input_shape)
     for _ in range(depth):

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
-from torch import Tensor, nn
-from torch.nn.functional import pad
-
+from eosrepro.core.later import nn
 from eosrepro.core.types import AtLeast, AtMost, BatchStatistics
 from eosrepro.errors import ConfigError
-from eosrepro.models._layers import (
-    ACTIVATIONS,
-    Activation,
-    Groups,
-    Init,
-    declare,
-    initialise,
-    normalisation,
-    scale_head,
-)
+from eosrepro.models._options import Activation, Groups, Init
 
-Normalise = Callable[[int], list[nn.Module]]
 Scale = Annotated[float, AtLeast(0)]
 
 
@@ -59,6 +46,9 @@ def resnet(
     Raises:
         ConfigError: no number of blocks gives this depth.
     """
+    from eosrepro.models._layers import ACTIVATIONS, declare, initialise, normalisation, scale_head
+    from eosrepro.models._resnet import Block
+
     n_blocks, rest = divmod(depth - 2, 6)
     if rest:
         raise ConfigError(f"depth: {depth} should be 6n + 2: take {depth - rest} or {depth - rest + 6}")
@@ -72,46 +62,9 @@ def resnet(
     for stage in range(3):
         for index in range(n_blocks):
             stride, wide = (2 if stage and not index else 1), width * 2**stage
-            layers.append(_Block(channels, wide, stride, activation, shortcut, normalise))
+            layers.append(Block(channels, wide, stride, activation, shortcut, normalise))
             channels = wide
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head := nn.Linear(channels, n_outputs))
     initialise(module, init, init_scale)
     scale_head(head, head_scale)
     return declare(module, batch_norm)
-
-
-class _Block(nn.Module):
-    """x ↦ a(shortcut(x) + branch(x)), a being the activation."""
-
-    def __init__(
-        self, channels: int, wide: int, stride: int, activation: Activation, shortcut: str, normalise: Normalise
-    ) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False),
-            *normalise(wide),
-            ACTIVATIONS[activation](),
-            nn.Conv2d(wide, wide, 3, padding=1, bias=False),
-            *normalise(wide),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 and shortcut == "pad":
-            self.shortcut = _Padded(stride, wide - channels)
-        elif stride > 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, wide, 1, stride, bias=False), *normalise(wide))
-        self.activation = ACTIVATIONS[activation]()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.activation(self.shortcut(inputs) + self.branch(inputs))
-        return outputs
-
-
-class _Padded(nn.Module):
-    """Every so many pixels, with more channels, of 0."""
-
-    def __init__(self, stride: int, more: int) -> None:
-        super().__init__()
-        self.stride, self.more = stride, more
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return pad(inputs[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor, nn
-
+from eosrepro.core.later import nn
 from eosrepro.core.types import AtLeast, AtMost
-from eosrepro.errors import ConfigError, DataError
-from eosrepro.models._attention import Norm, blocks, sinusoids
-from eosrepro.models._layers import Activation, scale_head
+from eosrepro.errors import ConfigError
+from eosrepro.models._options import Activation, Norm
 
 
 def transformer(
@@ -55,12 +51,16 @@ def transformer(
         ConfigError: inputs are no sequences, or the heads do not divide the width.
         DataError: when evaluated: an input is the number of no token.
     """
+    from eosrepro.models._attention import blocks
+    from eosrepro.models._layers import scale_head
+    from eosrepro.models._transformer import Transformer
+
     if len(input_shape) != 1:
         raise ConfigError(
             f"transformer is of sequences of tokens, (length,), and these inputs have the shape {input_shape}: of "
             "images take another model, such as vit"
         )
-    return _Transformer(
+    return Transformer(
         n_tokens or n_outputs,
         input_shape[0],
         width,
@@ -78,44 +78,3 @@ def transformer(
         learned=positions == "learned",
         whole=predict == "whole",
     )
-
-
-class _Transformer(nn.Module):
-    positions: Tensor  # (length, width)
-
-    def __init__(
-        self,
-        n_tokens: int,
-        length: int,
-        width: int,
-        layers: nn.Sequential,
-        head: nn.Linear,
-        *,
-        learned: bool,
-        whole: bool,
-    ) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(n_tokens, width)
-        nn.init.normal_(self.embed.weight, std=0.02)
-        self.scale = 1.0 if learned else sqrt(width)
-        if learned:
-            self.positions = nn.Parameter(0.02 * torch.randn(length, width))
-        else:
-            self.register_buffer("positions", sinusoids(torch.arange(length), width))
-        self.layers, self.head, self.whole = layers, head, whole
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        vectors = self.scale * self.embed(self._tokens(inputs)) + self.positions
-        seen = self.layers(vectors)
-        outputs: Tensor = self.head(seen.mean(1) if self.whole else seen)
-        return outputs
-
-    def _tokens(self, inputs: Tensor) -> Tensor:
-        tokens, n_tokens = inputs.long(), self.embed.num_embeddings
-        wrong = (tokens != inputs) | (tokens < 0) | (tokens >= n_tokens)
-        if wrong.any():
-            raise DataError(
-                f"the input {inputs[wrong][0].item():g} is no token: inputs should be whole numbers from 0 to "
-                f"{n_tokens - 1} (see n_tokens), without preprocessing"
-            )
-        return tokens

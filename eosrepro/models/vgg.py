@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import nn
-
+from eosrepro.core.later import nn
 from eosrepro.core.types import AtLeast, AtMost, BatchStatistics
-from eosrepro.models._layers import (
-    ACTIVATIONS,
-    POOLINGS,
-    Activation,
-    Pooling,
-    Positive,
-    declare,
-    initialise,
-    normalisation,
-)
+from eosrepro.models._options import Activation, Pooling, Positive
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # channels of convolutions; pooling after each block
 
@@ -47,6 +37,8 @@ def vgg(
         init_scale: what the initial weights, not the biases, are multiplied by.
         train_last: whether the last layer is trained; Arora, Li and Panigrahi 2022 (arXiv 2205.09745) leave it fixed.
     """
+    from eosrepro.models._layers import ACTIVATIONS, POOLINGS, declare, initialise, normalisation
+
     channels, height, columns = input_shape
     normalise = normalisation(batch_norm)
     layers: list[nn.Module] = []

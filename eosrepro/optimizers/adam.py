@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import Above, Geometry, Iterate, Optimizer, Share
 
-Moments = tuple[Tensor, Tensor, int]  # means of the gradient and of its square, and the number of steps taken
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Moments: TypeAlias = (
+    "tuple[Tensor, Tensor, int]"  # means of the gradient and of its square, and the number of steps taken
+)
 
 
 def adam(

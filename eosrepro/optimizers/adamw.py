@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import Above, AtLeast, Geometry, Iterate, Optimizer, Share
 from eosrepro.optimizers.adam import Moments, adam
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def adamw(

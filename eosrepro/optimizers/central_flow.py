@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from math import isnan, nan
-from typing import Annotated, NamedTuple, TypedDict
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
 
 from eosrepro.core.complementarity import UnsolvableError, complement, symmetric_basis
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.types import Above, AtLeast, Below, EigenPair, Examples, Geometry, HessianProduct, Iterate, Optimizer
 from eosrepro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RTOL = 1e-4  # of the top eigenpairs
 FAR = 0.75  # of 2/η: while no eigenvalue is above it, they are looked at once an iteration
@@ -96,7 +97,7 @@ def central_flow(
     def geometry(_at: Iterate, _state: Oscillation) -> Geometry:
         return Geometry(nan)
 
-    return Optimizer(init, update, geometry, threshold_formula="", spans_gradients=True)
+    return Optimizer(init, update, geometry, threshold_formula="", spans_gradients=True, predicts_loss=True)
 
 
 def _covariance(residual: Tensor, operator: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def gd(step_size: float, *, weight_decay: Annotated[float, AtLeast(0)] = 0.0) -> Optimizer:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import ceil, isfinite, nan
-from typing import Annotated
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
+from eosrepro.core.later import torch
 from eosrepro.core.types import Above, Geometry, Iterate, Optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RTOL = 0.05  # of the sharpness that sets the length of the steps
 WEIGHT_OF_RANDOM = 0.1  # beside the top eigenvector of the iteration before, where a solve starts

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["polyak", "nesterov", "ema"]
 
@@ -35,6 +36,9 @@ def momentum(
     """
     fresh, number = 1 - beta if kind == "ema" else 1.0, edge(kind, beta)
 
+    def init(theta: Tensor) -> Tensor:
+        return torch.zeros_like(theta)
+
     def update(at: Iterate, mean: Tensor) -> tuple[Tensor, Tensor]:
         grad = at.grad + weight_decay * at.theta if weight_decay else at.grad
         mean = beta * mean + fresh * grad
@@ -44,4 +48,4 @@ def momentum(
         return Geometry(number / step_size - weight_decay)
 
     formula = f"{number:.4g}/η" + (" − λ" if weight_decay else "")
-    return Optimizer(torch.zeros_like, update, geometry, threshold_formula=formula, spans_gradients=not weight_decay)
+    return Optimizer(init, update, geometry, threshold_formula=formula, spans_gradients=not weight_decay)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.types import Geometry, Iterate, Optimizer
 from eosrepro.optimizers._norms import norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def normalised_gd(step_size: float) -> Optimizer:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import Above, Geometry, Iterate, Optimizer, Share
 
-Moments = tuple[Tensor, int]  # the moving mean of squared gradients, and the steps taken
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Moments: TypeAlias = "tuple[Tensor, int]"  # the moving mean of squared gradients, and the steps taken
 
 
 def rmsprop(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import Above, Geometry, Iterate, Optimizer
 from eosrepro.optimizers._norms import norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sam(step_size: float, *, rho: Annotated[float, Above(0)] = 0.05) -> Optimizer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import Geometry, Iterate, Optimizer, Share
 from eosrepro.optimizers._norms import norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Moments = tuple[float, int]  # the moving mean of ‖∇f‖², and the steps taken
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Geometry, Iterate, Optimizer, Seed, Share
 from eosrepro.optimizers.momentum import edge
 
-State = int | tuple[int, Tensor]  # the epoch; with momentum also m
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State: TypeAlias = "int | tuple[int, Tensor]"  # the epoch; with momentum also m
 
 
 def sgd(

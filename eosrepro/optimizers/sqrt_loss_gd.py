@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from eosrepro.core.later import torch
 from eosrepro.core.types import Geometry, Iterate, Optimizer
 from eosrepro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sqrt_loss_gd(step_size: float) -> Optimizer:

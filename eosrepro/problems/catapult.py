@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from eosrepro.core.types import AtLeast, Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
@@ -19,7 +20,11 @@ def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
     """
 
     def f(theta: Tensor) -> Tensor:
-        first, second = theta.chunk(2, -1)
+        first, second = theta.unflatten(-1, (2, -1)).unbind(-2)  # of as many numbers each
         return (first * second).sum(-1).square() / (2 * width)
 
     return f
+
+
+def takes(numbers: int, **_options: int) -> bool:
+    return numbers > 0 and numbers % 2 == 0

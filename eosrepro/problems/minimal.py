@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.types import Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def minimal() -> Function:
@@ -18,3 +21,7 @@ def minimal() -> Function:
         return (1 - theta.prod(-1)).square() / 2
 
     return f
+
+
+def takes(numbers: int) -> bool:
+    return numbers > 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.types import Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def product() -> Function:
@@ -14,3 +17,7 @@ def product() -> Function:
         return theta.prod(-1).square()
 
     return f
+
+
+def takes(numbers: int) -> bool:
+    return numbers > 0

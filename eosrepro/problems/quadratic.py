@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.types import Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Function:
@@ -14,3 +17,7 @@ def quadratic(*, curvatures: tuple[float, ...] = (20.0, 1.0)) -> Function:
         return theta.square() @ theta.new_tensor(curvatures)
 
     return f
+
+
+def takes(numbers: int, *, curvatures: tuple[float, ...] = (20.0, 1.0)) -> bool:
+    return numbers == len(curvatures)

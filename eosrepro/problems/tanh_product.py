@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.core.types import Function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def tanh_product() -> Function:
@@ -15,3 +18,7 @@ def tanh_product() -> Function:
         return (first * second.tanh()).square()
 
     return f
+
+
+def takes(numbers: int) -> bool:
+    return numbers == 2

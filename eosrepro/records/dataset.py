@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eosrepro.core.ranks import world
 from eosrepro.core.spread import Spread, chunk_sizes
@@ -12,6 +12,9 @@ from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_json, load_rows, load_tensors, save_json, save_tensors, sha256, shape_of
 from eosrepro.records.places import STAGES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DATA = STAGES / "data"
 DATA_SETTINGS = STAGES / "data.json"  # not in the folder: the same data from another place train nothing anew
@@ -38,13 +41,10 @@ def load_dataset(folder: Path, *, chunk_size: int | None = None) -> Dataset:
         StoreError: a file is missing, or the files are not those that the data stage wrote.
         ConfigError: there are fewer chunks than ranks.
     """
-    provenance = load_json(folder / "provenance.json")
-    if missing := {"sha256", "label", "n_outputs"} - provenance.keys():
-        raise StoreError(f"{folder / 'provenance.json'} lacks {', '.join(sorted(missing))}: run `eosrepro data` again")
+    provenance = _facts(folder)
     path, shared = folder / "dataset.safetensors", chunk_size if world().size > 1 else None
     tensors = load_tensors(path) if shared is None else {}
-    if sha256(path) != provenance["sha256"]:
-        raise StoreError(f"{path} has changed since the data stage wrote it: run `eosrepro data` again")
+    _verify(path, provenance)
     spreads: dict[str, Spread | None] = {}
     if shared is not None:
         tensors, spreads["spread"] = _share(path, "", shared)
@@ -55,6 +55,31 @@ def load_dataset(folder: Path, *, chunk_size: int | None = None) -> Dataset:
     return Dataset(
         tensors["inputs"], tensors["targets"], provenance["n_outputs"], provenance["label"], provenance, test, **spreads
     )
+
+
+def load_provenance(folder: Path) -> dict[str, Any]:
+    """What `load_dataset` has as the provenance, of the same verified files; no number is read.
+
+    Raises:
+        StoreError: as there.
+    """
+    provenance, path = _facts(folder), folder / "dataset.safetensors"
+    if not path.exists():
+        raise StoreError(f"{path} does not exist: run `dvc repro` to make it")
+    _verify(path, provenance)
+    return provenance
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    provenance = load_json(folder / "provenance.json")
+    if missing := {"sha256", "label", "n_outputs"} - provenance.keys():
+        raise StoreError(f"{folder / 'provenance.json'} lacks {', '.join(sorted(missing))}: run `eosrepro data` again")
+    return provenance
+
+
+def _verify(path: Path, provenance: Mapping[str, Any]) -> None:
+    if sha256(path) != provenance["sha256"]:
+        raise StoreError(f"{path} has changed since the data stage wrote it: run `eosrepro data` again")
 
 
 def _share(path: Path, split: str, chunk_size: int) -> tuple[dict[str, Tensor], Spread | None]:

@@ -17,15 +17,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from eosrepro.core.later import torch
 from eosrepro.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_SPACE = ". Free some space and run the same command again; what was done is kept"
 NO_PERMISSION = ". Make it writable, or run as a user who may write there"
@@ -151,6 +153,8 @@ def sha256(path: Path) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file  # it imports PyTorch
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
         # One entry alone: safetensors writes several in random order, and equal tensors are to make equal files.
@@ -168,7 +172,16 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    with _reading(path), safe_open(path, framework="pt") as file:
+    return _load(path, "pt")
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The same for those who compute nothing: without PyTorch."""
+    return _load(path, "np")
+
+
+def _load(path: Path, framework: str) -> dict[str, Any]:
+    with _reading(path), safe_open(path, framework=framework) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         written = (file.metadata() or {}).get("sha256")
     if written != _checksum(tensors):
@@ -197,11 +210,12 @@ def load_rows(path: Path, name: str, rows: range) -> Tensor:
     return found
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _checksum(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().data)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name} torch.{dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.asarray(tensor).data)
     return digest.hexdigest()
 
 

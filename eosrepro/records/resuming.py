@@ -21,13 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
+from eosrepro.core.later import pytree, torch
 from eosrepro.core.ranks import from_first
 from eosrepro.core.types import Position, Row
 from eosrepro.errors import StoreError
@@ -37,6 +35,9 @@ from eosrepro.records.files import remove_leftovers, save_checkpoint, write_erro
 from eosrepro.records.locks import SHARED, BusyError, try_lock
 from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import load_snapshot, save_snapshot, snapshot_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # From one checkpoint to the next: what a kill costs at most.
 CHECKPOINT_SECONDS = float(os.environ.get("EOSREPRO_CHECKPOINT_SECONDS", "10"))
@@ -187,7 +188,11 @@ def started_at(latest: Position | None, theta: Tensor) -> Tensor | Position:
     if latest is None:
         return theta
     step, reached, state = latest
-    return Position(step, reached.to(theta), tree_map_only(Tensor, lambda each: each.to(theta.device), state))
+    return Position(
+        step,
+        reached.to(theta),
+        pytree.tree_map_only(torch.Tensor, lambda each: each.to(theta.device), state),
+    )
 
 
 @contextmanager

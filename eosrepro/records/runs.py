@@ -70,7 +70,7 @@ class Record:
     measured: Mapping[str, Measured]  # by diagnostic, of those that were measured since it was trained
     summary: Mapping[str, Any]  # as `types.Outcome`
     origin: Origin
-    snapshots: Path  # for `load_snapshots`
+    snapshots: Path  # of θ
 
     @property
     def ended(self) -> str:

@@ -11,7 +11,7 @@ from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.runs import Record
-from eosrepro.records.snapshots import load_snapshots
+from eosrepro.records.snapshots import load_thetas
 
 
 def series(record: Record, quantity: str) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def _as_series(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def _coordinate(record: Record, number: int) -> pd.DataFrame:
-    rows = [(at.step, at.theta) for at in load_snapshots(record.snapshots)]
+    rows = [*load_thetas(record.snapshots)]
     if number > len(rows[0][1]):
         raise ConfigError(f"theta_{number} of {record.name}: θ has {len(rows[0][1])} coordinates")
     return pd.DataFrame({"step": [step for step, _ in rows], "value": [float(theta[number - 1]) for _, theta in rows]})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
+import numpy as np
 
+from eosrepro.core.later import pytree, torch
 from eosrepro.core.types import Position
 from eosrepro.errors import ConfigError, StoreError
-from eosrepro.records.files import link_or_copy, load_tensors, save_tensors, sha256, write_error
+from eosrepro.records.files import link_or_copy, load_arrays, load_tensors, save_tensors, sha256, write_error
 
-_NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Content = TypeVar("Content")
 
 
 def save_snapshot(folder: Path, at: Position) -> None:
@@ -30,12 +33,15 @@ def _tensors_of(state: object) -> dict[str, Tensor]:
     """The state in a flat form: its numbers and tensors, and how they are nested."""
     if state is None:
         return {}
-    leaves, nesting = tree_flatten(state)
+    leaves, nesting = pytree.tree_flatten(state)
     try:
         kinds = [_kind(leaf) for leaf in leaves]
         named = zip(map(_as_tensor, leaves), kinds, strict=True)
         found = {f"state.{i}.{kind}": leaf for i, (leaf, kind) in enumerate(named)}
-        return {**found, "state": torch.frombuffer(bytearray(treespec_dumps(nesting).encode()), dtype=torch.uint8)}
+        return {
+            **found,
+            "state": torch.frombuffer(bytearray(pytree.treespec_dumps(nesting).encode()), dtype=torch.uint8),
+        }
     except (KeyError, ValueError, NotImplementedError):
         held = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))
         raise ConfigError(
@@ -46,14 +52,15 @@ def _tensors_of(state: object) -> dict[str, Tensor]:
 
 def _kind(leaf: object) -> str:
     # A method without a state, within one that has some, leaves a None there.
-    return "tensor" if isinstance(leaf, Tensor) else "nothing" if leaf is None else "number"
+    return "tensor" if isinstance(leaf, torch.Tensor) else "nothing" if leaf is None else "number"
 
 
 def _as_tensor(leaf: object) -> Tensor:
     if leaf is None:
         return torch.zeros(0)
     # A tensor may share its memory with θ, or with another: in the file each has its own.
-    return leaf.clone() if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=_NUMBERS[type(leaf)])
+    dtypes = {bool: torch.bool, int: torch.int64, float: torch.float64}
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else torch.tensor(leaf, dtype=dtypes[type(leaf)])
 
 
 def _state_in(tensors: dict[str, Tensor]) -> object:
@@ -62,11 +69,11 @@ def _state_in(tensors: dict[str, Tensor]) -> object:
     named = {int(name.split(".")[1]): (name, value) for name, value in tensors.items() if name.startswith("state.")}
     read: dict[str, Callable[[Tensor], object]] = {
         "tensor": lambda value: value,
-        "number": Tensor.item,
+        "number": torch.Tensor.item,
         "nothing": lambda _value: None,
     }
     leaves = [read[name.split(".")[2]](value) for _, (name, value) in sorted(named.items())]
-    return tree_unflatten(leaves, treespec_loads(bytes(tensors["state"].tolist()).decode()))
+    return pytree.tree_unflatten(leaves, pytree.treespec_loads(bytes(tensors["state"].tolist()).decode()))
 
 
 def snapshot_name(step: int) -> str:
@@ -89,10 +96,23 @@ def load_snapshot(path: Path) -> Position:
     Raises:
         StoreError: it cannot be read.
     """
-    tensors = load_tensors(path)
-    if "theta" not in tensors:
-        raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+    tensors = _snapshot(path, load_tensors(path))
     return Position(int(path.stem), tensors["theta"], _state_in(tensors))
+
+
+def load_thetas(folder: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Step and θ of each snapshot, for those who compute nothing: without PyTorch.
+
+    Raises:
+        StoreError: there are none, or one cannot be read.
+    """
+    return ((int(path.stem), _snapshot(path, load_arrays(path))["theta"]) for path in snapshot_paths(folder))
+
+
+def _snapshot(path: Path, content: dict[str, Content]) -> dict[str, Content]:
+    if "theta" not in content:
+        raise StoreError(f"{path} is not a snapshot: delete it and run `dvc repro`")
+    return content
 
 
 def snapshot_paths(folder: Path) -> list[Path]:

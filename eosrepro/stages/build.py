@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from eosrepro import catalog
 from eosrepro.config.members import Member
 from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
 from eosrepro.core.device import has_fast_bfloat16
+from eosrepro.core.later import torch
 from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective
 from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.row_space import size_in_row_space
-from eosrepro.core.types import DTYPES, Dataset
+from eosrepro.core.types import Dataset, dtype_of
 from eosrepro.data._label_noise import with_label_noise
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError
 from eosrepro.stages.processes import free_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def dataset(profile: Profile) -> Dataset:
@@ -84,13 +85,13 @@ def problem(run: Run, data: Dataset | None, *, reduced: bool = True) -> tuple[Ob
     assert setting.model
     assert setting.loss
     assert setting.seed is not None
-    _check_memory(run.name, n_parameters(run, data), DTYPES[compute.dtype], device(compute.device))
+    _check_memory(run.name, n_parameters(run, data), dtype_of(compute.dtype), device(compute.device))
     return network_problem(
         member("models", setting.model),
         member("losses", setting.loss)(),
         data,
         seed=setting.seed,
-        dtype=DTYPES[compute.dtype],
+        dtype=dtype_of(compute.dtype),
         device=device(compute.device),
         chunk_size=compute.chunk_size,
         reduce_inputs=reduced and reduces(run),

@@ -16,14 +16,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.later import pytree, torch
 from eosrepro.core.ranks import from_first
 from eosrepro.core.row_space import RowSpace
 from eosrepro.core.types import Dataset, Position
@@ -38,6 +37,9 @@ from eosrepro.stages.build import is_ours, member, on_test_split, problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import data_of, origin_now
 from eosrepro.stages.track import sync_unless_short
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 50  # snapshots that a process looks at in a row
 HEADLINES = ("sharpness", "effective_sharpness", "midpoint_sharpness")  # for DVC
@@ -117,7 +119,6 @@ def diagnose(config: Config, name: str, *, jobs: int) -> Found:
     started = time.monotonic()
     runs = config.select(name)
     jobs = jobs if any(run.has_examples for run in runs) else 1
-    engine.expect(jobs, __name__)
     data = data_of(runs)
     named = {each.to: config.run(each.to) for run in runs for each in run.diagnose.values() if each.to is not None}
     besides = {to: Beside(other, train_folder(other.experiment, to)) for to, other in named.items()}
@@ -290,6 +291,6 @@ def _at(start: Tensor, path: Path, space: RowSpace | None) -> Position:
     On all ranks as the first one reads it.
     """
     step, *kept = from_first(lambda: load_snapshot(path))
-    at = Position(step, *tree_map_only(Tensor, lambda each: each.to(start.device), kept))
+    at = Position(step, *pytree.tree_map_only(torch.Tensor, lambda each: each.to(start.device), kept))
     at = space.position(at) if space else at
     return at._replace(theta=at.theta.to(start))

@@ -12,13 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
+from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
 from eosrepro.stages import progress
 from eosrepro.stages.processes import die_with_parent
 
-# PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only imported
-# it; elsewhere libraries start threads when they are imported, and each process imports them by itself.
+# PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only
+# imported it; elsewhere libraries start threads when they are imported, and each process imports them by itself.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+IMPORTED = ["torch.multiprocessing", "eosrepro.stages.train", "eosrepro.stages.diagnose"]
 LAST_WORDS = 30.0  # seconds that a process has to write its checkpoint when the work is ended
 
 Task = TypeVar("Task")
@@ -32,10 +34,10 @@ def default_jobs(device: str, threads: int) -> int:
     return 1 if device == "cuda" else max(1, cores // threads)
 
 
-def expect(jobs: int, module: str) -> None:
-    """Say that a `map` with a function of `module` is to come: what its processes import is begun beside other work."""
-    if METHOD == "forkserver" and jobs > 1:
-        multiprocessing.get_context(METHOD).set_forkserver_preload(["torch.multiprocessing", module])
+def expect() -> None:
+    """Say that a `map` over several processes is to come: they begin to import beside what this one does."""
+    if METHOD == "forkserver":
+        multiprocessing.get_context(METHOD).set_forkserver_preload(IMPORTED)
         forkserver.ensure_running()
 
 
@@ -56,9 +58,7 @@ def map(
     if jobs <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    import torch.multiprocessing  # it has tensors shared between the processes, not copied
-
-    context = torch.multiprocessing.get_context(METHOD)
+    context = torch.multiprocessing.get_context(METHOD)  # which has tensors shared between the processes, not copied
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(function, shared)) as pool:
         # All processes at once: one that Python started later, and that was killed, would not be missed.
         pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]

@@ -10,17 +10,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from typing import TYPE_CHECKING
 
 from eosrepro.config.runs import Run
+from eosrepro.core.later import pytree, torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.ranks import from_first
-from eosrepro.core.types import DTYPES, Dataset, Iterate, Optimizer
+from eosrepro.core.types import Dataset, Iterate, Optimizer, dtype_of
 from eosrepro.stages.build import n_coordinates
 from eosrepro.stages.progress import duration
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TIMING_SECONDS = 0.2  # of iterations that are timed
 MORE_ROOM = "free some space, or raise snapshot_every of the profile in params.yaml"
@@ -50,7 +51,7 @@ class Size:
 
 def of_run(run: Run, data: Dataset) -> Size:
     """The size of a run on these data; nothing is computed."""
-    itemsize = DTYPES[run.compute.dtype].itemsize
+    itemsize = dtype_of(run.compute.dtype).itemsize
     return Size(n_coordinates(run, data), run.stop.max_steps, run.snapshot_every, itemsize, _vectors(run.method))
 
 
@@ -88,7 +89,7 @@ def _of_theta(objective: Objective, theta: Tensor) -> str:
 
 def _vectors(by: Optimizer) -> int:
     few = torch.zeros(10)
-    kept = [leaf.numel() for leaf in tree_leaves(by.init(few)) if isinstance(leaf, Tensor)]
+    kept = [leaf.numel() for leaf in pytree.tree_leaves(by.init(few)) if isinstance(leaf, torch.Tensor)]
     return 1 + sum(kept) // len(few)
 
 

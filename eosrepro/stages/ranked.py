@@ -18,18 +18,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.distributed import FileStore, Store, is_nccl_available, rendezvous  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any
 
 from eosrepro.config.runs import Run
 from eosrepro.core import ranks
+from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError, is_out_of_memory
 from eosrepro.records import identity, resuming
 from eosrepro.stages.processes import die_with_parent
 from eosrepro.stages.recorded import data_of, provenance_of
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 FOLDER = "EOSREPRO_RANKS_FOLDER"  # where ranks that this program has started meet: files, and no port
 PARENT = "EOSREPRO_RANKS_PARENT"  # the process that has started them
@@ -151,8 +152,9 @@ def _given(environment: Mapping[str, str]) -> ranks.World | None:
 def _store(size: int, folder: str | None) -> Store:
     """Where ranks find each other: a file in the folder, or what the program that started them says."""
     if folder:
-        return FileStore(f"{folder}/store", size)
-    store: Store = next(rendezvous("env://", timeout=ranks.TIMEOUT))[0]
+        return torch.distributed.FileStore(f"{folder}/store", size)  # type: ignore[attr-defined]
+    meeting = torch.distributed.rendezvous("env://", timeout=ranks.TIMEOUT)  # type: ignore[attr-defined]
+    store: Store = next(meeting)[0]
     return store
 
 
@@ -161,7 +163,7 @@ def _backend() -> str:
     devices, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if devices:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % devices)
-    return "cpu:gloo,cuda:nccl" if devices >= here and is_nccl_available() else "gloo"
+    return "cpu:gloo,cuda:nccl" if devices >= here and torch.distributed.is_nccl_available() else "gloo"
 
 
 class _Team:

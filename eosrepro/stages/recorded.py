@@ -14,7 +14,7 @@ from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
 from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
-from eosrepro.records.dataset import DATA, load_dataset
+from eosrepro.records.dataset import DATA, load_dataset, load_provenance
 from eosrepro.records.places import train_folder
 from eosrepro.records.published import curves, published
 from eosrepro.records.runs import Origin, Record, load_record
@@ -50,6 +50,11 @@ def data_of(runs: Sequence[Run]) -> Dataset | None:
     """The data that they are trained on, of several ranks the share of this one; None where none of them is."""
     trained = [run for run in runs if run.has_examples]
     return load_dataset(DATA, chunk_size=trained[0].compute.chunk_size) if trained else None
+
+
+def provenance_now(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """That of the data that they are trained on; None where none of them is."""
+    return load_provenance(DATA) if any(run.has_examples for run in runs) else None
 
 
 def provenance_of(data: Dataset | None) -> Mapping[str, Any] | None:

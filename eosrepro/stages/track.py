@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from eosrepro.config.params import Config
@@ -15,7 +15,7 @@ from eosrepro.records import store
 from eosrepro.records.places import FIGURES, diagnostics_folder, train_folder
 from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
-from eosrepro.stages.recorded import data_of, is_trained, provenance_of, recorded, recorded_runs
+from eosrepro.stages.recorded import is_trained, provenance_now, provenance_of, recorded, recorded_runs
 from eosrepro.stages.verify import verdicts_on
 from eosrepro.verdicts import characteristics
 from eosrepro.views.mlflow import description
@@ -32,14 +32,14 @@ def track(config: Config, name: str | None = None) -> bool:
         Whether MLflow now has everything.
     """
     runs = config.select(name) if name else [run for run in config.runs.values() if is_trained(run)]
-    data, names = data_of(runs), {run.name for run in runs}
+    provenance, names = provenance_now(runs), {run.name for run in runs}
     figures = [figure for figure, entry in config.drawn.items() if entry.runs.keys() <= names]
     if name is None:
         verdicts = verdicts_on(config, recorded_runs(config.runs.values()), config.runs)
         if not describe(config.mlflow.experiment, description.experiment(config.mlflow.paper, verdicts)):
             return False  # MLflow is away: each run would wait for it again
     done = [
-        _sync(config, run, data if run.has_examples else None, figures=figures)
+        _sync(config, run, provenance if run.has_examples else None, figures=figures)
         for run in reversed(runs)  # MLflow lists the newest first
     ]
     return all(done)
@@ -112,13 +112,13 @@ def live_log(open_run: Callable[[], LiveRun], started: float) -> Callable[[Row],
 
 def sync_unless_short(config: Config, run: Run, data: Dataset | None, started: float) -> None:
     if _is_worth_mlflow(started):
-        _sync(config, run, data)
+        _sync(config, run, provenance_of(data))
 
 
-def _sync(config: Config, run: Run, data: Dataset | None, *, figures: Collection[str] = ()) -> bool:
+def _sync(config: Config, run: Run, provenance: Mapping[str, Any] | None, *, figures: Collection[str] = ()) -> bool:
     record = recorded(run)
     if other := outdated.outdated(run, record):
         print(f"Warning: {run.name} was {other}: run `dvc repro`", file=sys.stderr)
         return False
     about = _about(config, run, record, figures)
-    return sync_run(run.name, record.origin.settings, provenance_of(data), record, about=about, **mlflow_view(config))
+    return sync_run(run.name, record.origin.settings, provenance, record, about=about, **mlflow_view(config))

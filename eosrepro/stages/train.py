@@ -30,7 +30,6 @@ def train(config: Config, name: str, *, jobs: int) -> dict[str, Outcome]:
     """Stage `train`: the runs that a name stands for, and by run how it ended."""
     runs = config.select(name)
     jobs = jobs if any(run.has_examples for run in runs) else 1  # a problem is over before a process has started
-    engine.expect(jobs if len(runs) > 1 else 1, __name__)
     shared = (config, data_of(runs))
     ended = dict(zip([run.name for run in runs], engine.map(_train, shared, runs, jobs=jobs), strict=True))
     if name in config.experiments:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
 from eosrepro.records import code, resuming, store
@@ -23,7 +23,7 @@ from eosrepro.stages import diagnose, train
 from eosrepro.stages.outdated import data_differences, in_words
 from eosrepro.stages.recorded import data_of, provenance_of
 
-LIBRARIES = {"torch": torch.__version__, "numpy": np.__version__}
+LIBRARIES = ("torch", "numpy")
 REMEDY = "`dvc repro data` makes it"
 
 
@@ -89,7 +89,7 @@ def work(config: Config, run: Run, data: Dataset | None) -> None:
 
 def made_by(config: Config, run: Run) -> dict[str, str]:
     """What two processes must agree in so that each makes what the other would: part → its digest or version."""
-    found = {"the stages": code.digest_of([__name__]), **LIBRARIES}
+    found = {"the stages": code.digest_of([__name__]), "torch": torch.__version__, "numpy": np.__version__}
     for each in (run, *_looked_at_beside(config, run)):
         found[each.name] = code_version(each.settings)
     return found | {each: code.diagnostic_code(each, members_of(run.settings)) for each in run.diagnose}

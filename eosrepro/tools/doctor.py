@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -20,6 +19,7 @@ from eosrepro import catalog
 from eosrepro.config.load import load
 from eosrepro.config.params import Config
 from eosrepro.core.device import has_fast_bfloat16
+from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError
 from eosrepro.records import resuming

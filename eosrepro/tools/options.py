@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from eosrepro.tools.completion import names
 
 if TYPE_CHECKING:
     from eosrepro.config.params import Config
+    from eosrepro.config.runs import Run
 
 RUNS = names("experiments")  # for the Tab key
 
@@ -30,13 +32,16 @@ ranks = click.option(
 )
 
 
-def processes(loaded: Config, jobs: int | None, ranks: int = 1) -> int:
-    """Among which runs are divided, as many as fit on the cores; where ranks share each of them, one."""
+def processes(loaded: Config, jobs: int | None, ranks: int = 1, of: Iterable[Run] = ()) -> int:
+    """Among which the runs `of` are divided, as many as fit on the cores; where ranks share each of them, one."""
     from eosrepro.stages import build, engine
 
+    threads = loaded.compute.threads
     if ranks > 1:
         return 1
-    return jobs or engine.default_jobs(build.device(loaded.compute.device), loaded.compute.threads)
+    if sum(run.has_examples for run in of) > 1 and (jobs or engine.default_jobs("cpu", threads)) > 1:
+        engine.expect()  # before PyTorch is imported here, to see whether there is a GPU
+    return jobs or engine.default_jobs(build.device(loaded.compute.device), threads)
 
 
 def follow_as_another_rank(ctx: click.Context) -> None:

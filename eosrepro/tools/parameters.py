@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from eosrepro.config.params import Config
+from eosrepro.core.later import torch
 from eosrepro.core.networks import trained
 from eosrepro.errors import ConfigError
 from eosrepro.records.places import train_folder
@@ -14,6 +14,9 @@ from eosrepro.records.snapshots import load_snapshot, snapshot_paths
 from eosrepro.stages import outdated
 from eosrepro.stages.build import module_shapes, problem
 from eosrepro.stages.recorded import data_of, origin_now
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parameters_at(config: Config, name: str, step: int | None) -> tuple[int, dict[str, Tensor]]:

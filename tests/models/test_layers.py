@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional, init
 
 from eosrepro.errors import ConfigError
-from eosrepro.models._layers import ACTIVATIONS, INITS, POOLINGS, Activation, ChannelNorm, Init, Pooling, normalisation
+from eosrepro.models._layers import ACTIVATIONS, INITS, POOLINGS, ChannelNorm, normalisation
+from eosrepro.models._options import Activation, Init, Pooling
 from eosrepro.models.cnn import cnn
 from eosrepro.models.deep_linear import deep_linear
 from eosrepro.models.mlp import mlp

@@ -12,6 +12,7 @@ from eosrepro.core.types import Function
 from tests.conftest import dense_hessian
 from tests.members import identify, variants
 
+THREE = {"quadratic": {"curvatures": (3.0, 2.0, 1.0)}, "tanh_quadratic": {"curvatures": (3.0, 2.0, 1.0)}}
 N_NUMBERS = 2  # what every problem's defaults are for
 
 
@@ -56,3 +57,17 @@ def test_it_is_a_function(f: Function) -> None:
     before = thetas.clone()
     assert torch.equal(f(thetas), f(thetas))
     assert torch.equal(thetas, before)
+
+
+@pytest.mark.parametrize("name", catalog.names("problems"))
+def test_it_takes_as_many_numbers_as_it_says(name: str) -> None:
+    """So that params.yaml is checked without an evaluation."""
+    for options in ({}, THREE.get(name, {})):
+        for numbers in range(1, 7):
+            try:
+                value = catalog.find("problems", name)(**options)(torch.ones(numbers, dtype=torch.float64))
+            except (RuntimeError, ValueError, IndexError):
+                taken = False
+            else:
+                taken = value.ndim == 0
+            assert catalog.takes(name, options, numbers) is taken, numbers

@@ -12,8 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from eosrepro.core.later import torch
 from eosrepro.records.flat import flattened
 from eosrepro.records.identity import code_version, fingerprint
 from eosrepro.records.runs import Measured
