@@ -20,7 +20,7 @@ def catapult(*, width: Annotated[int, AtLeast(1)] = 1) -> Function:
     """
 
     def f(theta: Tensor) -> Tensor:
-        first, second = theta.unflatten(-1, (2, -1)).unbind(-2)  # of as many numbers each
+        first, second = theta.reshape(*theta.shape[:-1], 2, -1).unbind(-2)  # of as many numbers each
         return (first * second).sum(-1).square() / (2 * width)
 
     return f
