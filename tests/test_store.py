@@ -24,7 +24,7 @@ from eosrepro.core.types import Dataset, Outcome, Position, Row
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.data.photo_patches import photo_patches
 from eosrepro.errors import StoreError
-from eosrepro.records import files, store
+from eosrepro.records import store
 from eosrepro.records.dataset import load_dataset, save_dataset
 from eosrepro.records.files import load_json, save_json, save_text
 from eosrepro.records.published import published
@@ -417,7 +417,7 @@ def test_a_full_disk_leaves_the_old_dataset_and_says_so(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", half_then_full)
+    monkeypatch.setattr("safetensors.torch.save_file", half_then_full)
     with pytest.raises(StoreError, match=r"cannot write .*dataset\.safetensors: No space left on device"):
         save_dataset(tmp_path, dataclasses.replace(dataset, inputs=dataset.inputs + 1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eosrepro.core.later import torch
 
@@ -37,3 +37,8 @@ def has_fast_bfloat16(on: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not public: a version may lack them
     return any(getattr(torch.cpu, each, lambda: False)() for each in asked)
+
+
+def dtype_of(name: Literal["float32", "float64"]) -> torch.dtype:
+    """PyTorch's of that name."""
+    return torch.float32 if name == "float32" else torch.float64

@@ -347,8 +347,3 @@ class Outcome:
     steps: int  # gradient steps taken up to the last recorded iteration
     loss: float
     accuracy: float
-
-
-def dtype_of(name: Literal["float32", "float64"]) -> torch.dtype:
-    """PyTorch's of that name."""
-    return torch.float32 if name == "float32" else torch.float64

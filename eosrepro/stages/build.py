@@ -11,13 +11,13 @@ from eosrepro import catalog
 from eosrepro.config.members import Member
 from eosrepro.config.runs import Run
 from eosrepro.config.sections import Profile
-from eosrepro.core.device import has_fast_bfloat16
+from eosrepro.core.device import dtype_of, has_fast_bfloat16
 from eosrepro.core.later import torch
 from eosrepro.core.networks import trained
 from eosrepro.core.objective import Objective
 from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.row_space import size_in_row_space
-from eosrepro.core.types import Dataset, dtype_of
+from eosrepro.core.types import Dataset
 from eosrepro.data._label_noise import with_label_noise
 from eosrepro.data._preprocessing import preprocess
 from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError

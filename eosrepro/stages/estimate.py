@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eosrepro.config.runs import Run
+from eosrepro.core.device import dtype_of
 from eosrepro.core.later import pytree, torch
 from eosrepro.core.objective import Objective
 from eosrepro.core.ranks import from_first
-from eosrepro.core.types import Dataset, Iterate, Optimizer, dtype_of
+from eosrepro.core.types import Dataset, Iterate, Optimizer
 from eosrepro.stages.build import n_coordinates
 from eosrepro.stages.progress import duration
 
