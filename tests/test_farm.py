@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from click.testing import CliRunner
 
@@ -270,6 +272,18 @@ def test_a_scheduler_that_is_not_there_is_one_message(project: Path) -> None:
     code, said = command("farm", "exp3", "--scheduler-file", str(project / "s.json"))
     assert code == 2
     assert said.startswith(f"Error: {project / 's.json'} is not there: start `dask scheduler")
+
+
+@pytest.mark.parametrize(("address", "required"), [("tls://127.0.0.1:1", False), ("tcp://127.0.0.1:1", True)])
+def test_a_scheduler_that_encrypts_where_the_farm_does_not_or_the_reverse_is_one_message(
+    address: str, required: bool, project: Path
+) -> None:
+    (project / "s.json").write_text(json.dumps({"type": "Scheduler", "address": address}))
+    with dask.config.set({"distributed.comm.require-encryption": required}):
+        code, said = command("farm", "exp3", "--scheduler-file", "s.json")
+    assert code == 1
+    assert said.startswith("Error: the scheduler of s.json and this process do not agree on encryption (")
+    assert said.endswith("): both must read the same ~/.config/dask/tls.yaml, see docs/cluster.md\n")
 
 
 @pytest.mark.usefixtures("project")

@@ -141,6 +141,11 @@ def _connected(scheduler_file: Path) -> Iterator[Client]:
         )
     try:
         client = Client(scheduler_file=str(scheduler_file), timeout=CONNECT_SECONDS)
+    except (TypeError, RuntimeError) as error:  # of TLS: it is missing here, or there
+        raise EosreproError(
+            f"the scheduler of {scheduler_file} and this process do not agree on encryption ({error}): both must read "
+            "the same ~/.config/dask/tls.yaml, see docs/cluster.md"
+        ) from None
     except (OSError, ValueError) as error:
         raise EosreproError(
             f"no scheduler answers at the address in {scheduler_file} ({error}): start `dask scheduler` again"

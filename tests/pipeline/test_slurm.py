@@ -19,20 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.farming import (
-    ENVIRONMENT,
-    at_work,
-    checkpoints,
-    dvc,
-    end_of,
-    going_on,
-    outputs,
-    processes,
-    reproduced,
-    start,
-    wait_for,
-    write_long,
-)
+from tests.pipeline import farming
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue")
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
@@ -84,7 +71,7 @@ class Slurm:
     """A running one."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment = ENVIRONMENT | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = farming.ENVIRONMENT | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def do(self, folder: Path, *command: str) -> str:
         """What one of its commands prints."""
@@ -101,7 +88,7 @@ class Slurm:
 def daemon(folder: Path, name: str, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process until the block ends."""
     with (folder / f"{name}.out").open("wb") as said:
-        environment = ENVIRONMENT | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        environment = farming.ENVIRONMENT | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
     try:
         yield process
@@ -137,13 +124,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         ]:
             stack.enter_context(daemon(folder, name, *command))
             if name == "munged":
-                wait_for((folder / "munge.sock").exists, seconds=20)
+                farming.wait_for((folder / "munge.sock").exists, seconds=20)
         made = Slurm(folder)
         idle = ("sinfo", "--noheader", "--states=idle", "--Node", "--format=%N")
-        wait_for(lambda: len(answer(made, folder, *idle).split()) == 2, seconds=60)
+        farming.wait_for(lambda: len(answer(made, folder, *idle).split()) == 2, seconds=60)
         yield made
         answer(made, folder, "scancel", "--user=root")
-        wait_for(lambda: not answer(made, folder, "squeue", "--noheader"), seconds=60)
+        farming.wait_for(lambda: not answer(made, folder, "squeue", "--noheader"), seconds=60)
 
 
 def answer(slurm: Slurm, folder: Path, *command: str) -> str:
@@ -165,39 +152,41 @@ def test_a_job_array_whose_elements_are_cancelled_and_killed_computes_what_dvc_r
 ) -> None:
     serial, project = tmp_path / "serial", tmp_path / "project"
     project.mkdir()
-    write_long(project)
+    farming.write_long(project)
     shutil.copytree(project, serial, symlinks=True)
     scheduler = ("dask", "scheduler", "--scheduler-file", "s.json", "--host", "127.0.0.1", "--port", "0")
     with daemon(project, "scheduler", *scheduler, "--no-dashboard"):
-        wait_for((project / "s.json").exists, seconds=60)
+        farming.wait_for((project / "s.json").exists, seconds=60)
         slurm.do(
             project, "sbatch", "--array=1-4%2", "--requeue", "--output=%a.log", f"--wrap={WORKER} --death-timeout 60"
         )
-        with start(project, "--scheduler-file", "s.json") as farm:
-            wait_for(lambda: len(checkpoints(project)) == 2 == len(at_work(project)))
+        with farming.start(project, "--scheduler-file", "s.json") as farm:
+            farming.wait_for(lambda: len(farming.checkpoints(project)) == 2 == len(farming.at_work(project)))
             first = slurm.running(project)
             assert [each.partition("_")[2] for each in sorted(first)] == ["1", "2"]
             slurm.do(project, "scancel", *first)
 
-            second = wait_for(lambda: not {*first} & {*(found := slurm.running(project))} and len(found) == 2 and found)
+            second = farming.wait_for(
+                lambda: not {*first} & {*(found := slurm.running(project))} and len(found) == 2 and found
+            )
             assert [each.partition("_")[2] for each in sorted(second)] == ["3", "4"]
-            worker = next(iter(wait_for(lambda: at_work(project)).values()))
+            worker = next(iter(farming.wait_for(lambda: farming.at_work(project)).values()))
             os.kill(worker, signal.SIGKILL)
 
-            code, said = end_of(farm)
+            code, said = farming.end_of(farm)
         slurm.do(project, "scancel", *second)
     assert code == 0, said
-    assert sum(going_on(said).values()) > 0, said
+    assert sum(farming.going_on(said).values()) > 0, said
     assert "run 2/2  running 0  failed 0" in said
-    wait_for(lambda: not processes(project), seconds=30)
+    farming.wait_for(lambda: not farming.processes(project), seconds=30)
 
-    assert dvc(serial, "repro", FOUND).returncode == 0
-    assert reproduced(project, FOUND) == outputs(serial)
+    assert farming.dvc(serial, "repro", FOUND).returncode == 0
+    assert farming.reproduced(project, FOUND) == farming.outputs(serial)
 
 
 def test_job_scripts_by_hand_compute_what_a_dry_farm_lists(slurm: Slurm, tmp_path: Path) -> None:
-    write_long(tmp_path)
-    with start(tmp_path, "--dry") as listed:
+    farming.write_long(tmp_path)
+    with farming.start(tmp_path, "--dry") as listed:
         (tmp_path / "runs.txt").write_text(listed.communicate()[0])
     eosrepro = f"{sys.executable} -c 'from eosrepro.cli import main; main()'"
     one = f'{eosrepro} work "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" runs.txt)"'
@@ -206,4 +195,4 @@ def test_job_scripts_by_hand_compute_what_a_dry_farm_lists(slurm: Slurm, tmp_pat
         "exp3_2over10 is computed",
         "exp3_2over30 is computed",
     ]
-    reproduced(tmp_path, FOUND)
+    farming.reproduced(tmp_path, FOUND)
