@@ -6,9 +6,8 @@ They are in the store as any others, by a fingerprint that says with which other
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,26 +37,15 @@ class Batch:
     """Runs that are trained together, in this order."""
 
     runs: Sequence[Run]
+    settings: Mapping[str, dict[str, Any]]  # by run, all that determines it: the others among it
+    keys: Mapping[str, str]  # by run, its fingerprint
 
-    @cached_property
-    def settings(self) -> Mapping[str, dict[str, Any]]:
-        """By run, all that determines it: the others among it."""
-        names = [run.name for run in self.runs]
-        return dict(zip(names, batched_settings([run.settings for run in self.runs]), strict=True))
-
-    def keys(self, data: Dataset | None) -> dict[str, str]:
-        """By run, its fingerprint."""
-        return {name: fingerprint(settings, provenance_of(data)) for name, settings in self.settings.items()}
-
-
-def batches(runs: Iterable[Run]) -> dict[str, Batch]:
-    """By run, the batch that it is in."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        shared = {key: value for key, value in run.settings.items() if key not in APART}
-        groups.setdefault(digest(shared), []).append(run)
-    made = map(Batch, groups.values())
-    return {run.name: batch for batch in made for run in batch.runs}
+    @classmethod
+    def of(cls, runs: Sequence[Run], data: Dataset | None) -> Batch:
+        """Of these runs, on their data."""
+        names = [run.name for run in runs]
+        settings = dict(zip(names, batched_settings([run.settings for run in runs]), strict=True))
+        return cls(runs, settings, {name: fingerprint(each, provenance_of(data)) for name, each in settings.items()})
 
 
 def tried(
@@ -71,15 +59,21 @@ def tried(
     for run in runs:
         if complaint := _complaint(run, measures):
             raise ConfigError(f"{run.name}: {complaint}")
-    found = batches(runs)
-    for batch in {id(each): each for each in found.values()}.values():
-        data = data_of(batch.runs[0])
-        if not all(map(store.holds, batch.keys(data).values())):
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        shared = {key: value for key, value in run.settings.items() if key not in APART}
+        groups.setdefault(digest(shared), []).append(run)
+    found: dict[str, Batch] = {}
+    for group in groups.values():
+        data = data_of(group[0])
+        batch = Batch.of(group, data)
+        if not all(map(store.holds, batch.keys.values())):
             try:
-                objective, _ = _objective_and_starts([batch.runs[0], batch.runs[-1]], data)
+                objective, _ = _objective_and_starts([group[0], group[-1]], data)
                 refuse_unless_batched(objective)
             except ConfigError as error:
-                raise ConfigError(f"{batch.runs[0].name}: {error}") from error
+                raise ConfigError(f"{group[0].name}: {error}") from error
+        found |= dict.fromkeys((run.name for run in group), batch)
     return found
 
 
@@ -104,10 +98,6 @@ def _complaint(run: Run, measures: Mapping[str, Statistic]) -> str | None:
 
 def into_store(batch: Batch, data: Dataset | None) -> None:
     """Train all of them and put those into the store that are not there. Nothing is kept of a training on its way."""
-    keys = batch.keys(data)
-    missing = [name for name, key in keys.items() if not store.holds(key)]
-    if not missing:
-        return
     started, stop = time.monotonic(), batch.runs[0].stop
     objective, starts = _objective_and_starts(batch.runs, data)
     step_sizes = [float(run.setting.step_size) for run in batch.runs]
@@ -119,8 +109,8 @@ def into_store(batch: Batch, data: Dataset | None) -> None:
         found = minimise_together(objective, starts, step_sizes, stop=stop, on_step=on_step)
     seconds = time.monotonic() - started
     for run, rows in zip(batch.runs, found, strict=True):
-        if run.name in missing:
-            key = keys[run.name]
+        key = batch.keys[run.name]
+        if not store.holds(key):
             origin = replace(origin_now(run, data, key), settings=batch.settings[run.name])
             with store.adding(key, seconds=seconds) as folder:
                 save_run(folder, rows, outcome(rows[-1], stop), origin, snapshots=None)
@@ -133,7 +123,7 @@ def _objective_and_starts(runs: Sequence[Run], data: Dataset | None) -> tuple[Ob
     for run in runs:
         if (begins := _start_of(run)) not in starts:
             own, start = problem(run, data)
-            found, expected = (torch.tensor(each.loss(start)) for each in (own, objective))
+            found, expected = (torch.tensor(each.loss(start), dtype=torch.float64) for each in (own, objective))
             if not near(found, expected, start.dtype):
                 raise ConfigError(
                     f"{runs[0].name} and {run.name} have different objectives: the model holds numbers that are drawn "

@@ -269,12 +269,13 @@ def _with(params: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
 def _record(variant: Config, folder: Path, jobs: int, batches: Mapping[str, Batch]) -> Record:
     (run,) = variant.runs.values()
     data, batch, place = _data_of(run), batches.get(run.name), folder / run.name
-    settings = batch.settings[run.name] if batch else run.settings
-    key = fingerprint(settings, provenance_of(data))
     if batch:
-        batched.into_store(batch, data)
+        settings, key = batch.settings[run.name], batch.keys[run.name]
+        if not store.holds(key):
+            batched.into_store(batch, data)
         store.place(key, place)
     else:
+        settings, key = run.settings, fingerprint(run.settings, provenance_of(data))
         _trained_and_measured(run, data, key, place, jobs)
     record = load_record(place)
     about = About(summary=characteristics.summary(record), times=store.times(key))
@@ -303,7 +304,8 @@ def _data_of(run: Run) -> Dataset | None:
 def _dataset(profile: str) -> Dataset:
     made = build.dataset(Profile.model_validate_json(profile))
     checksum = hashlib.sha256(made.inputs.numpy().tobytes() + made.targets.numpy().tobytes()).hexdigest()
-    return replace(made, provenance={**made.provenance, "label": made.label, "sha256": checksum})
+    facts = {"label": made.label, "n_examples": len(made), "n_outputs": made.n_outputs, "sha256": checksum}
+    return replace(made, provenance={**made.provenance, **facts})
 
 
 def _measured(study: Study, record: Record) -> dict[str, float]:
