@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from math import inf, isfinite, isnan, nan, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,29 +60,15 @@ def minimise(
     origin = theta if origin is None else origin
     observed = {name: nan for each in observe for name in computed_by(each)}
     here = objective.value_and_grad(theta)
-    if stop.accuracy is not None and isnan(here.accuracy):
-        raise ConfigError(
-            f"the run is to stop at an accuracy of {stop.accuracy:g}, and has none, as its targets are no classes: "
-            "leave accuracy out of stop"
-        )
     # Inner products are taken in float64: L is a difference of two that nearly cancel in the stable regime. The three
     # vectors are allocated once, since room for a new one takes longer to find than to fill.
     grad, next_grad, wide_update = (torch.empty_like(theta, dtype=torch.float64) for _ in range(3))
     grad.copy_(here.grad)
     (sq_norm,) = read(grad.dot(grad))
     grad_norm = sqrt(sq_norm)
-    if not _finite(here, grad_norm):
-        raise DataError(
-            f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
-            "look for NaN or huge values in the training data"
-        )
-    if step == 0 and _exceeded(here.loss, stop):
-        raise ConfigError(
-            f"the loss at initialisation is {here.loss:g}, above loss_above = {stop.loss_above:g}: no run could "
-            "begin. Set loss_above well above it"
-        )
+    refuse_start(step, here, grad_norm, stop)
     on_iterate(Position(step, theta, state))
-    while step < stop.max_steps and not _reached(here.accuracy, stop) and not _exceeded(here.loss, stop):
+    while not is_over(step, here, stop):
         at = Iterate(theta, here.grad, objective, here.loss)
         threshold = _threshold(optimizer, at, state)
         update, state = optimizer.update(at, state)
@@ -95,20 +81,18 @@ def minimise(
         along_step = (wide_update.dot(grad), wide_update.dot(next_grad), wide_update.dot(wide_update), taken)
         next_sq_norm, *products = read(next_grad.dot(next_grad), *along_step)
         next_grad_norm = sqrt(next_sq_norm)
-        if not _finite(following, next_grad_norm):
+        if not is_finite(following, next_grad_norm):
             break
-        row = _row(objective, step, here, following, grad_norm, _Step(*products), threshold)
         if observe:
             before = Visited(step, theta, here.grad, here.loss, origin)
             after = Visited(step + 1, next_theta, following.grad, following.loss, origin)
             observed = _observed(observe, before, after)
-        yield replace(row, observed=_r2(here) | observed)
+        yield row_of(objective, step, here, following, grad_norm, Products(*products), threshold, observed)
         theta, here, grad_norm, step = next_theta, following, next_grad_norm, step + 1
         grad, next_grad = next_grad, grad
         on_iterate(Position(step, theta, state))
     threshold = _threshold(optimizer, Iterate(theta, here.grad, objective, here.loss), state)
-    nothing = _r2(here) | dict.fromkeys(observed, nan)
-    yield Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold, nothing)
+    yield last_row(step, here, grad_norm, threshold, dict.fromkeys(observed, nan))
 
 
 def outcome(last: Row, stop: Stop) -> Outcome:
@@ -122,7 +106,7 @@ def outcome(last: Row, stop: Stop) -> Outcome:
     return Outcome(reason, last.step, last.loss, last.accuracy)
 
 
-class _Step(NamedTuple):
+class Products(NamedTuple):
     """Inner products with the step u from θ_t to θ_{t+1}."""
 
     dot_grad: float  # ⟨u, ∇f(θ_t)⟩
@@ -131,15 +115,17 @@ class _Step(NamedTuple):
     taken: float  # ⟨θ_t − θ_{t+1}, u⟩, which would be ‖u‖² without rounding
 
 
-def _row(
+def row_of(
     objective: Objective,
     step: int,
     here: Evaluation,
     following: Evaluation,
     grad_norm: float,
-    update: _Step,
+    update: Products,
     threshold: float,
+    observed: Mapping[str, float],
 ) -> Row:
+    """What is recorded of an iterate and the step from it to the following one."""
     lost = is_lost(update.sq_norm, update.taken)
     progress = objective.relative_progress(here, following.loss, update.dot_grad)
     return Row(
@@ -153,7 +139,41 @@ def _row(
         relative_progress=nan if lost else progress,
         directional_smoothness=nan if lost else _ratio(update.dot_grad - update.dot_next_grad, update.sq_norm),
         stability_threshold=threshold,
+        observed=_r2(here) | {**observed},
     )
+
+
+def last_row(step: int, here: Evaluation, grad_norm: float, threshold: float, observed: Mapping[str, float]) -> Row:
+    """The same of the last iterate, which takes no step."""
+    return Row(step, here.loss, here.accuracy, grad_norm, nan, nan, nan, nan, nan, threshold, _r2(here) | {**observed})
+
+
+def refuse_start(step: int, here: Evaluation, grad_norm: float, stop: Stop) -> None:
+    """Refuse to begin where a run could not, or would never end as it is to.
+
+    Raises:
+        DataError, ConfigError: as `minimise`.
+    """
+    if stop.accuracy is not None and isnan(here.accuracy):
+        raise ConfigError(
+            f"the run is to stop at an accuracy of {stop.accuracy:g}, and has none, as its targets are no classes: "
+            "leave accuracy out of stop"
+        )
+    if not is_finite(here, grad_norm):
+        raise DataError(
+            f"the loss at initialisation is {here.loss} and the norm of its gradient {grad_norm}: "
+            "look for NaN or huge values in the training data"
+        )
+    if step == 0 and _exceeded(here.loss, stop):
+        raise ConfigError(
+            f"the loss at initialisation is {here.loss:g}, above loss_above = {stop.loss_above:g}: no run could "
+            "begin. Set loss_above well above it"
+        )
+
+
+def is_over(step: int, here: Evaluation, stop: Stop) -> bool:
+    """Whether a run takes no step from here."""
+    return step >= stop.max_steps or _reached(here.accuracy, stop) or _exceeded(here.loss, stop)
 
 
 def _r2(here: Evaluation) -> dict[str, float]:
@@ -194,7 +214,8 @@ def _exceeded(loss: float, stop: Stop) -> bool:
     return stop.loss_above is not None and loss > stop.loss_above
 
 
-def _finite(evaluation: Evaluation, grad_norm: float) -> bool:
+def is_finite(evaluation: Evaluation, grad_norm: float) -> bool:
+    """Whether loss and gradient are."""
     # A finite norm shows it without another pass over the gradient; the norm alone may overflow.
     return isfinite(evaluation.loss) and (isfinite(grad_norm) or bool(torch.isfinite(evaluation.grad).all()))
 

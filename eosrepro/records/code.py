@@ -34,9 +34,9 @@ LIBRARIES = {"site-packages", "dist-packages"}
 Members = Mapping[str, Sequence[str]]  # kind → names
 
 
-def training_code(members: Members) -> str:
-    """Of the loop, the objective and the members of a run, which are names by kind."""
-    return digest_of(["eosrepro.core.training", *_modules(members)])
+def training_code(members: Members, *, batched: bool = False) -> str:
+    """Of the loop, the objective and the members of a run, which are names by kind; or of the loop of many runs."""
+    return digest_of([f"eosrepro.core.{'together' if batched else 'training'}", *_modules(members)])
 
 
 def diagnostic_code(name: str, members: Members) -> str:

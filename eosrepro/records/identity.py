@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eosrepro.records.code import training_code
@@ -16,7 +16,7 @@ def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] 
     """SHA-256 of all that determines a training: its settings, the checksum of its data, the sources that run it.
 
     Args:
-        resolved: `Run.settings`.
+        resolved: `Run.settings`, or one of `batched_settings`.
         data_provenance: stages/data/provenance.json; None for a problem, or where the settings stand for the data.
     """
     if data_provenance is None:
@@ -28,7 +28,17 @@ def fingerprint(resolved: Mapping[str, Any], data_provenance: Mapping[str, Any] 
 
 def code_version(resolved: Mapping[str, Any]) -> str:
     """SHA-256 of the sources that train a run: the core and the members it names."""
-    return training_code(members_of(resolved))
+    return training_code(members_of(resolved), batched="batched" in resolved)
+
+
+def batched_settings(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The settings of runs that were trained together, from those of each by itself.
+
+    They say with which others: in another batch the last bits of a run may be others, so it is another run.
+    """
+    of_data = ("data", "preprocessing")  # for which the checksum of each stands
+    together = digest([{key: value for key, value in each.items() if key not in of_data} for each in group])
+    return [{**each, "batched": {"runs": len(group), "together": together}} for each in group]
 
 
 def members_of(resolved: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -171,10 +171,11 @@ def _looked_at(origin: Origin) -> dict[str, Any]:
     return {**origin.problem_and_step, "data_sha256": origin.data_sha256}
 
 
-def save_run(folder: Path, rows: Iterable[Row], outcome: Outcome, origin: Origin, *, snapshots: Path) -> None:
+def save_run(folder: Path, rows: Iterable[Row], outcome: Outcome, origin: Origin, *, snapshots: Path | None) -> None:
     """Write snapshots/ (those in `snapshots`), trajectory.csv, summary.json and run.json of one run; see `Record`."""
     (folder / "run.json").unlink(missing_ok=True)  # the last to come: without it there is no half of two runs
-    place_snapshots(snapshots, folder / "snapshots")
+    if snapshots is not None:
+        place_snapshots(snapshots, folder / "snapshots")
     save_table(folder / "trajectory.csv", pd.DataFrame([row.columns for row in rows]))
     save_json(folder / "summary.json", dataclasses.asdict(outcome))
     checksum = sha256(folder / "trajectory.csv")

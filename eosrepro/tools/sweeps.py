@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,13 +33,17 @@ from eosrepro.config.values import Section, keys_of
 from eosrepro.config.yaml import read
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
+from eosrepro.figures import _style
+from eosrepro.figures._map import heat_map
 from eosrepro.records import store
 from eosrepro.records.files import save_table, save_text
 from eosrepro.records.identity import fingerprint
 from eosrepro.records.places import STAGES
 from eosrepro.records.published import published
 from eosrepro.records.runs import Record, load_record
-from eosrepro.stages import build, diagnose, train
+from eosrepro.stages import batched, build, diagnose, train
+from eosrepro.stages.batched import Batch
+from eosrepro.stages.recorded import provenance_of
 from eosrepro.stages.track import mlflow_view
 from eosrepro.verdicts import characteristics, statistics
 from eosrepro.views import markdown
@@ -64,6 +68,14 @@ class Published(Section):
     run: str | Annotated[list[str], Field(min_length=1)]  # of the paper; the second tells what the first does not show
 
 
+class Map(Section):
+    """A picture of one measure over two of the axes, averaged over the pooled ones."""
+
+    x: str
+    y: str
+    measure: str
+
+
 class Study(Section):
     """A study file. Key paths are those of the run (step_size, model.width), or of params.yaml: see `OF_PARAMS`."""
 
@@ -73,6 +85,8 @@ class Study(Section):
     pooled: list[str]  # axes whose variants are summarised in one row, e.g. seeds
     measures: Annotated[dict[str, Statistic], Field(min_length=1)]
     published: list[Published] = Field(default_factory=list)
+    batched: bool = False  # train runs together that differ in step size, seed and start alone: see `stages.batched`
+    map: Map | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Study:
@@ -90,6 +104,19 @@ class Study(Section):
             raise PydanticCustomError("complaint", "published: `where` should name the same axes everywhere")
         return self
 
+    @model_validator(mode="after")
+    def _map_shows_all(self) -> Study:
+        if self.map is None:
+            return self
+        if self.map.measure not in self.measures:
+            hint = did_you_mean(self.map.measure, [*self.measures])
+            raise PydanticCustomError("complaint", f"map.measure: there is no {self.map.measure!r} in measures{hint}")
+        axes = [self.map.x, self.map.y, *self.pooled]
+        if len({*axes}) < len(axes) or {*axes} != {*self.vary}:
+            say = f"x, y and those that are pooled should be {', '.join(self.vary)}, each once"
+            raise PydanticCustomError("complaint", f"map: {say}, and are {', '.join(axes)}")
+        return self
+
 
 def run(file: Path, *, jobs: int) -> Path:
     """Run all variants of a study, write table.csv (a row each) and table.md (a row a group), name the folder.
@@ -105,16 +132,36 @@ def run(file: Path, *, jobs: int) -> Path:
     theirs = [(each.where, _published(params, each.run, file)) for each in study.published]
     combinations = itertools.product(*(axis.values for axis in study.vary.values()))
     variants = {names: _variant(study, start, params, names, file) for names in combinations}
-    rows = []
+    batches = _batches(study, variants.values(), file) if study.batched else {}
+    rows, data = [], set()
     for names, variant in variants.items():
-        record = _record(variant, folder / "runs", jobs)
+        record = _record(variant, folder / "runs", jobs, batches)
+        data.add(record.origin.data)
         facts = {"source": "ours", "steps": record.summary["steps"]}
         rows.append(dict(zip(study.vary, names, strict=True)) | facts | _measured(study, record))
     rows += [where | {"source": "published"} | _measured(study, record) for where, record in theirs]
     table = pd.DataFrame(rows)
     save_table(folder / "table.csv", table)
     save_text(folder / "table.md", as_markdown(study, table))
+    if study.map:
+        ours, title = table[table["source"] == "ours"], _title(study, file.stem, len(variants))
+        values = {axis: [*study.vary[axis].values] for axis in (study.map.x, study.map.y)}
+        drawn = heat_map(ours, values, study.map.measure, title=title, data_label="; ".join(sorted(data - {""})))
+        _style.save(drawn, folder / "map.png", folder / "map.svg")
     return folder
+
+
+def _title(study: Study, name: str, n_runs: int) -> str:
+    over = f", mean over {' and '.join(study.pooled)}" if study.pooled else ""
+    return f"{name}: {n_runs} runs{' in batches' if study.batched else ''}{over}"
+
+
+def _batches(study: Study, variants: Iterable[Config], file: Path) -> dict[str, Batch]:
+    runs = [run for variant in variants for run in variant.runs.values()]
+    try:
+        return batched.tried(runs, study.measures, _data_of)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}. Leave `batched` out, or change that") from error
 
 
 def as_markdown(study: Study, table: pd.DataFrame) -> str:
@@ -219,12 +266,24 @@ def _with(params: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     return changed
 
 
-def _record(variant: Config, folder: Path, jobs: int) -> Record:
+def _record(variant: Config, folder: Path, jobs: int, batches: Mapping[str, Batch]) -> Record:
     (run,) = variant.runs.values()
-    data = _dataset(run.profile.model_dump_json()) if run.has_examples else None
-    provenance = None if data is None else data.provenance
-    key = fingerprint(run.settings, provenance)
-    place = folder / run.name
+    data, batch, place = _data_of(run), batches.get(run.name), folder / run.name
+    if batch:
+        settings, key = batch.settings[run.name], batch.keys[run.name]
+        if not store.holds(key):
+            batched.into_store(batch, data)
+        store.place(key, place)
+    else:
+        settings, key = run.settings, fingerprint(run.settings, provenance_of(data))
+        _trained_and_measured(run, data, key, place, jobs)
+    record = load_record(place)
+    about = About(summary=characteristics.summary(record), times=store.times(key))
+    sync_run(run.name, settings, provenance_of(data), record, about=about, **mlflow_view(variant))
+    return record
+
+
+def _trained_and_measured(run: Run, data: Dataset | None, key: str, place: Path, jobs: int) -> None:
     train.into_store(run, data, key)
     store.place(key, place)
     due = [each for each in run.diagnose if not store.holds(diagnose.entry_of(run, each, place))]
@@ -235,17 +294,18 @@ def _record(variant: Config, folder: Path, jobs: int) -> Record:
     for found in diagnose.into_store([run], {run.name: place}, data, jobs=jobs)[run.name].values():
         store.place_files(found, place / "diagnostics")
     store.drop_snapshots(key, place)
-    record = load_record(place)
-    about = About(summary=characteristics.summary(record), times=store.times(key))
-    sync_run(run.name, run.settings, provenance, record, about=about, **mlflow_view(variant))
-    return record
+
+
+def _data_of(run: Run) -> Dataset | None:
+    return _dataset(run.profile.model_dump_json()) if run.has_examples else None
 
 
 @lru_cache(maxsize=1)
 def _dataset(profile: str) -> Dataset:
     made = build.dataset(Profile.model_validate_json(profile))
     checksum = hashlib.sha256(made.inputs.numpy().tobytes() + made.targets.numpy().tobytes()).hexdigest()
-    return replace(made, provenance={**made.provenance, "label": made.label, "sha256": checksum})
+    facts = {"label": made.label, "n_examples": len(made), "n_outputs": made.n_outputs, "sha256": checksum}
+    return replace(made, provenance={**made.provenance, **facts})
 
 
 def _measured(study: Study, record: Record) -> dict[str, float]:
