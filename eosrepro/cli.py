@@ -189,10 +189,10 @@ def doctor(as_json: bool) -> None:
     """Check environment, params.yaml, data, MLflow, DVC and disk, and say how to mend what is wrong."""
     try:
         from eosrepro.tools import doctor
+
+        checks = doctor.examine()
     except ImportError as error:
         raise EosreproError(f"{error}: `make setup` installs what is missing") from None
-
-    checks = doctor.examine()
     if as_json:
         _echo_json([vars(check) for check in checks])
     else:

@@ -195,10 +195,14 @@ def test_a_stage_that_is_killed_takes_its_processes_along_and_its_runs_go_on(lon
 
 
 def workers(process: int) -> list[int]:
-    """The processes that share its work."""
+    """The processes that share its work: they come from one that it began."""
+    servers = [child for child in children(process) if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [worker for server in servers for worker in children(server)]
+
+
+def children(process: int) -> list[int]:
     tasks = Path(f"/proc/{process}/task").glob("*/children")
-    children = [child for task in tasks for child in task.read_text(encoding="ascii").split()]
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
 
 
 def work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:

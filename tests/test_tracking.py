@@ -475,9 +475,9 @@ def test_fingerprint_follows_settings_data_and_code(monkeypatch: pytest.MonkeyPa
     assert base == fingerprint(dict(reversed(list(RESOLVED.items()))), PROVENANCE)
     assert base != fingerprint({**RESOLVED, "seed": 1}, PROVENANCE)
     assert base != fingerprint(RESOLVED, {**PROVENANCE, "sha256": "0" * 64})
-    monkeypatch.setattr(identity, "training_code", str)  # of what it is asked for
+    monkeypatch.setattr(identity, "training_code", lambda members, **_: str(members))
     assert base != (edited := fingerprint(RESOLVED, PROVENANCE))
-    monkeypatch.setattr(identity, "training_code", lambda members: str({**members, "models": "cnn"}))
+    monkeypatch.setattr(identity, "training_code", lambda members, **_: str({**members, "models": "cnn"}))
     assert edited != fingerprint(RESOLVED, PROVENANCE)
 
 

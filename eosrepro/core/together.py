@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.func import grad_and_value, vmap
-
+from eosrepro.core.later import torch
 from eosrepro.core.networks import near, near_by
 from eosrepro.core.objective import Objective
 from eosrepro.core.training import Products, is_finite, is_over, last_row, refuse_start, row_of
 from eosrepro.core.types import Evaluation, Row, Stop
 from eosrepro.errors import ConfigError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def minimise_together(
@@ -109,7 +109,7 @@ class _Batch(NamedTuple):
         stay = [k for k in range(len(self.runs)) if k not in {*left}]
         rows = torch.tensor(stay, dtype=torch.int64).to(self.theta.device)
         return _Batch(
-            *(each[rows] if isinstance(each, Tensor) else [each[k] for k in stay] for each in self)  # type: ignore[arg-type]  # in their order
+            *(each[rows] if isinstance(each, torch.Tensor) else [each[k] for k in stay] for each in self)  # type: ignore[arg-type]  # in their order
         )
 
     def last_row(self, step: int, k: int) -> Row:
@@ -143,7 +143,7 @@ def _evaluated(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor, Ten
     """∇f, f and the sum of the scores at each of the points (k, P): (k, P), (k,) and (k,)."""
     total: tuple[Tensor, ...] = ()
     for part in objective.parts:
-        grads, (losses, scores) = vmap(grad_and_value(part, has_aux=True))(theta)
+        grads, (losses, scores) = torch.func.vmap(torch.func.grad_and_value(part, has_aux=True))(theta)
         found = (grads, losses, scores)
         total = tuple(one + more for one, more in zip(total, found, strict=True)) if total else found
     grads, losses, scores = total

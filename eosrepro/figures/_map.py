@@ -33,7 +33,8 @@ def heat_map(
     from matplotlib.colors import LogNorm, Normalize
 
     (x, across), (y, upwards) = axes.items()
-    means = table.groupby([y, x])[measure].mean().unstack(x).reindex(index=[*upwards], columns=[*across]).to_numpy(float)
+    pooled = table.groupby([y, x])[measure].mean().unstack(x)
+    means = pooled.reindex(index=[*upwards], columns=[*across]).to_numpy(float)
     known = means[np.isfinite(means)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     norm = LogNorm(low, high) if low > 0 and high / low >= DECADES else Normalize(low, high)

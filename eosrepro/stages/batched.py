@@ -8,14 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eosrepro import catalog
 from eosrepro.config.runs import Run
 from eosrepro.config.statements import Statistic
+from eosrepro.core.later import torch
 from eosrepro.core.networks import near
 from eosrepro.core.objective import Objective
 from eosrepro.core.together import minimise_together, refuse_unless_batched
@@ -28,6 +26,9 @@ from eosrepro.records.runs import save_run
 from eosrepro.stages.build import is_ours, problem
 from eosrepro.stages.progress import progress
 from eosrepro.stages.recorded import origin_now, provenance_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 APART = ("name", "step_size", "seed", "start")  # settings that runs of one batch may differ in
 

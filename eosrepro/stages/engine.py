@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
 from eosrepro.stages import progress
-from eosrepro.stages.processes import die_with_parent
+from eosrepro.stages.processes import die_with_employer
 
 # PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only
 # imported it; elsewhere libraries start threads when they are imported, and each process imports them by itself.
@@ -91,9 +91,9 @@ _at_work = False
 
 def _start(function: Callable[[Any, Any], Any], shared: Any) -> None:
     global _function, _shared
-    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the process that started them ends them
     signal.signal(signal.SIGTERM, _interrupt)  # so that a training writes its checkpoint
+    die_with_employer()
     progress.share_the_terminal()
     _function, _shared = function, shared
 

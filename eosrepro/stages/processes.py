@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import signal
 import sys
+import threading
 from math import inf
+from multiprocessing.connection import wait
 from pathlib import Path
 
 
@@ -17,6 +20,19 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def die_with_employer() -> None:
+    """Have SIGTERM sent to this process when the one that it works for dies; it need not be the one that forked it."""
+    employer, ours = multiprocessing.parent_process(), threading.main_thread().ident
+    if employer is None or ours is None:
+        return
+
+    def watch() -> None:
+        wait([employer.sentinel])
+        signal.pthread_kill(ours, signal.SIGTERM)  # to that thread: one that waits for work would else not see it
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def free_memory() -> float:
