@@ -13,7 +13,7 @@ from eosrepro.figures import _style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MANY = 8  # names of values that stand side by side
+ROOM = 4  # characters that have room below a cell
 DECADES = 100.0  # the ratio of values from which colours are logarithmic
 
 
@@ -33,18 +33,20 @@ def heat_map(
     from matplotlib.colors import LogNorm, Normalize
 
     (x, across), (y, upwards) = axes.items()
-    means = table.groupby([y, x])[measure].mean().unstack(x).reindex(index=[*upwards], columns=[*across]).to_numpy(float)
+    means = (
+        table.groupby([y, x])[measure].mean().unstack(x).reindex(index=[*upwards], columns=[*across]).to_numpy(float)
+    )
     known = means[np.isfinite(means)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     norm = LogNorm(low, high) if low > 0 and high / low >= DECADES else Normalize(low, high)
     with _style.styled():
         width = min(_style.PAGE, max(_style.COLUMN, 1.4 + 0.28 * len(across)))
-        figure = _style.new_figure(width, min(_style.PAGE, 1.3 + 0.28 * len(upwards)))
+        figure = _style.new_figure(width, min(_style.PAGE, max(2.2, 1.3 + 0.28 * len(upwards))))
         axis = figure.subplots()
         cells = axis.pcolormesh(means, norm=norm, cmap="cividis", edgecolors="white", linewidth=0.4)
         axis.set_xticks(np.arange(len(across)) + 0.5, [*across])
         axis.set_yticks(np.arange(len(upwards)) + 0.5, [*upwards])
-        if len(across) > MANY:
+        if max(map(len, across)) > ROOM:
             axis.tick_params(axis="x", rotation=90)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
