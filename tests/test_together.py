@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import pairwise
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import LogNorm
 from torch import Tensor, nn
 
 from eosrepro.config.load import load
@@ -22,6 +24,8 @@ from eosrepro.core.together import minimise_together, refuse_unless_batched
 from eosrepro.core.training import minimise, outcome
 from eosrepro.core.types import Dataset, Row, Stop
 from eosrepro.errors import ConfigError, DataError
+from eosrepro.figures import _style
+from eosrepro.figures._map import heat_map
 from eosrepro.losses.mse import mse
 from eosrepro.models.mlp import mlp
 from eosrepro.optimizers.gd import gd
@@ -181,6 +185,33 @@ def test_batch_statistics_that_are_kept_cannot_be_batched() -> None:
             continue
         with pytest.raises(ConfigError, match=r"cannot be evaluated together by torch\.func\.vmap"):
             refuse_unless_batched(objective)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([1.0, 3.0, 5.0, 7.0, nan, nan], (2.0, 6.0)),  # means of pairs; the last cell is not known
+        ([1.0] * 6, None),
+        ([nan] * 6, None),
+        ([0.01, 0.03, 20.0, 40.0, 1.0, 1.0], (0.02, 30.0)),
+        ([-1.0, 1.0, 0.0, 2.0, 5.0, 5.0], (0.0, 5.0)),
+    ],
+    ids=["averaged", "equal", "unknown", "decades", "signs"],
+)
+def test_a_map_shows_means(values: list[float], limits: tuple[float, float] | None, tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": ["a", "a", "b", "b", "long name", "long name"], "y": ["c"] * 6, "m": values})
+    figure = heat_map(table, {"x": ["a", "b", "long name"], "y": ["c"]}, "m", title="Title", data_label="data")
+    axis, bar = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel(), bar.get_ylabel()) == ("x", "y", "m")
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["a", "b", "long name"]
+    (cells,) = axis.collections
+    shown, expected = cells.get_array(), table.groupby("x", sort=False)["m"].mean().to_numpy(float)
+    assert shown is not None
+    assert shown.filled(nan).flatten().tolist() == pytest.approx(expected.tolist(), nan_ok=True)
+    if limits:
+        assert cells.get_clim() == pytest.approx(limits)
+        assert isinstance(cells.norm, LogNorm) == (limits[1] == 30)
+    _style.save(figure, tmp_path / "map.png", tmp_path / "map.svg")
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------

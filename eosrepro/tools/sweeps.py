@@ -153,7 +153,7 @@ def run(file: Path, *, jobs: int) -> Path:
 
 def _title(study: Study, name: str, n_runs: int) -> str:
     over = f", mean over {' and '.join(study.pooled)}" if study.pooled else ""
-    return f"{name}: {n_runs} runs{' in batches' if study.batched else ''}{over}"
+    return f"{name.replace('_', ' ').capitalize()}: {n_runs} runs{' in batches' if study.batched else ''}{over}"
 
 
 def _batches(study: Study, variants: Iterable[Config], file: Path) -> dict[str, Batch]:
