@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from eosrepro.config.load import load
+from eosrepro.core.columns import computed_by
 from eosrepro.core.problem import function_problem
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Position, Row, Stop, Visited
@@ -220,3 +221,11 @@ def test_what_is_not_there_is_refused_before_anything_runs(observe: Any, panel: 
     with pytest.raises(ConfigError) as caught:
         load()
     assert words in str(caught.value)
+
+
+def test_a_row_that_is_imported_for_type_checkers_alone_is_named() -> None:
+    def found(_here: Any, _following: Any) -> Absent:  # type: ignore[name-defined]  # noqa: F821
+        raise NotImplementedError
+
+    with pytest.raises(ConfigError, match=r"returns Absent, and name 'Absent' is not defined: import it when"):
+        computed_by(found)

@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, get_args
 
+from eosrepro.errors import ConfigError
+
 
 def computed_by(function: Callable[..., Any]) -> list[str]:
     """The quantities that a function returns as a dataclass, or yields as many of one kind: its fields but the step."""
@@ -20,4 +22,10 @@ def computed_by(function: Callable[..., Any]) -> list[str]:
 def _returned(function: Any) -> Any:
     # No other annotation is asked for: it may name what is imported for type checkers alone.
     written = function.__annotations__.get("return")
-    return eval(written, function.__globals__) if isinstance(written, str) else written
+    try:
+        return eval(written, function.__globals__) if isinstance(written, str) else written
+    except NameError as error:
+        raise ConfigError(
+            f"{function.__module__}:{function.__name__} returns {written}, and {error}: import it when the file runs, "
+            "not below `if TYPE_CHECKING`, so that the columns are known"
+        ) from None

@@ -96,11 +96,11 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
         row = m - 1
         product = matvec(basis[row])
         before = slice(max(row - n_starts, 0), row)  # the product's parts along these are known: A is symmetric
-        remainder = without(product, basis[before], projected[row, before].to(product))
+        remainder = _without(product, basis[before], projected[row, before].to(product))
         ahead = basis[row:n] @ remainder
-        remainder = without(remainder, basis[row:n], ahead)
+        remainder = _without(remainder, basis[row:n], ahead)
         # What remains may be small: rounding errors of all that was taken away would leave it askew.
-        remainder = without(remainder, basis[:n], basis[:n] @ remainder)
+        remainder = _without(remainder, basis[:n], basis[:n] @ remainder)
         # The only numbers that leave the device for this product, in one transfer.
         *along, beta = torch.cat([ahead, torch.linalg.vector_norm(remainder)[None]]).double().tolist()
         if not isfinite(beta):
@@ -194,7 +194,7 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
     return replace(pair, value=-pair.value)
 
 
-def without(vector: Tensor, basis: Tensor, along: Tensor) -> Tensor:
+def _without(vector: Tensor, basis: Tensor, along: Tensor) -> Tensor:
     """The vector less its parts along the rows of the basis, (P,)."""
     return torch.addmv(vector, basis.T, along, alpha=-1)
 
