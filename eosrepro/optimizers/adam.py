@@ -11,9 +11,8 @@ from eosrepro.core.types import Above, Geometry, Iterate, Optimizer, Share
 if TYPE_CHECKING:
     from torch import Tensor
 
-Moments: TypeAlias = (
-    "tuple[Tensor, Tensor, int]"  # means of the gradient and of its square, and the number of steps taken
-)
+# Means of the gradient and of its square, and the number of steps taken.
+Moments: TypeAlias = "tuple[Tensor, Tensor, int]"
 
 
 def adam(
