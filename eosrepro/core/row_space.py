@@ -7,24 +7,26 @@ all inner products of gradients are the same; what W₁ has beside the row space
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from eosrepro.core.later import nn, pytree, torch
-from eosrepro.core.networks import flattened
+from eosrepro.core.networks import LinearFirst, flattened
 from eosrepro.core.sequences import first_and_rest
 from eosrepro.core.types import Position
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eosrepro.core.objective import Objective
+
 
 @dataclass(frozen=True)
 class RowSpace:
     """What leads from these coordinates back to the parameters of the network."""
 
-    basis: Tensor = field(repr=False)  # Q, (d, n), float64
-    weights: Tensor = field(repr=False)  # W₁ at the start, (width, d), float64
+    basis: Tensor = field(repr=False)  # Q, (d, n); float64 where a run is trained in it
+    weights: Tensor = field(repr=False)  # what W₁ has beside it for good, (width, d): that of the start; 0 for vectors
 
     def n_parameters(self, n_coordinates: int) -> int:
         """P."""
@@ -34,6 +36,12 @@ class RowSpace:
     def parameters(self, theta: Tensor) -> Tensor:
         """θ of the network, of shape (P,), from θ in these coordinates."""
         return self._widened(theta, self.weights)
+
+    def coordinates(self, vectors: Tensor) -> Tensor:
+        """(..., P) → (..., P'): what they have in this space."""
+        first, others = vectors[..., : self.weights.numel()], vectors[..., self.weights.numel() :]
+        inside = first.reshape(*vectors.shape[:-1], *self.weights.shape).to(self.basis) @ self.basis
+        return torch.cat([inside.to(vectors).flatten(-2), others], dim=-1)
 
     def position(self, at: Position) -> Position:
         """The same place, and the state of the optimizer there, in the parameters of the network.
@@ -78,3 +86,25 @@ def in_row_space(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, 
     layer.weight = nn.Parameter((weights @ basis).to(first.weight))
     layer.bias = first.bias
     return nn.Sequential(nn.Flatten(), layer, *rest), triangle.T.to(inputs).contiguous(), RowSpace(basis, weights)
+
+
+def on_own_row_space(objective: Objective, indices: Tensor) -> tuple[Objective, RowSpace] | None:
+    """The mean over few examples, as a function of the coordinates of the row space of their own inputs.
+
+    Its eigenvectors are those of the mean over these examples as it is: `RowSpace.parameters` leads to them. All ranks
+    hold all of it.
+
+    None where the network does not begin with a linear layer, or where they are as many as its inputs.
+    """
+    layer = objective.batch(indices[:1], everywhere=True).parts[0]
+    if not isinstance(layer, LinearFirst) or len(indices) >= layer.inputs.shape[1]:
+        return None
+    few = objective.batch(indices, everywhere=True)
+    (part, *others) = few.parts
+    if others or not isinstance(part, LinearFirst):
+        return None
+    inputs = part.inputs
+    basis, triangle = torch.linalg.qr(inputs.to(torch.promote_types(inputs.dtype, torch.float32)).T)
+    space = RowSpace(basis, basis.new_zeros(part.width, inputs.shape[1]))
+    narrow = replace(part, inputs=triangle.T.to(inputs).contiguous())
+    return replace(few, start=space.coordinates(few.start), parts=[narrow], of_examples=None, rough=None), space

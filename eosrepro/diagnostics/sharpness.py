@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eosrepro.core.lanczos import Matvec, random_unit, top_eigenpairs
 from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective
+from eosrepro.core.ranks import from_first
+from eosrepro.core.row_space import RowSpace, on_own_row_space
 from eosrepro.core.types import AtLeast, EigenPair, Position, Rtol, Seed
 
 if TYPE_CHECKING:
@@ -83,17 +86,9 @@ def solved(
         n_pairs = min(k, theta.numel())
         start, density, spent = random_unit(theta, generator), None, 0.0
         if sketch:
-            found = top_eigenpairs(
-                weighted(product(sketch, theta), preconditioner),
-                random_unit(theta, generator),
-                k=n_pairs,
-                rtol=SKETCH_RTOL,
-                max_products=max_products,
-                extra=1,
-                density=0.0,
-            )
-            start, density = _with_sketch(start, found, n_pairs), DENSITY / sqrt(sketch.n_examples)
-            spent += found[0].products * sketch.n_examples / objective.n_examples
+            found = sketch.top_eigenpairs(product, theta, preconditioner, generator, k=n_pairs, most=max_products)
+            start, density = _with_sketch(start, found, n_pairs), DENSITY / sqrt(sketch.examples.n_examples)
+            spent += found[0].products * sketch.examples.n_examples / objective.n_examples
         if coarse:
             found = top_eigenpairs(
                 weighted(product(coarse, theta), preconditioner),
@@ -125,11 +120,45 @@ def columns(*, k: int = 1, **_options: object) -> list[str]:
     return [*found, "audit_sharpness", "audit_residual", "audit_products"]
 
 
-def _sketch(objective: Objective, generator: torch.Generator) -> Objective | None:
+@dataclass(frozen=True)
+class _Sketch:
+    """Some of the examples, and the same in the row space of their own inputs, where there is one."""
+
+    examples: Objective
+    narrow: tuple[Objective, RowSpace] | None
+
+    def top_eigenpairs(
+        self,
+        product: Callable[[Objective, Tensor], Matvec],
+        theta: Tensor,
+        preconditioner: Tensor | float | None,
+        generator: torch.Generator,
+        *,
+        k: int,
+        most: int,
+    ) -> list[EigenPair]:
+        """The k top eigenpairs of P^-½ ∇²f P^-½ of these examples, and the next one."""
+
+        def of(objective: Objective, at: Tensor) -> list[EigenPair]:
+            hvp, start = weighted(product(objective, at), preconditioner), random_unit(at, generator)
+            pairs = min(k, at.numel())
+            return top_eigenpairs(
+                hvp, start, k=pairs, rtol=SKETCH_RTOL, max_products=most, extra=k + 1 - pairs, density=0.0
+            )
+
+        if self.narrow is None or isinstance(preconditioner, torch.Tensor):  # each number has a weight of its own
+            return of(self.examples, theta)
+        objective, space = self.narrow
+        found = from_first(lambda: of(objective, space.coordinates(theta)))
+        return [replace(pair, vector=space.parameters(pair.vector.to(theta))) for pair in found]
+
+
+def _sketch(objective: Objective, generator: torch.Generator) -> _Sketch | None:
     n_sketched = int(SKETCH_SHARE * objective.n_examples)
     if n_sketched < FEWEST_SKETCHED:  # a problem among them
         return None
-    return objective.batch(torch.randperm(objective.n_examples, generator=generator)[:n_sketched])
+    indices = torch.randperm(objective.n_examples, generator=generator)[:n_sketched]
+    return _Sketch(objective.batch(indices), on_own_row_space(objective, indices))
 
 
 def _in_bfloat16(objective: Objective, theta: Tensor) -> Matvec:
