@@ -29,6 +29,7 @@ from eosrepro.core.lanczos import top_eigenpairs
 from eosrepro.core.objective import Objective
 from eosrepro.core.problem import network_problem
 from eosrepro.core.ranks import Piece, ordered_sum
+from eosrepro.core.row_space import on_own_row_space
 from eosrepro.core.spread import Spread
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Loss, Optimizer, Position, Stop
@@ -229,6 +230,11 @@ def everything() -> Iterator[tuple[str, Any]]:
     objective, theta = problem(40, 7, rough=True)
     found = sharpness(objective, [Position(0, theta, ())], k=1, rtol=3e-3, max_products=200, audit_every=1, seed=0)
     yield "sharpness that starts in bfloat16", [[*row.values()] for row in found]
+    for rough in (False, True):
+        objective, theta = problem(601, 150, side=8, rough=rough)
+        found = sharpness(objective, [Position(0, theta, ())], k=2, rtol=3e-3, max_products=200, audit_every=1, seed=0)
+        yield f"sharpness from the row space of a sketch{' in bfloat16' * rough}", [[*row.values()] for row in found]
+    yield "the sketch has a row space", on_own_row_space(objective, torch.arange(60)) is not None
     objective, theta = problem(601, 150)
     pair = top_eigenpairs(objective.hvp(theta), theta, rtol=1e-3)[0]
     yield "has a row space", problem(40, 7, side=7)[0].row_space is not None

@@ -12,7 +12,7 @@ from torch import nn
 
 from eosrepro import catalog
 from eosrepro.core.problem import network_problem
-from eosrepro.core.row_space import in_row_space, size_in_row_space
+from eosrepro.core.row_space import in_row_space, on_own_row_space, size_in_row_space
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, Iterate, Optimizer, Position, Row, Stop
 from eosrepro.losses.cross_entropy import cross_entropy
@@ -68,6 +68,39 @@ def test_loss_gradient_and_hessian_are_those_of_the_network(name: str, rank: int
     own = torch.linalg.eigvalsh(dense_hessian(reduced, moved)).numpy()
     others = np.sort(np.concatenate([own, np.zeros(whole.n_params - reduced.n_params)]))
     np.testing.assert_allclose(others, values, atol=1e-12 * abs(values).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_few_of_the_examples_have_their_eigenvectors_in_the_row_space_of_their_own(dtype: torch.dtype) -> None:
+    objective, _ = problems(MODELS["tanh"], wide_dataset(60), dtype=dtype, chunk_size=60)
+    assert objective.row_space is None  # of all of them there is none
+    indices, rtol = torch.arange(3, 60, 7), 1e-10 if dtype == torch.float64 else 1e-4
+    narrow = on_own_row_space(objective, indices)
+    assert narrow
+    few, (own, space) = objective.batch(indices), narrow
+    assert own.n_params == few.n_params - 4 * (25 - len(indices))
+
+    theta = objective.start + 0.3 * torch.randn(objective.n_params, generator=torch.Generator().manual_seed(1)).to(
+        dtype
+    )
+    assert own.loss(space.coordinates(theta)) == pytest.approx(few.loss(theta), rel=rtol)
+    values, vectors = torch.linalg.eigh(dense_hessian(own, space.coordinates(theta)))
+    hessian = dense_hessian(few, theta)
+    np.testing.assert_allclose(values[-3:], torch.linalg.eigvalsh(hessian)[-3:], rtol=rtol)
+    outside = space.parameters(vectors.T[-3:])
+    torch.testing.assert_close(outside @ outside.T, torch.eye(3, dtype=dtype), rtol=0, atol=rtol)
+    torch.testing.assert_close(outside @ hessian, values[-3:, None] * outside, rtol=0, atol=rtol * values[-1].item())
+    torch.testing.assert_close(space.coordinates(outside), vectors.T[-3:], rtol=0, atol=rtol)
+
+
+def test_there_is_none_of_as_many_examples_as_inputs_of_several_chunks_and_of_no_linear_layer() -> None:
+    data = wide_dataset(60)
+    (mlps, _), (chunks, _) = (problems(MODELS["tanh"], data, chunk_size=size) for size in (60, 5))
+    (convolutional, _) = problems(partial(cnn, width=2, activation="tanh", pooling="average"), data, chunk_size=60)
+    assert on_own_row_space(mlps, torch.arange(24))
+    assert not on_own_row_space(mlps, torch.arange(25))
+    assert not on_own_row_space(chunks, torch.arange(24))
+    assert not on_own_row_space(convolutional, torch.arange(24))
 
 
 SPANNING = {

@@ -1,4 +1,4 @@
-"""PyTorch, imported when it is first asked for: a command that computes nothing does without, and saves seconds.
+"""PyTorch and pandas, imported when they are first asked for: a command that does without saves seconds.
 
     from eosrepro.core.later import functional, nn, torch
 
@@ -12,9 +12,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["functional", "nn", "pytree", "torch"]
+__all__ = ["functional", "nn", "pandas", "pytree", "torch"]
 
 if TYPE_CHECKING:
+    import pandas
     import torch
     from torch import nn
     from torch.nn import functional
@@ -32,4 +33,5 @@ else:
             setattr(self, attribute, found)  # from now on it is here, and Python asks no more
             return found
 
-    torch, nn, functional, pytree = map(_Later, ("torch", "torch.nn", "torch.nn.functional", "torch.utils._pytree"))
+    pandas, torch, nn = map(_Later, ("pandas", "torch", "torch.nn"))
+    functional, pytree = map(_Later, ("torch.nn.functional", "torch.utils._pytree"))

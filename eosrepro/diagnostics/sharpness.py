@@ -44,8 +44,8 @@ def sharpness(
     """The k largest eigenvalues of ∇²f at each snapshot, one row a snapshot.
 
     Each solve starts from the eigenvectors of a sketch, the Hessian of a tenth of the examples at the same θ, which
-    costs a tenth: past the edge the top eigenvectors change altogether within a few iterations, and those of the
-    snapshot before are of little use. No snapshot depends on another.
+    costs at most a tenth: past the edge the top eigenvectors change altogether within a few iterations, and those of
+    the snapshot before are of little use. No snapshot depends on another.
     Every `audit_every`-th snapshot is solved a second time, from a random vector alone and 10 times as accurately:
     where the largest eigenvalue was missed, `sharpness` would fall short of `audit_sharpness`. Where the Hessian is not
     finite, as at the end of a run that diverged, the eigenvalues and residuals are NaN.

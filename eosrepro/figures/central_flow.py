@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from eosrepro.core.later import pandas as pd
 from eosrepro.errors import StoreError
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
 from annotated_types import MinLen
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Panel = Literal["loss", "expected_progress", "expected_progress_zoom"]
 Curve = Literal["loss", "expected_relative_progress", "predicted_expected_progress"]
-Published = Mapping[Curve, Mapping[str, pd.DataFrame]]  # curve → run → columns x (epoch) and y
+Published: TypeAlias = "Mapping[Curve, Mapping[str, pd.DataFrame]]"  # curve → run → columns x (epoch) and y
 
 _MEASURED: Curve = "expected_relative_progress"  # left side of eq. 5.1
 _PREDICTED: Curve = "predicted_expected_progress"  # right side

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
@@ -25,7 +25,7 @@ Curve = Literal[  # the mean over τ, and 1 and 2 standard deviations below and 
     "directional_smoothness_low_2",
     "directional_smoothness_high_2",
 ]
-Published = Mapping[Curve, Mapping[str, pd.DataFrame]]  # curve → run → columns x (iteration) and y
+Published: TypeAlias = "Mapping[Curve, Mapping[str, pd.DataFrame]]"  # curve → run → columns x (iteration) and y
 
 _MEAN = "directional_smoothness_mean"
 _LOW, _HIGH = "directional_smoothness_low_{}", "directional_smoothness_high_{}"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.figures import _style
 from eosrepro.records.runs import Record
 from eosrepro.verdicts.statistics import relation_error

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import pandas as pd
 from annotated_types import MinLen
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Function
 from eosrepro.figures import _style

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 from annotated_types import MinLen
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.quantities import quantity
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Published = Mapping[str, Mapping[str, pd.DataFrame]]  # panel → run → curve with columns x (iteration) and y
+Published: TypeAlias = (
+    "Mapping[str, Mapping[str, pd.DataFrame]]"  # panel → run → curve with columns x (iteration) and y
+)
 
 Over = Literal["iterations", "time"]
 

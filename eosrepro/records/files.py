@@ -20,9 +20,9 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import torch
 from eosrepro.errors import StoreError
 

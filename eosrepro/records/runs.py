@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.schedules import share_of, times
 from eosrepro.core.types import OF_GRADIENT_STEPS, Outcome, Row

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import pandas as pd
 
 from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
+from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.runs import Record
 from eosrepro.records.snapshots import load_thetas

@@ -16,12 +16,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import pytree, torch
 from eosrepro.core.ranks import from_first
 from eosrepro.core.row_space import RowSpace
@@ -46,7 +45,7 @@ HEADLINES = ("sharpness", "effective_sharpness", "midpoint_sharpness")  # for DV
 
 Row = dict[str, Any]
 Keys = Mapping[str, Mapping[str, str]]  # run → diagnostic → its entry in the store
-Found = Mapping[str, Mapping[str, pd.DataFrame]]  # the same → a row a snapshot
+Found: TypeAlias = "Mapping[str, Mapping[str, pd.DataFrame]]"  # the same → a row a snapshot
 
 
 @dataclass(frozen=True)

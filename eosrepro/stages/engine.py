@@ -20,7 +20,7 @@ from eosrepro.stages.processes import die_with_employer
 # PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only
 # imported it; elsewhere libraries start threads when they are imported, and each process imports them by itself.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-IMPORTED = ["torch.multiprocessing", "eosrepro.stages.train", "eosrepro.stages.diagnose"]
+IMPORTED = ["pandas", "torch.multiprocessing", "eosrepro.stages.train", "eosrepro.stages.diagnose"]
 LAST_WORDS = 30.0  # seconds that a process has to write its checkpoint when the work is ended
 
 Task = TypeVar("Task")

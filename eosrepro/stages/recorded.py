@@ -7,11 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from eosrepro.config.members import Figure
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
+from eosrepro.core.later import pandas as pd
 from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
 from eosrepro.records.dataset import DATA, load_dataset, load_provenance

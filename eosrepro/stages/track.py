@@ -22,7 +22,7 @@ from eosrepro.views.mlflow import description
 from eosrepro.views.mlflow.live import LiveRun
 from eosrepro.views.mlflow.sync import About, describe, sync_run
 
-SHORT = 10.0  # seconds
+SHORT = 30.0  # seconds
 
 
 def track(config: Config, name: str | None = None) -> bool:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
-import pandas as pd
-
 from eosrepro.config.statements import Statistic
+from eosrepro.core.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.verdicts.statistics import value
 

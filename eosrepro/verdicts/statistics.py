@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from eosrepro.catalog import did_you_mean
 from eosrepro.config.statements import Statistic, Window
+from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError, StoreError
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
