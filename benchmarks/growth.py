@@ -1,4 +1,5 @@
-"""`python -m benchmarks.growth`: what a gradient, a Hessian product and a sharpness cost as N and P grow.
+"""`python -m benchmarks.growth`: what a gradient, a Hessian product and a sharpness cost as N and P grow, and what many
+runs and ranks do.
 
 Each point is a process of its own, so that its peak memory is its own. The network is 3072-w-w-10 with tanh, on random
 inputs: time and memory do not hang on their values.
@@ -20,28 +21,28 @@ from typing import Any
 import click
 import torch
 
+from benchmarks import spreading
 from benchmarks.bench import hardware
 from eosrepro.core.device import has_fast_bfloat16
 from eosrepro.core.problem import network_problem
-from eosrepro.core.types import Dataset, Position
+from eosrepro.core.types import Position
 from eosrepro.diagnostics.sharpness import sharpness
 from eosrepro.losses.cross_entropy import cross_entropy
 from eosrepro.models.mlp import mlp
 from eosrepro.views import markdown
 
-EXAMPLES = (200, 500, 1000, 2000, 5000, 10_000)  # with a width of 200
+EXAMPLES = (200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # with a width of 200
 WIDTHS = (50, 100, 200, 400, 800)  # with 5,000 examples
 WIDTH, N_EXAMPLES = 200, 5000
 CHUNK = 5000
 FEW_SECONDS = 0.5  # of repeats of one measurement
+LONG = 5.0  # seconds after which one is measured once
 
 
 def point(n_examples: int, width: int, threads: int, *, reduced: bool) -> dict[str, Any]:
     """Milliseconds and megabytes at one size."""
     torch.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(n_examples, 3, 32, 32, generator=generator)
-    data = Dataset(inputs, torch.randint(0, 10, (n_examples,), generator=generator), 10, "random")
+    data = spreading.random_examples(n_examples)
     objective, theta = network_problem(
         partial(mlp, width=width),
         cross_entropy(),
@@ -72,30 +73,37 @@ def point(n_examples: int, width: int, threads: int, *, reduced: bool) -> dict[s
 
 
 def _milliseconds(call: Callable[[], object]) -> float:
-    call()
+    first = _seconds(call)
+    if first > LONG:
+        return first * 1e3
     taken: list[float] = []
     while len(taken) < 3 or (sum(taken) < FEW_SECONDS and len(taken) < 20):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
+        taken.append(_seconds(call))
     return median(taken) * 1e3
 
 
-def _in_a_process(*arguments: object) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.growth", "--point", *map(str, arguments)]
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _in_a_process(kind: str, *arguments: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.growth", f"--{kind}", *map(str, arguments)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
-def draw(points: list[dict[str, Any]], path: Path) -> None:
-    """Time against N and against P, on logarithmic axes, as PNG."""
+def draw(points: list[dict[str, Any]], runs: list[dict[str, float]], ranks: list[dict[str, float]], path: Path) -> None:
+    """Time against N, against P, and over runs and ranks; memory against N and over ranks; as PNG."""
     from matplotlib import pyplot as plt
     from matplotlib.ticker import NullFormatter
 
     from eosrepro.figures._style import PAGE, styled
 
     with styled():
-        figure, axes = plt.subplots(1, 3, figsize=(1.4 * PAGE, 0.45 * PAGE), layout="constrained")
+        figure, grid = plt.subplots(2, 3, figsize=(1.4 * PAGE, 0.85 * PAGE), layout="constrained")
+        axes = grid.flat
         of_n = [each for each in points if each["width"] == WIDTH]
         of_p = [each for each in points if each["n_examples"] == N_EXAMPLES]
         series = {"gradient": "gradient_ms", "Hessian product": "product_ms", "sharpness": "sharpness_ms"}
@@ -110,9 +118,23 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         axes[1].set(title=f"time, N = {N_EXAMPLES:,}", xlabel="P", ylabel="ms")
         axes[2].set(title=f"peak memory, width {WIDTH}, chunks of {CHUNK:,}", xlabel="N", ylabel="MB")
         axes[0].plot([], [], "k--", label="in the row space of the inputs")
-        axes[2].set_ylim(bottom=0)
-        for each in axes:
-            each.xaxis.set_minor_formatter(NullFormatter())  # they would lie over each other
+        axes[3].loglog(*_columns(runs, "runs", "seconds"), "C4o-")
+        title = f"{spreading.STEPS} iterations a run, N = {spreading.FEW}"
+        axes[3].set(title=title, xlabel="runs", ylabel="s, with the start of processes")
+        axes[4].semilogx(*_columns(ranks, "ranks", "gradient_ms"), "C0o-")
+        axes[4].semilogx(*_columns(ranks, "ranks", "product_ms"), "C1o-")
+        axes[4].set(title=f"time, N = {spreading.N_EXAMPLES:,}, chunks of {spreading.CHUNK:,}", ylabel="ms")
+        axes[5].semilogx(*_columns(ranks, "ranks", "peak_mb"), "C3o-")
+        axes[5].set(title="peak memory of the largest rank", ylabel="MB")
+        for axis, over in ((axes[3], runs), (axes[4], ranks), (axes[5], ranks)):
+            counts = [int(next(iter(each.values()))) for each in over]
+            axis.set_xticks(counts, [str(count) for count in counts])
+        for axis in axes[4:]:
+            axis.set_xlabel("ranks of one thread")
+        for axis in (axes[2], *axes[4:]):
+            axis.set_ylim(bottom=0)
+        for axis in axes:
+            axis.xaxis.set_minor_formatter(NullFormatter())  # they would lie over each other
         figure.legend(loc="outside lower center", ncols=4)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -123,24 +145,19 @@ def _columns(points: list[dict[str, Any]], *names: str) -> list[list[float]]:
     return [[each[name] for each in points] for name in names]
 
 
-@click.command()
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option("--figure", type=click.Path(path_type=Path), help="Draw the figure into this file.")
-@click.option("--point", "of", type=int, nargs=4, hidden=True, help="One point, as JSON: N, width, threads, reduced.")
-def main(threads: int, figure: Path | None, of: tuple[int, int, int, int] | None) -> None:
-    """Measure how cost grows with the number of examples and of parameters; takes minutes."""
-    if of:
-        click.echo(json.dumps(point(*of[:3], reduced=bool(of[3]))))
-        return
-    torch.set_num_threads(threads)
+def _of_sizes(threads: int) -> list[dict[str, Any]]:
+    """A point for each N and each P."""
     sizes = [(n, WIDTH, False) for n in EXAMPLES] + [(n, WIDTH, True) for n in EXAMPLES if n < 3072]
     sizes += [(N_EXAMPLES, width, False) for width in WIDTHS if width != WIDTH]
     points = []
     for n_examples, width, reduced in sizes:
-        points.append(_in_a_process(n_examples, width, threads, int(reduced)))
+        points.append(_in_a_process("point", n_examples, width, threads, int(reduced)))
         click.echo(f"N = {n_examples:,}, width {width}: {points[-1]}", err=True)
-    points.sort(key=lambda each: (each["reduced"], each["n_examples"], each["n_coordinates"]))
-    rows = [
+    return sorted(points, key=lambda each: (each["reduced"], each["n_examples"], each["n_coordinates"]))
+
+
+def _tables(points: list[dict[str, Any]], runs: list[dict[str, float]], ranks: list[dict[str, float]]) -> str:
+    of_sizes = [
         [
             f"{each['n_examples']:,}",
             f"{each['n_coordinates']:,}{' (row space)' if each['reduced'] else ''}",
@@ -148,10 +165,48 @@ def main(threads: int, figure: Path | None, of: tuple[int, int, int, int] | None
         ]
         for each in points
     ]
+    of_runs = [[f"{each['runs']:.0f}", f"{each['jobs']:.0f}", f"{each['seconds']:.1f}"] for each in runs]
+    of_ranks = [
+        [f"{each['ranks']:.0f}", *(f"{each[key]:.0f}" for key in ("gradient_ms", "product_ms", "peak_mb"))]
+        for each in ranks
+    ]
     heading = ["N", "numbers in θ", "gradient, ms", "Hessian product, ms", "sharpness, ms", "peak memory, MB"]
-    click.echo(f"{hardware()}\n\n{markdown.table(heading, rows)}")
-    if figure:
-        draw(points, figure)
+    tables = [
+        markdown.table(heading, of_sizes),
+        markdown.table(["runs", "processes", "seconds"], of_runs),
+        markdown.table(["ranks", "gradient, ms", "Hessian product, ms", "peak memory of the largest, MB"], of_ranks),
+    ]
+    return "\n\n".join([hardware(), *tables])
+
+
+@click.command()
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw the figure into this file.")
+@click.option("--point", "of", type=int, nargs=4, hidden=True, help="One point, as JSON: N, width, threads, reduced.")
+@click.option("--runs", type=int, hidden=True, help="So many runs at once, as JSON.")
+@click.option("--rank", type=(int, int, Path), hidden=True, help="One rank, as JSON: which, of how many, the folder.")
+def main(
+    threads: int,
+    figure: Path | None,
+    of: tuple[int, int, int, int] | None,
+    runs: int | None,
+    rank: tuple[int, int, Path] | None,
+) -> None:
+    """Measure how cost grows with examples, parameters, runs and ranks; takes a quarter of an hour."""
+    if of:
+        click.echo(json.dumps(point(*of[:3], reduced=bool(of[3]))))
+    elif runs:
+        click.echo(json.dumps(spreading.many_runs(runs)))
+    elif rank:
+        click.echo(json.dumps(spreading.rank(*rank)))
+    else:
+        torch.set_num_threads(threads)
+        points = _of_sizes(threads)
+        of_runs = [_in_a_process("runs", count) for count in spreading.RUNS]
+        of_ranks = [spreading.over_ranks(size) for size in spreading.RANKS]
+        click.echo(_tables(points, of_runs, of_ranks))
+        if figure:
+            draw(points, of_runs, of_ranks, figure)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bench
+from benchmarks import bench, growth, spreading
 from benchmarks.__main__ import main
 from benchmarks.bench import Result
 
@@ -127,3 +128,21 @@ def test_mistakes_are_usage_errors(options: list[str], words: str, monkeypatch: 
     done = CliRunner().invoke(main, options)
     assert done.exit_code == 2
     assert words in done.stderr
+
+
+def test_growth_over_runs_and_ranks_is_measured_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"N_EXAMPLES": 20, "CHUNK": 10, "FEW": 10, "STEPS": 2}.items():
+        monkeypatch.setattr(spreading, name, value)
+    monkeypatch.setattr(spreading.engine, "default_jobs", lambda *_of, **_threads: 1)
+    runs = [spreading.many_runs(count) for count in (1, 2)]
+    assert [each["runs"] for each in runs] == [1, 2]
+    alone = spreading.rank(0, 1, tmp_path)
+    assert all(alone[key] > 0 for key in ("gradient_ms", "product_ms", "peak_mb"))
+    points = [
+        {**growth.point(n, 200, 1, reduced=reduced), "width": growth.WIDTH, "n_examples": shown}
+        for n, shown, reduced in ((10, 10, False), (12, growth.N_EXAMPLES, False), (10, 10, True))
+    ]
+    assert [each["reduced"] for each in points] == [False, False, True]
+    ranks = [{"ranks": size, **alone} for size in (1, 2)]
+    growth.draw(points, runs, ranks, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
