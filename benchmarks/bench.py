@@ -208,7 +208,7 @@ def _sharpness(data: Dataset, objective: Objective, path: list[Position], device
         Result("largest error against converged float64", max(errors), "of the eigenvalue", 1e-3),
         Result(
             "largest shortfall in the audits",
-            max(1 - row["sharpness"] / row["audit_sharpness"] for row in audited) if audited else 0.0,
+            max([0.0, *(1 - row["sharpness"] / row["audit_sharpness"] for row in audited)]),
             "of the eigenvalue",
             1e-3,
         ),

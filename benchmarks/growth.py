@@ -35,6 +35,7 @@ EXAMPLES = (200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # with a width 
 WIDTHS = (50, 100, 200, 400, 800)  # with 5,000 examples
 WIDTH, N_EXAMPLES = 200, 5000
 CHUNK = 5000
+MILLIONS = (2e5, 5e5, 1e6, 2e6)  # ticks
 FEW_SECONDS = 0.5  # of repeats of one measurement
 LONG = 5.0  # seconds after which one is measured once
 
@@ -115,10 +116,10 @@ def draw(points: list[dict[str, Any]], runs: list[dict[str, float]], ranks: list
             axes[1].loglog(*_columns(of_p, "n_coordinates", key), f"C{colour}o-")
         axes[2].semilogx(*_columns([each for each in of_n if not each["reduced"]], "n_examples", "peak_mb"), "C3o-")
         axes[0].set(title=f"time, width {WIDTH}", xlabel="N", ylabel="ms")
-        axes[1].set(title=f"time, N = {N_EXAMPLES:,}", xlabel="P", ylabel="ms")
+        axes[1].set(title=f"time, N = {N_EXAMPLES:,}", xlabel="P, millions", ylabel="ms")
         axes[2].set(title=f"peak memory, width {WIDTH}, chunks of {CHUNK:,}", xlabel="N", ylabel="MB")
         axes[0].plot([], [], "k--", label="in the row space of the inputs")
-        axes[3].loglog(*_columns(runs, "runs", "seconds"), "C4o-")
+        axes[3].plot(*_columns(runs, "runs", "seconds"), "C4o-")
         title = f"{spreading.STEPS} iterations a run, N = {spreading.FEW}"
         axes[3].set(title=title, xlabel="runs", ylabel="s, with the start of processes")
         axes[4].semilogx(*_columns(ranks, "ranks", "gradient_ms"), "C0o-")
@@ -131,8 +132,9 @@ def draw(points: list[dict[str, Any]], runs: list[dict[str, float]], ranks: list
             axis.set_xticks(counts, [str(count) for count in counts])
         for axis in axes[4:]:
             axis.set_xlabel("ranks of one thread")
-        for axis in (axes[2], *axes[4:]):
-            axis.set_ylim(bottom=0)
+        axes[1].set_xticks(MILLIONS, [f"{each / 1e6:g}" for each in MILLIONS])
+        for axis in axes[2:]:
+            axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         for axis in axes:
             axis.xaxis.set_minor_formatter(NullFormatter())  # they would lie over each other
         figure.legend(loc="outside lower center", ncols=4)
