@@ -77,6 +77,13 @@ def test_a_command_that_computes_nothing_does_without_pytorch(command: str, proj
     assert run(program, project).splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize("command", ["config check", "config show exp3_2over30", "check"])
+def test_a_command_that_reads_no_table_does_without_pandas(command: str, project: Path) -> None:
+    asked = "print({'pandas', 'matplotlib'} & {*sys.modules})"
+    program = f"import sys\nfrom eosrepro.cli import main\nmain({command.split()}, standalone_mode=False)\n{asked}"
+    assert run(program, project).splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize("kind", catalog.KINDS)
 def test_a_member_is_read_without_pytorch(kind: str, tmp_path: Path) -> None:
     """Its signature, its options and what it finds."""

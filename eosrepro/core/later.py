@@ -1,4 +1,4 @@
-"""PyTorch and pandas, imported when they are first asked for: a command that does without saves seconds.
+"""PyTorch, imported when it is first asked for: a command that computes nothing does without, and saves seconds.
 
     from eosrepro.core.later import functional, nn, torch
 
@@ -12,26 +12,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["functional", "nn", "pandas", "pytree", "torch"]
+__all__ = ["Later", "functional", "nn", "pytree", "torch"]
+
+
+class Later:
+    """A module in waiting."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(import_module(self._name), attribute)
+        setattr(self, attribute, found)  # from now on it is here, and Python asks no more
+        return found
+
 
 if TYPE_CHECKING:
-    import pandas
     import torch
     from torch import nn
     from torch.nn import functional
     from torch.utils import _pytree as pytree
 else:
-
-    class _Later:
-        """A module in waiting."""
-
-        def __init__(self, name: str) -> None:
-            self._name = name
-
-        def __getattr__(self, attribute: str) -> Any:
-            found = getattr(import_module(self._name), attribute)
-            setattr(self, attribute, found)  # from now on it is here, and Python asks no more
-            return found
-
-    pandas, torch, nn = map(_Later, ("pandas", "torch", "torch.nn"))
-    functional, pytree = map(_Later, ("torch.nn.functional", "torch.utils._pytree"))
+    torch, nn, functional, pytree = map(Later, ("torch", "torch.nn", "torch.nn.functional", "torch.utils._pytree"))

@@ -9,8 +9,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.records.files import save_bytes, save_text
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
 

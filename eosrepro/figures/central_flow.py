@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.errors import StoreError
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 import numpy as np
 from annotated_types import MinLen
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 
 if TYPE_CHECKING:

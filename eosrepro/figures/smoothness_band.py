@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
 

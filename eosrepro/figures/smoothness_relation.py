@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.verdicts.statistics import relation_error
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from annotated_types import MinLen
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import torch
 from eosrepro.core.types import AtLeast, Function
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import numpy as np
 from annotated_types import MinLen
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.quantities import quantity
 from eosrepro.errors import ConfigError
 from eosrepro.figures import _style
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import torch
 from eosrepro.errors import StoreError
+from eosrepro.records.later import pandas as pd
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_json, load_table
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Measured, Origin, Record
 
 

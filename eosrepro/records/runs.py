@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.quantities import compared_with_threshold
 from eosrepro.core.schedules import share_of, times
 from eosrepro.core.types import OF_GRADIENT_STEPS, Outcome, Row
 from eosrepro.errors import StoreError
 from eosrepro.records.files import load_facts, load_json, load_verified_table, save_json, save_table, sha256
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.places import STAGES
 from eosrepro.records.snapshots import last_snapshot, place_snapshots
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from eosrepro import catalog
 from eosrepro.catalog import did_you_mean
-from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError, StoreError
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.snapshots import load_thetas
 

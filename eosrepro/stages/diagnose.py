@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.later import pytree, torch
 from eosrepro.core.ranks import from_first
 from eosrepro.core.row_space import RowSpace
@@ -28,6 +27,7 @@ from eosrepro.core.types import Dataset, Position
 from eosrepro.records import code, resuming, store
 from eosrepro.records.files import load_json, load_table, save_checkpoint, save_json, sha256
 from eosrepro.records.identity import digest, members_of
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.places import METRICS, diagnostics_folder, train_folder
 from eosrepro.records.runs import Measured, load_origin, save_measured
 from eosrepro.records.snapshots import last_snapshot, load_snapshot, snapshot_paths

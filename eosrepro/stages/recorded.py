@@ -10,10 +10,10 @@ from typing import Any
 from eosrepro.config.members import Figure
 from eosrepro.config.params import Config
 from eosrepro.config.runs import Run
-from eosrepro.core.later import pandas as pd
 from eosrepro.core.types import Dataset
 from eosrepro.errors import StoreError
 from eosrepro.records.dataset import DATA, load_dataset, load_provenance
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.places import train_folder
 from eosrepro.records.published import curves, published
 from eosrepro.records.runs import Origin, Record, load_record

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from eosrepro.config.statements import Statistic
-from eosrepro.core.later import pandas as pd
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.verdicts.statistics import value
 

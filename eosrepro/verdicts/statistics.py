@@ -13,8 +13,8 @@ import numpy as np
 
 from eosrepro.catalog import did_you_mean
 from eosrepro.config.statements import Statistic, Window
-from eosrepro.core.later import pandas as pd
 from eosrepro.errors import ConfigError, StoreError
+from eosrepro.records.later import pandas as pd
 from eosrepro.records.runs import Record
 from eosrepro.records.series import series
 

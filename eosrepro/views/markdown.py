@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isnan
 
-from eosrepro.core.later import pandas as pd
+from eosrepro.records.later import pandas as pd
 from eosrepro.verdicts.characteristics import HEAD, MEASURES
 from eosrepro.verdicts.claims import JUDGEMENTS, LEGEND, Verdict, counts
 
