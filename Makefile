@@ -29,7 +29,7 @@ paper: $(READY) ## switch params.yaml to profile paper (CIFAR-10, the paper's le
 	sed -i.bak -E 's/^profile: .*/profile: paper/' params.yaml && rm params.yaml.bak
 	dvc repro
 
-test: $(READY) ## run the tests (about 6 minutes on 2 cores)
+test: $(READY) ## run the tests (6 to 11 minutes on 2 cores)
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: $(READY) ## run the slow tests too

@@ -93,6 +93,7 @@ def test_nothing_generated_is_wrongly_accepted(made: st.SearchStrategy[Any], jud
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @BOTH
 @pytest.mark.parametrize("number", SEEDS)
 def test_a_thousand_generated_are_judged_rightly(
@@ -133,6 +134,7 @@ def test_a_garbled_file_ends_in_a_message(garbled: tuple[str, bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 @seed(0)
 @settings(max_examples=1000, **QUIET)
 @given(garbled=texts())

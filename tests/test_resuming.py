@@ -239,7 +239,9 @@ def monkeypatch_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return loads
 
 
-@pytest.mark.parametrize(("kills", "commands"), [(6, 2), pytest.param(12, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "commands"), [(6, 2), pytest.param(12, 4, marks=[pytest.mark.slow, pytest.mark.very_slow])]
+)
 def test_kills_at_random_moments_leave_the_same_files(kills: int, commands: int) -> None:
     command = [sys.executable, "-m", "tests.kills", "--kills", str(kills), "--commands", str(commands), "--seed", "1"]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -28,8 +28,14 @@ def cut(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+IN_CI = 2  # papers; the pipeline of each takes a minute
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("paper", OTHERS)
+@pytest.mark.parametrize(
+    "paper",
+    [pytest.param(paper, marks=[pytest.mark.very_slow] * (index >= IN_CI)) for index, paper in enumerate(OTHERS)],
+)
 def test_a_project_of_the_paper_ends_with_a_report_and_a_verdict_on_every_claim(paper: str, tmp_path: Path) -> None:
     run("eosrepro", "new", "mine", "--paper", paper, cwd=tmp_path)
     mine = tmp_path / "mine"
