@@ -1,5 +1,4 @@
-"""`python -m benchmarks.growth`: what a gradient, a Hessian product and a sharpness cost as N and P grow, and what many
-runs and ranks do.
+"""`python -m benchmarks.growth`: what computations cost as N, P, the number of runs and that of ranks grow.
 
 Each point is a process of its own, so that its peak memory is its own. The network is 3072-w-w-10 with tanh, on random
 inputs: time and memory do not hang on their values.
@@ -127,9 +126,8 @@ def draw(points: list[dict[str, Any]], runs: list[dict[str, float]], ranks: list
         axes[4].set(title=f"time, N = {spreading.N_EXAMPLES:,}, chunks of {spreading.CHUNK:,}", ylabel="ms")
         axes[5].semilogx(*_columns(ranks, "ranks", "peak_mb"), "C3o-")
         axes[5].set(title="peak memory of the largest rank", ylabel="MB")
-        for axis, over in ((axes[3], runs), (axes[4], ranks), (axes[5], ranks)):
-            counts = [int(next(iter(each.values()))) for each in over]
-            axis.set_xticks(counts, [str(count) for count in counts])
+        for axis, counts in ((axes[3], spreading.RUNS), (axes[4], spreading.RANKS), (axes[5], spreading.RANKS)):
+            axis.set_xticks(counts, [*map(str, counts)])
         for axis in axes[4:]:
             axis.set_xlabel("ranks of one thread")
         axes[1].set_xticks(MILLIONS, [f"{each / 1e6:g}" for each in MILLIONS])

@@ -28,8 +28,8 @@ from eosrepro.optimizers.gd import gd
 from eosrepro.stages import engine
 
 RUNS = (1, 2, 4, 8, 16)
-STEPS = 300  # of each run, on
-FEW = 500  # examples: the setting of the paper's curves
+STEPS = 300  # of each of them
+FEW = 500  # examples of each, as in the setting of the paper's curves
 RANKS = (1, 2, 4)
 N_EXAMPLES, CHUNK = 20_000, 2500
 REPEATS = 3  # the same number on all ranks: each waits for the others
@@ -68,6 +68,8 @@ def over_ranks(size: int) -> dict[str, float]:
             for own in range(size)
         ]
         told = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"one of {size} ranks failed: what it said stands above")
     found = [json.loads(each) for each in told]
     return {
         "ranks": size,

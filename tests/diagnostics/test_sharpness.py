@@ -16,6 +16,7 @@ from torch import Tensor
 from eosrepro.core.lanczos import top_eigenpairs
 from eosrepro.core.objective import Objective
 from eosrepro.core.problem import function_problem, network_problem
+from eosrepro.core.row_space import on_own_row_space
 from eosrepro.core.training import minimise
 from eosrepro.core.types import Dataset, EigenPair, Position, Stop
 from eosrepro.data.digits import digits
@@ -326,3 +327,21 @@ def test_where_bfloat16_overflows_the_eigenvalue_is_found_without() -> None:
     options: dict[str, Any] = {"k": 1, "rtol": 1e-6, "max_products": 200, "audit_every": 1, "seed": 0}
     (row,) = sharpness(replace(objective, rough=lambda: lost), [Position(0, theta, None)], **options)
     assert row["sharpness"] == pytest.approx(torch.linalg.eigvalsh(dense_hessian(objective, theta))[-1].item())
+
+
+@pytest.mark.parametrize("kind", ["none", "number", "vector"])
+def test_a_sketch_in_its_own_row_space_serves_every_geometry(kind: str) -> None:
+    """A preconditioner with a weight for each number does not fit into it: that sketch is solved in all numbers."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(500, 1, 8, 8, generator=generator)
+    data = Dataset(inputs, torch.randint(0, 3, (500,), generator=generator), 3, "noise")
+    options: dict[str, Any] = {"seed": 0, "dtype": torch.float64, "device": "cpu", "chunk_size": 500}
+    objective, theta = network_problem(partial(mlp, width=4, depth=1), cross_entropy(), data, **options)
+    assert on_own_row_space(objective, torch.arange(50))
+    weights = 0.5 + 4 * torch.rand(len(theta), generator=generator).double()
+    preconditioner = {"none": None, "number": 0.25, "vector": weights}[kind]
+    scale = torch.as_tensor(1.0 if preconditioner is None else preconditioner).double().expand(len(theta)) ** -0.5
+    dense = scale[:, None] * dense_hessian(objective, theta) * scale
+    (row,) = solved(objective, [Point(0, theta, preconditioner)], 2, 1e-6, 200, 1, 0)
+    top = torch.linalg.eigvalsh(dense).flip(0).tolist()
+    assert [row["sharpness"], row["eigenvalue_2"]] == pytest.approx(top[:2], rel=1e-6)
