@@ -129,6 +129,19 @@ class LinearFirst:
         weights, biases, others = torch.split(theta, [size, self.width, len(theta) - size - self.width])
         return functional.linear(self.inputs, weights.view(self.width, -1), biases), others
 
+    def joined(self, first: Tensor, others: Tensor) -> Tensor:
+        """The adjoint of `apart`: ∇ in θ from that in Z and in the other entries.
+
+        (n, width), (P − width·(n_inputs + 1),) → (P,)
+        """
+        size = self.width * self.inputs.shape[1]
+        found = first.new_empty(size + self.width + len(others))
+        weights, biases, rest = torch.split(found, [size, self.width, len(others)])
+        torch.mm(first.T, self.inputs, out=weights.view(self.width, -1))
+        torch.sum(first, 0, out=biases)
+        rest.copy_(others)
+        return found
+
     @cached_property
     def inner_products(self) -> Tensor:
         """X Xᵀ, (n, n), kept once it has been asked for."""

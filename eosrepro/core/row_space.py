@@ -7,6 +7,7 @@ all inner products of gradients are the same; what W₁ has beside the row space
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class RowSpace:
     """What leads from these coordinates back to the parameters of the network."""
 
     basis: Tensor = field(repr=False)  # Q, (d, n); float64 where a run is trained in it
-    weights: Tensor = field(repr=False)  # what W₁ has beside it for good, (width, d): that of the start; 0 for vectors
+    weights: Tensor = field(repr=False)  # what W₁ has beside it for good, (width, d): that of the start
 
     def n_parameters(self, n_coordinates: int) -> int:
         """P."""
@@ -35,7 +36,11 @@ class RowSpace:
 
     def parameters(self, theta: Tensor) -> Tensor:
         """θ of the network, of shape (P,), from θ in these coordinates."""
-        return self._widened(theta, self.weights)
+        return self._widened(theta, lambda first: self.weights + (first - self.weights @ self.basis) @ self.basis.T)
+
+    def directions(self, vectors: Tensor) -> Tensor:
+        """(..., P') → (..., P): what in the network has these coordinates, and nothing beside the row space."""
+        return self._widened(vectors, lambda first: first @ self.basis.T)
 
     def coordinates(self, vectors: Tensor) -> Tensor:
         """(..., P) → (..., P'): what they have in this space."""
@@ -51,16 +56,15 @@ class RowSpace:
         size = len(at.theta)
 
         def widened(each: Tensor) -> Tensor:
-            return self._widened(each, torch.zeros_like(self.weights)) if each.shape[-1:] == (size,) else each
+            return self.directions(each) if each.shape[-1:] == (size,) else each
 
         return Position(at.step, self.parameters(at.theta), pytree.tree_map_only(torch.Tensor, widened, at.state))
 
-    def _widened(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """(..., P') → (..., P), where what is beside the row space is that of `weights`."""
+    def _widened(self, vectors: Tensor, wide: Callable[[Tensor], Tensor]) -> Tensor:
+        """(..., P') → (..., P), where the first layer, (..., width, n), becomes a `wide` one, (..., width, d)."""
         width, n = len(self.weights), self.basis.shape[1]
         first = vectors[..., : width * n].reshape(*vectors.shape[:-1], width, n).to(self.basis)
-        whole = weights + (first - weights @ self.basis) @ self.basis.T
-        return torch.cat([whole.to(vectors).flatten(-2), vectors[..., width * n :]], dim=-1)
+        return torch.cat([wide(first).to(vectors).flatten(-2), vectors[..., width * n :]], dim=-1)
 
 
 def size_in_row_space(module: nn.Module, n_examples: int) -> int | None:
@@ -91,7 +95,7 @@ def in_row_space(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, 
 def on_own_row_space(objective: Objective, indices: Tensor) -> tuple[Objective, RowSpace] | None:
     """The mean over few examples, as a function of the coordinates of the row space of their own inputs.
 
-    Its eigenvectors are those of the mean over these examples as it is: `RowSpace.parameters` leads to them. All ranks
+    Its eigenvectors are those of the mean over these examples as it is: `RowSpace.directions` leads to them. All ranks
     hold all of it.
 
     None where the network does not begin with a linear layer, or where they are as many as its inputs.

@@ -195,7 +195,10 @@ class Evaluation(NamedTuple):
 class HessianProduct(Protocol):
     """The map v ↦ ∇²f(θ) v at one θ."""
 
-    grad: Tensor  # (P,), ∇f(θ), a by-product of the pass that all products share
+    @property
+    def grad(self) -> Tensor:
+        """(P,), ∇f(θ), from the pass that all products share."""
+        ...
 
     def __call__(self, vector: Tensor) -> Tensor: ...
 

@@ -150,7 +150,7 @@ class _Sketch:
             return of(self.examples, theta)
         objective, space = self.narrow
         found = from_first(lambda: of(objective, space.coordinates(theta)))
-        return [replace(pair, vector=space.parameters(pair.vector.to(theta))) for pair in found]
+        return [replace(pair, vector=space.directions(pair.vector.to(theta))) for pair in found]
 
 
 def _sketch(objective: Objective, generator: torch.Generator) -> _Sketch | None:
