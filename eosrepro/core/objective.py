@@ -172,8 +172,8 @@ class Objective:
         """The map v ↦ ∇²f(θ) v.
 
         With one part, all products share one forward and one backward pass, whose graph is kept: a product then costs
-        about one gradient. With several, only one part's graph lives at a time and each product rebuilds it, at about
-        twice that cost, so the chunk bounds memory here too.
+        about one gradient. With several, only one part's graph lives at a time and each product rebuilds it, at up
+        to twice that cost, so the chunk bounds memory here too.
         """
         return products(self, theta)
 
