@@ -33,8 +33,8 @@ def claim(**changes: Any) -> Claim:
     return Claim.model_validate(kept)
 
 
-def judge(run: Record, *, at_paper_scale: bool = False, **changes: Any) -> Verdict:
-    return check("key", claim(**changes), run, at_paper_scale=at_paper_scale)
+def judge(run: Record, *, at_paper_scale: bool = False, cut_off: bool = False, **changes: Any) -> Verdict:
+    return check("key", claim(**changes), run, at_paper_scale=at_paper_scale, cut_off=cut_off)
 
 
 CALM = record({"relative_progress": [-1.0] * 6, "loss": [2.0, 1.9, 1.8, 1.7, 1.6, 1.5]}, reason="max_steps")
@@ -94,8 +94,9 @@ def test_a_run_cut_off_early_has_not_shown_that_it_does_not_diverge() -> None:
     changes = {"quantity": "step", "statistic": "diverged", "window": None, "bound": {"min": 1}, "published": None}
     diverged = record({"loss": [2.0, 5.0]}, reason="diverged")
     finished = record({"loss": [2.0, 0.1]}, reason="accuracy")
-    assert judge(CALM, **changes).verdict == "not applicable"
-    assert judge(CALM, at_paper_scale=True, **changes).verdict == "fails"
+    assert judge(CALM, cut_off=True, **changes).verdict == "not applicable"
+    assert judge(CALM, **changes).verdict == judge(CALM, at_paper_scale=True, **changes).verdict == "fails"
+    assert judge(CALM, **changes | {"bound": {"max": 0}}).verdict == "holds"
     assert judge(finished, **changes).verdict == "fails"
     assert judge(diverged, **changes).verdict == "holds"
 

@@ -437,7 +437,7 @@ def test_published_curves_stand_beside_runs_of_their_step_size_alone(folder: Pat
     def rows() -> list[list[Any]]:
         assert [run(*command.split()).exit_code for command in ("data", "train exp3_2over60", "verify")] == [0, 0, 0]
         made = load_table(folder / "stages/verify/runs.csv")
-        return made[["run", "source", "sharpness passes 2/η at"]].fillna("").to_numpy().tolist()
+        return made[["run", "source", "sharpness passes its threshold at"]].fillna("").to_numpy().tolist()
 
     declare("2/60")
     assert rows() == [["exp3_2over60", "ours", ""], ["exp3_2over60", "published", 159]]

@@ -97,7 +97,7 @@ def test_the_command_tells_and_draws(problems: Path) -> None:
     assert "2 settings differ" not in done.stdout
     assert "1 setting differs" in done.stdout
     assert "2/39" in done.stdout
-    assert "L after onset, mean in 2/η" in done.stdout
+    assert "L after onset, mean over its threshold" in done.stdout
     place = problems / f"stages/compare/{A}_{B}"
     assert done.stdout.endswith(f"wrote stages/compare/{A}_{B}/{A}_{B}.png\n")
     assert {path.suffix for path in place.iterdir()} == {".png", ".svg", ".csv"}
@@ -111,8 +111,10 @@ def test_json_holds_the_same_and_nothing_else_is_on_stdout() -> None:
     told = json.loads(done.stdout)
     assert told["runs"] == [A, B]
     assert told["settings"] == {"step_size": {A: "2/39", B: "2/41"}}
-    assert told["measures"]["sharpness in the last half, mean in 2/η"][A] == pytest.approx(40 / 39, rel=1e-3)
-    assert told["measures"]["sharpness in the last half, mean in 2/η"][B] is None
+    assert told["measures"]["sharpness in the last half, mean over its threshold"][A] == pytest.approx(
+        40 / 39, rel=1e-3
+    )
+    assert told["measures"]["sharpness in the last half, mean over its threshold"][B] is None
     assert told["figure"] == f"stages/compare/{A}_{B}/{A}_{B}.png"
 
 

@@ -241,6 +241,20 @@ def columns(**_options):
 """
 
 
+@pytest.mark.parametrize(
+    ("column", "other"), [("sharpness", "sharpness"), ("loss", "every run"), ("n_numbers", "length")]
+)
+def test_a_quantity_is_found_by_one_member(project: Write, column: str, other: str) -> None:
+    write_project(Path())
+    project("members/diagnostics/size.py", SEES.replace('"size"', f'"{column}"'))
+    project("members/observations/length.py", OBSERVES)
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"] |= {"diagnose": {"size": {}}, "observe": {"length": {}}}
+    write_params(Path(), params)
+    with pytest.raises(ConfigError, match=f"exp3: size finds {column}, and so does {other}: give it another name"):
+        load()
+
+
 def test_members_of_others_see_the_parameters_of_the_network(project: Write) -> None:
     """In the row space of the inputs θ is another vector, and who knows what they do with it."""
     write_project(Path())

@@ -272,6 +272,15 @@ def test_a_run_that_diverged_has_no_length_to_its_accuracy() -> None:
         value(run, "loss", "run_length")
 
 
+def test_a_run_that_diverged_after_its_last_snapshot_has_no_last_sharpness() -> None:
+    """The only snapshot is the start, whose sharpness is not that of the end."""
+    run = record({"loss": SERIES}, reason="diverged", sharpness={"step": [0], "sharpness": [12.0]})
+    for statistic, window in (("final", None), ("mean", {"last": 0.5})):
+        with pytest.raises(UndefinedError, match=r"(ends|diverged) at step 5"):
+            value(run, "sharpness", statistic, window)
+    assert value(run, "loss", "final") == SERIES[-1]
+
+
 def test_relation_error_is_the_relative_root_mean_square() -> None:
     run = record({"directional_smoothness": [3.0, 30.0, 27.0], "relative_progress": [-0.89, 0.1, -0.01]})
     assert relation_error(run.trajectory, 2 / 30) == pytest.approx(0.1)  # RP + 1 = 1.1 ηL/2 throughout

@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import fields
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from eosrepro.config.yaml import LARGEST
 from eosrepro.core.lanczos import LOWEST_RTOL
 from eosrepro.core.later import torch
 from eosrepro.core.quantities import compared_with_threshold
-from eosrepro.core.types import Rtol
+from eosrepro.core.types import Row, Rtol
 from eosrepro.errors import ConfigError
 
 
@@ -77,6 +78,18 @@ def _run_contradictions(config: Config, run: Run) -> Iterator[Finding]:
         of_all = name in config.diagnose and name not in setting.diagnose
         at = ("diagnose", name) if of_all else (*place, "diagnose", name)
         yield from (((*at, *where), words) for where, words in _diagnosis_contradictions(config, run, name, diagnosis))
+    yield from ((place, words) for words in _found_twice(run))
+
+
+def _found_twice(run: Run) -> Iterator[str]:
+    """Quantities that two members find, or one and every training: a figure or claim would be about either."""
+    by = {column.name: "every run" for column in fields(Row)}
+    for kind, members in (("observations", run.setting.observe), ("diagnostics", run.diagnose)):
+        for name, of in members.items():
+            for column in catalog.quantities(name, of.options, kind):
+                if column in by:
+                    yield f"{name} finds {column}, and so does {by[column]}: give it another name in one of them"
+                by.setdefault(column, name)
 
 
 def _diagnosis_contradictions(config: Config, run: Run, name: str, diagnosis: Diagnosis) -> Iterator[Finding]:

@@ -94,7 +94,7 @@ def put_title(figure: Figure, title: str, data_label: str = "") -> None:
 
 def heading(text: str, record: Record) -> str:
     """The heading of the axes of one run; it says where a run diverged."""
-    return f"{text}, diverged at {record.summary['steps']}" if record.summary["reason"] == "diverged" else text
+    return f"{text}, diverged at {record.summary['steps']}" if record.diverged else text
 
 
 def put_threshold(axis: Axes, record: Record, colour: Any, zorder: float, *, over_time: bool = False) -> Artist:

@@ -143,7 +143,7 @@ def _draw(
         if record.compares(panel) and not relative:
             own = thresholds[tuple(record.thresholds.unique())] == 1
             _style.put_threshold(axis, record, colour if own else _style.GREY, zorder=4, over_time=over == "time")
-        if _diverged(record) and not ours.empty:
+        if record.diverged and not ours.empty:
             at = float(np.clip(ours["value"].iloc[-1], low, high))
             axis.plot(ours["step"].iloc[-1], at, "x", color=colour, clip_on=False, zorder=5, **_style.CROSS)
     level = {"zero": 0, "threshold": 1 if relative else None, "nothing": None}[quantity(panel).compared_with]
@@ -152,17 +152,24 @@ def _draw(
 
 
 def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relative: bool) -> tuple[float, float]:
-    """The range of the values of all runs, but only the calm part of one that diverged, which has no top."""
-    shown: list[float] = []
-    for record in records:
-        part = [0.1, 0.6] if _diverged(record) else [0, 1]
-        shown += _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
-        shown += _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
+    """The range of the values of the runs that did not diverge.
+
+    One that did has no top: its calm part is shown, beside others as far as no more than their height from them.
+    """
+
+    def shown(record: Record, part: Sequence[float]) -> list[float]:
+        ours = _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
+        theirs = _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
         thresholds = [1.0] if relative else record.thresholds.quantile(part).to_list()
-        shown += thresholds * record.compares(panel)
-    if np.isnan(shown).all():  # a run that took no step has no RP
+        return [value for value in ours + theirs + thresholds * record.compares(panel) if np.isfinite(value)]
+
+    lasting = [value for record in records if not record.diverged for value in shown(record, [0, 1])]
+    calm = [value for record in records if record.diverged for value in shown(record, [0.1, 0.6])]
+    if not lasting + calm:  # a run that took no step has no RP
         return -1, 1
-    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    if lasting and (height := max(lasting) - min(lasting)):
+        calm = np.clip(calm, min(lasting) - height, max(lasting) + height).tolist()
+    low, high = min(lasting + calm), max(lasting + calm)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
@@ -175,10 +182,6 @@ def _of(record: Record, table: pd.DataFrame, source: str) -> pd.DataFrame:
 def _placed(record: Record, rows: pd.DataFrame, over: Over) -> pd.DataFrame:
     """The rows of a run with their place on the axis in place of the step."""
     return rows.assign(step=record.times(rows["step"])) if over == "time" else rows
-
-
-def _diverged(record: Record) -> bool:
-    return bool(record.summary["reason"] == "diverged")
 
 
 def _legend(
@@ -194,6 +197,6 @@ def _legend(
     compared = [run for run in runs if any(map(records[run].compares, table["panel"].unique()))]
     if compared:
         entries[_formula(records, compared)] = Line2D([], [], color=_style.GREY, linestyle=_style.DASHES)
-    if any(_diverged(records[name]) for name in runs):
+    if any(records[name].diverged for name in runs):
         entries["diverged"] = Line2D([], [], color=_style.GREY, linestyle="", marker="x", **_style.CROSS)
     return entries

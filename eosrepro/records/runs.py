@@ -78,6 +78,11 @@ class Record:
         return f"{self.summary['reason']} at {self.summary['steps']:,}"
 
     @property
+    def diverged(self) -> bool:
+        """Whether that was why."""
+        return bool(self.summary["reason"] == "diverged")
+
+    @property
     def thresholds(self) -> pd.Series:
         """The stability threshold by iteration; of published curves, which are of GD, 2/η at their ends."""
         if "stability_threshold" in self.trajectory:

@@ -55,6 +55,7 @@ def _verdict(config: Config, key: str, claim: Claim, records: Mapping[str, Recor
     unfit = supposes_another_optimizer(run, claim)
     beside = records.get(claim.beside) if claim.beside else None
     record = records.get(claim.run)
-    verdict = claims.check(key, claim, record, at_paper_scale=at_scale, unfit=unfit, beside=beside)
+    cut_off = record is not None and record.summary["steps"] < run.setting.stop.max_steps
+    verdict = claims.check(key, claim, record, at_paper_scale=at_scale, cut_off=cut_off, unfit=unfit, beside=beside)
     text = with_step_size(claim.claim, [step_size_of(config, claim.run, records)])
     return replace(verdict, claim=text, reason="; ".join(filter(None, [verdict.reason, other])))

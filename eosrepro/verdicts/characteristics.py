@@ -15,7 +15,7 @@ _AFTER_ONSET = {"from": "onset"}
 _AT_THRESHOLD = {"relative_to": "threshold"}
 _DECLARED: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # heading → name without spaces, and as in a claim
     "iterations to accuracy": ("steps_to_accuracy", {"quantity": "accuracy", "statistic": "run_length"}),
-    "sharpness passes 2/η at": (
+    "sharpness passes its threshold at": (
         "sharpness_crossing",
         {"quantity": "sharpness", "statistic": "first_above"} | _AT_THRESHOLD,
     ),
@@ -28,11 +28,11 @@ _DECLARED: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # heading → name w
         "relative_progress_fraction_positive",
         {"quantity": "relative_progress", "statistic": "fraction_positive", "window": _AFTER_ONSET},
     ),
-    "L after onset, mean in 2/η": (
+    "L after onset, mean over its threshold": (
         "directional_smoothness_over_threshold_mean",
         {"quantity": "directional_smoothness", "statistic": "mean", "window": _AFTER_ONSET} | _AT_THRESHOLD,
     ),
-    "sharpness in the last half, mean in 2/η": (
+    "sharpness in the last half, mean over its threshold": (
         "sharpness_over_threshold_mean",
         {"quantity": "sharpness", "statistic": "mean", "window": {"last": 0.5}} | _AT_THRESHOLD,
     ),

@@ -45,6 +45,7 @@ def check(
     record: Record | None,
     *,
     at_paper_scale: bool,
+    cut_off: bool = False,
     unfit: str | None = None,
     beside: Record | None = None,
 ) -> Verdict:
@@ -60,6 +61,7 @@ def check(
         record: the run `claim.run`; None if it has not been run.
         at_paper_scale: the run has the paper's problem and length: a problem, or a network in a profile with
             `published: true`.
+        cut_off: the run was ended earlier than its experiment says, as by the profile.
         unfit: why it can't be said of this run, as one about GD of another optimizer.
         beside: the run `claim.beside`.
 
@@ -98,7 +100,7 @@ def check(
         return verdict("fails" if at_paper_scale else "not applicable", str(missing))
     except ConfigError as error:
         raise ConfigError(f"claims.{name}: {error}") from None
-    if claim.statistic == "diverged" and not value and record.summary["reason"] == "max_steps" and not at_paper_scale:
+    if claim.statistic == "diverged" and not value and record.summary["reason"] == "max_steps" and cut_off:
         return verdict("not applicable", f"{basis}, cut off before it could tell")
     return verdict("holds" if _in_bound(value, claim.bound) else "fails", basis, value)
 

@@ -50,7 +50,9 @@ def select(table: pd.DataFrame, record: Record, window: Window | None) -> pd.Dat
     if window is None:
         return table
     if window.last is not None:
-        first, end = (1 - window.last) * table["step"].max(), np.inf
+        # Snapshots of a run that diverged end before it does: the last of them are not of its last part.
+        whole = _last_step(record) if record.diverged else table["step"].max()
+        first, end = (1 - window.last) * whole, np.inf
     else:
         first = -np.inf if window.from_ is None else _edge(window.from_, record)
         end = np.inf if window.to is None else _edge(window.to, record)
@@ -117,6 +119,9 @@ def measure(
         values, level = values / record.threshold_at(rows["step"]), 1.0 if level is None else level
     if statistic == "slope":
         return Found(_finite(_slope(rows["step"].to_numpy(float), values)), _span(rows))
+    if statistic == "final" and record.diverged and quantity not in record.trajectory and window is None:
+        at = rows["step"].iloc[-1]
+        raise UndefinedError(f"the run diverged at step {_last_step(record)}, and {quantity} is known up to {at:.0f}")
     if statistic in _OF_VALUES:
         return Found(_finite(_OF_VALUES[statistic](values)), _span(rows))
     if level is None:
@@ -203,7 +208,7 @@ def _run_length_times_step_size(record: Record) -> Found:
 
 
 def _diverged(record: Record) -> Found:
-    return Found(float(record.summary["reason"] == "diverged"), f"the run ended at step {_last_step(record)}")
+    return Found(float(record.diverged), f"the run ended at step {_last_step(record)}")
 
 
 def _increases(values: Values) -> float:

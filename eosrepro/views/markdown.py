@@ -76,4 +76,4 @@ def runs_page(compared: pd.DataFrame) -> str:
         [f"`{row['run']}`", row["source"], row["ended"], *(number(row[name]) for name in MEASURES)]
         for row in compared.to_dict("records")
     ]
-    return f"# Runs\n\n{table(HEAD, rows)}\n"
+    return f"# Runs\n\n{table(HEAD, rows)}\n\nThe threshold is that of the run's optimizer: 2/η of gradient descent.\n"

@@ -119,6 +119,16 @@ def test_a_run_that_diverged_is_marked_and_hides_no_other() -> None:
     FigureCanvasAgg(figure).draw()  # such heights overflow nothing
 
 
+def test_a_run_that_diverged_within_a_few_steps_hides_no_other() -> None:
+    calm = record({"loss": LOSS}, name="calm")
+    wild = record({"loss": [2.0, 1e4, 1e12, 2.8e19]}, name="wild", reason="diverged")
+    low, high = draw(calm, wild).axes[0].get_ylim()
+    height = max(LOSS) - min(LOSS)
+    assert min(LOSS) - 1.2 * height <= low < min(LOSS)
+    assert max(LOSS) < high <= max(LOSS) + 1.2 * height
+    assert draw(wild).axes[0].get_ylim()[1] >= 1e4  # alone it has no other measure
+
+
 def test_limits_are_kept() -> None:
     assert draw(record({"loss": LOSS}), limits={"loss": (0.5, 4.0)}).axes[0].get_ylim() == (0.5, 4.0)
 

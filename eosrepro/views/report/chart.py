@@ -210,7 +210,7 @@ def _span(part: Part, panel: Panel, *, outer: float) -> tuple[float, float]:
     """The least and the greatest value, without this share of the values at either end, and what is to be seen too."""
     shown: list[float] = []
     for run, record in part.records.items():
-        calm = [0.1, 0.6] if record.summary["reason"] == "diverged" and outer else [outer, 1 - outer]
+        calm = [0.1, 0.6] if record.diverged and outer else [outer, 1 - outer]
         for name in panel.quantities:
             shown += _series(part, run, name)["value"].quantile(calm).to_list()
             shown += _published_series(part, run, name)["value"].quantile([outer, 1 - outer]).to_list()
