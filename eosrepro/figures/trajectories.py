@@ -157,7 +157,7 @@ def _limits(panel: str, table: pd.DataFrame, records: Sequence[Record], *, relat
     One that did has no top: its calm part is shown, beside others as far as no more than their height from them.
     """
 
-    def shown(record: Record, part: Sequence[float]) -> list[float]:
+    def shown(record: Record, part: list[float]) -> list[float]:
         ours = _of(record, table, "ours")["value"].quantile(part, interpolation="lower").to_list()
         theirs = _of(record, table, "published")["value"].quantile([0.005, 0.995]).to_list()
         thresholds = [1.0] if relative else record.thresholds.quantile(part).to_list()
