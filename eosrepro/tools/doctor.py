@@ -164,12 +164,16 @@ def _dvc() -> Check:
     try:
         with listing.project() as repo:
             n_stages = len(repo.index.stages)
+            blind = repo.config["core"].get("no_scm", False) and listing.in_git(Path(repo.root_dir))
     except EosreproError as error:
         return Check("DVC", "problem", str(error))
     if writers := _writers():
         return Check(
             "DVC", "warning", f"{', '.join(writers)} is at work: wait for it, another `dvc repro` would fail as busy"
         )
+    if blind:
+        unset = "`dvc config --local --unset core.no_scm`"
+        return Check("DVC", "warning", f"it does not see git, which `dvc exp` needs: run {unset}, then commit")
     return Check("DVC", "ok", f"{n_stages} stages, none at work")
 
 

@@ -96,6 +96,11 @@ def as_records(listed: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
 
 
+def in_git(folder: Path) -> bool:
+    """Whether it lies in a git repository."""
+    return any((parent / ".git").exists() for parent in [folder.resolve(), *folder.resolve().parents])
+
+
 @contextmanager
 def project() -> Iterator[Repo]:
     """The project as DVC reads it.
@@ -111,8 +116,11 @@ def project() -> Iterator[Repo]:
         with Repo() as repo:
             yield repo
     except (DvcException, SCMError) as error:
-        advice = ": run `dvc init`, or in a folder without git `dvc init --no-scm`"
-        remedy = advice if isinstance(error, (NotDvcRepoError, SCMError)) else ""
+        remedies = {
+            NotDvcRepoError: ": run `dvc init`, or in a folder without git `dvc init --no-scm`",
+            SCMError: ": run `git init`, or to go on without git `dvc config --local core.no_scm true`",
+        }
+        remedy = next((said for kind, said in remedies.items() if isinstance(error, kind)), "")
         raise StoreError(f"DVC cannot read this project ({' '.join(str(error).split())}){remedy}") from None
 
 

@@ -13,11 +13,14 @@ from eosrepro.config.load import schema
 from eosrepro.config.words import unknown_name
 from eosrepro.errors import ConfigError
 from eosrepro.records.files import save_text
+from eosrepro.tools.listing import in_git
 
 # In an installed package the files of the checkout lie below it, see pyproject.toml.
 TEMPLATE = PACKAGE / "project" if (PACKAGE / "project").exists() else PACKAGE.parent
 FILES = ("params.yaml", "dvc.yaml", ".dvcignore")
-DVC_CONFIG = '[core]\n    analytics = false\n{no_scm}[cache]\n    type = "hardlink,reflink,symlink,copy"\n'
+DVC_CONFIG = '[core]\n    analytics = false\n[cache]\n    type = "hardlink,reflink,symlink,copy"\n'
+WITHOUT_GIT = "[core]\n    no_scm = True\n"
+OF_DVC = "/config.local\n/tmp\n/cache\n"  # what git is not to have; DVC says so only where git is
 IGNORED = "/data/\n/stages/*\n/figures/*\n/mlflow.db*\n/mlartifacts/\n*.tmp\n__pycache__/\n"
 README = """\
 # {name}
@@ -38,7 +41,7 @@ def papers() -> list[str]:
 
 
 def new(folder: Path, paper: str) -> None:
-    """Write a project that reproduces a paper.
+    """Write a project that reproduces a paper, into a new folder or one in which there is nothing but git.
 
     Raises:
         ConfigError: there is no such paper, or the folder is not empty.
@@ -47,7 +50,7 @@ def new(folder: Path, paper: str) -> None:
 
     if paper not in papers():
         raise ConfigError(f"there is no paper {unknown_name(paper, papers())}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".git"}):
         raise ConfigError(f"{folder} is there and not empty: name a new folder")
     own = TEMPLATE / "papers" / paper
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,10 @@ def new(folder: Path, paper: str) -> None:
     save_text(folder / "params.schema.json", json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
     save_text(folder / "README.md", README.format(name=folder.name, paper=paper))
     save_text(folder / ".gitignore", IGNORED)
-    in_git = any((parent / ".git").exists() for parent in [folder.resolve(), *folder.resolve().parents])
+    has_git = in_git(folder)
     with redirect_stdout(io.StringIO()):  # DVC greets
-        Repo.init(str(folder), no_scm=not in_git, subdir=in_git).close()
-    save_text(folder / ".dvc" / "config", DVC_CONFIG.format(no_scm="" if in_git else "    no_scm = True\n"))
+        Repo.init(str(folder), no_scm=not has_git, subdir=has_git and not (folder / ".git").exists()).close()
+    save_text(folder / ".dvc" / "config", DVC_CONFIG)
+    save_text(folder / ".dvc" / ".gitignore", OF_DVC)
+    if not has_git:
+        save_text(folder / ".dvc" / "config.local", WITHOUT_GIT)

@@ -79,3 +79,28 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is there and not empty" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_git_may_come_before_the_project_or_after_it(tmp_path: Path) -> None:
+    run("git", "init", "--quiet", "before", cwd=tmp_path)
+    for name in ("before", "after"):
+        run("eosrepro", "new", name, cwd=tmp_path)
+    after = tmp_path / "after"
+    assert not (tmp_path / "before" / ".dvc" / "config.local").exists()
+    assert "no_scm" in (after / ".dvc" / "config.local").read_text("utf-8")
+    run("git", "init", "--quiet", cwd=after)
+    told = run("eosrepro", "doctor", cwd=after)
+    assert "dvc config --local --unset core.no_scm" in " ".join(told.split())
+    run("dvc", "config", "--local", "--unset", "core.no_scm", cwd=after)
+    assert "does not see git" not in run("eosrepro", "doctor", cwd=after)
+    run("git", "add", "--all", cwd=after)
+    added = run("git", "status", "--short", cwd=after)
+    assert ".dvc/config\n" in added
+    assert not {"cache", "tmp", "config.local"} & {Path(line[3:]).name for line in added.splitlines()}
+    (after / ".git").rename(tmp_path / "gone")
+    told = subprocess.run(
+        ["eosrepro", "doctor"], cwd=after, env=environment(), capture_output=True, text=True, check=False
+    ).stdout
+    assert "dvc config --local core.no_scm true" in " ".join(told.split())
+    run("dvc", "config", "--local", "core.no_scm", "true", cwd=after)
+    assert "cannot read this project" not in run("eosrepro", "doctor", cwd=after)
