@@ -182,6 +182,16 @@ def test_a_block_that_is_refused(block: dict[str, Any], said: str, tmp_path: Pat
     assert line.startswith(said)
 
 
+def test_claims_about_experiments_that_are_gone_end_with_what_to_do(tmp_path: Path) -> None:
+    block = {"source": "Exp 9", "of": "exp9", "mean": 0.5}
+    content = {"statements": {"mean": MEAN | {"bound": [0, 1]}}, "claims": [block, block]}
+    with pytest.raises(ConfigError) as refusal:
+        written(tmp_path, content)
+    *gone, last = str(refusal.value).splitlines()
+    assert len(gone) == 2
+    assert "claims: take out those about experiments that are gone" in last
+
+
 TWO = {"statistic": "ratio", "against": "loss"}
 
 

@@ -28,11 +28,12 @@ from eosrepro.stages.figure import draw
 from eosrepro.stages.train import train
 from eosrepro.stages.verify import verify
 from eosrepro.verdicts.claims import Verdict
+from eosrepro.views.papers import about
 from eosrepro.views.report.chart import DRAWN, Part, chart
 from eosrepro.views.report.page import page as page_of_stage
 from eosrepro.views.report.page import shared_and_different
 from tests.browser import WAIT_SECONDS, open_page
-from tests.project import small_params, write_params, write_project
+from tests.project import ROOT, small_params, write_params, write_project
 from tests.records import record, unstable
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ PROFILE = {"name": "quick", "published": False, "data": {"name": "photo-patches"
 ORIGIN = Origin(
     {}, data="CIFAR-10, N = 500", data_sha256="1", counts="iterations", fingerprint="0" * 64, threshold_formula="2/η"
 )
+
+
+PAPER = about("ahn2022", (ROOT / "papers" / "ahn2022" / "README.md").read_text("utf-8"))
 
 
 def part(**changes: Any) -> Part:
@@ -67,7 +71,24 @@ def verdict(judgement: Any = "holds", **changes: Any) -> Verdict:
 
 
 def page(*parts: Part, verdicts: list[Verdict] | None = None, compared: pd.DataFrame | None = None) -> str:
-    return page_of_stage(parts, verdicts, compared, profile=PROFILE, data=None, versions={"eosrepro": "1"})
+    return page_of_stage(parts, verdicts, compared, paper=PAPER, profile=PROFILE, data=None, versions={"eosrepro": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "arxiv"),
+    [("ahn2022", "Ahn, Zhang, Sra 2022", "2204.01050"), ("long2023", "Long, Bartlett 2023", "2309.12488")],
+)
+def test_the_page_is_about_the_paper_of_the_project(name: str, heading: str, arxiv: str) -> None:
+    paper = about(name, (ROOT / "papers" / name / "README.md").read_text("utf-8"))
+    made = page_of_stage([], [], None, paper=paper, profile=PROFILE, data=None, versions={})
+    assert f"<h1>{heading}, reproduced</h1>" in made
+    assert f"https://arxiv.org/abs/{arxiv}" in made
+
+
+def test_without_claims_the_page_names_no_paper() -> None:
+    made = page_of_stage([], [], None, paper=None, profile=PROFILE, data=None, versions={})
+    assert "<h1>Training dynamics, as recorded</h1>" in made
+    assert "paper" not in made.split("<header>")[1].split("</p>")[0]
 
 
 def traces(shown: Part) -> list[dict[str, Any]]:

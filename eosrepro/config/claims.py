@@ -122,6 +122,9 @@ def claims(file: Path, runs_of: Mapping[str, Sequence[str]]) -> dict[str, Claim]
                 findings.append((("claims", number, item.statement), f"is said of {item.run} twice"))
             else:
                 found[name] = item
+    if sum(where[-1] == "of" for where, _ in findings) > 1:
+        remedy = "take out those about experiments that are gone; a project without claims.yaml has none to judge"
+        findings.append((("claims",), remedy))
     if findings:
         raise refusal(file, findings)
     return found
@@ -153,7 +156,7 @@ def _claims(
     runs = {name: _runs(name, runs_of) for name in block.of}
     # What an experiment varies is the user's to change: claims about values that it has not now are left out.
     if unknown := [name for name in block.of if not runs[name] and not named([name], runs_of)]:
-        known = [*runs_of, *(run for own in runs_of.values() for run in own)]
+        known = [*dict.fromkeys([*runs_of, *(run for own in runs_of.values() for run in own)])]
         yield ("of",), f"there is no experiment and no run {unknown_name(unknown[0], known)}"
         return
     for key, line in block.lines.items():

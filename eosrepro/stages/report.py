@@ -15,6 +15,7 @@ from eosrepro.records.runs import Record
 from eosrepro.stages import outdated
 from eosrepro.stages.recorded import published_runs, recorded_runs, worded_figure
 from eosrepro.verdicts import claims
+from eosrepro.views.papers import Paper, about
 
 if TYPE_CHECKING:
     from eosrepro.views.report.chart import Part
@@ -34,6 +35,7 @@ def report(config: Config) -> Path:
         [_part(config, name, records, published) for name, figure in config.drawn.items() if figure.runs],
         None if verdicts is None else claims.from_json(verdicts, VERIFY / "claims.json"),
         _optional(load_table, VERIFY / "runs.csv"),
+        paper=_paper(config),
         profile={"name": config.profile, **config.active.model_dump(mode="json")},
         data=_optional(load_json, DATA / "provenance.json"),
         versions={name: metadata.version(name) for name in ("eosrepro", "torch", "plotly")},
@@ -41,6 +43,13 @@ def report(config: Config) -> Path:
     remove_leftovers(REPORT.parent, REPORT.name)
     save_text(REPORT, text)
     return REPORT
+
+
+def _paper(config: Config) -> Paper | None:
+    if config.claims_file is None:
+        return None
+    folder = config.claims_file.parent
+    return about(folder.name, (folder / "README.md").read_text("utf-8") if (folder / "README.md").exists() else "")
 
 
 def _optional(load: Callable[[Path], Loaded], path: Path) -> Loaded | None:

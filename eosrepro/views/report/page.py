@@ -19,6 +19,7 @@ from markupsafe import Markup
 from eosrepro.records.flat import differences, flattened
 from eosrepro.verdicts import claims
 from eosrepro.views import markdown
+from eosrepro.views.papers import Paper
 from eosrepro.views.report.chart import Part, chart
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def page(
     verdicts: Sequence[claims.Verdict] | None,
     compared: pd.DataFrame | None,
     *,
+    paper: Paper | None,
     profile: Mapping[str, Any],
     data: Mapping[str, Any] | None,
     versions: Mapping[str, str],
@@ -43,6 +45,7 @@ def page(
         parts: the figures, in the order of the page.
         verdicts: on all claims; None where there are none yet.
         compared: what `comparison.table` made; None where it was not made yet.
+        paper: what is reproduced; None where there are no claims of one.
         profile: the settings of the active profile, with its name as `name`.
         data: the provenance of the training data; None where it was not made yet.
         versions: program → version.
@@ -56,6 +59,7 @@ def page(
         figures_of={run: [part.name for part in parts if run in part.runs] for run in shown},
         others=[_row(verdict) for verdict in judged if verdict.run not in shown],
         symbols=SYMBOLS,
+        paper=paper,
         profile=_texts(profile),
         data=None if data is None else _texts(data),
         versions=versions,
