@@ -15,6 +15,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from eosrepro.core.later import functional, torch
+from eosrepro.core.metrics import unlike
 from eosrepro.core.sequences import Outputs, first_and_rest, in_a_row
 from eosrepro.core.types import Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
@@ -180,7 +181,8 @@ def refuse_unless_function(
             raise ConfigError(f"{error}. {COUPLED}") from error
     losses = [_losses(loss, *one) for one in zip(alone, torch.split(targets, 1), strict=False)]
     if losses and not near(together, torch.cat(losses), found.dtype):
-        raise ConfigError(COUPLED)
+        spread = targets.is_floating_point() and targets.shape != found.shape  # by broadcasting, over all examples
+        raise ConfigError(unlike(found, targets) if spread else COUPLED)
     leaf = theta.clone().requires_grad_()
     by_theta = outputs(inputs, leaf)
     if not by_theta.requires_grad or not near(by_theta.detach(), found, found.dtype):
@@ -315,13 +317,17 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
 def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         values = loss(outputs.double(), targets)
+    except ConfigError:
+        raise
     except Exception as error:
         found = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
         raise ConfigError(f"the loss cannot be evaluated on {found}: {_first_line(error)}") from error
     if values.shape != targets.shape[:1] or not values.is_floating_point():
+        several = values.shape[:1] == targets.shape[:1] and values.ndim > 1
+        how = "Take their sum or mean over each example" if several else "Those of PyTorch do so with reduction='none'"
         raise ConfigError(
             f"the loss returns shape {tuple(values.shape)} and {values.dtype} for {len(targets)} example(s); it should "
-            "return one real number each, shape (n,). Those of PyTorch do so with reduction='none'"
+            f"return one real number each, shape (n,). {how}"
         )
     return values
 
