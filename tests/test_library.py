@@ -146,6 +146,48 @@ def test_what_a_run_has_not_is_said_in_terms_of_the_library(ask: Any, words: str
     assert "eosrepro " not in str(caught.value)
 
 
+def test_options_that_sharpness_has_are_as_there_in_other_diagnostics() -> None:
+    run = eos.minimise(objective(), optimizer=eos.gd(0.5), steps=3)
+    effective = run.diagnose("effective_sharpness")  # which is the sharpness of gradient descent
+    assert effective["effective_sharpness"].to_list() == run.sharpness()["sharpness"].to_list()
+    asked = {"k": 1, "rtol": 3e-3, "max_products": 200, "audit_every": 10, "seed": 0}
+    assert run.record.measured["effective_sharpness"].settings == asked
+    assert "effective_eigenvalue_2" in run.diagnose("effective_sharpness", k=2)
+    assert len(run.diagnose("alignment")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("spectrum", {}, "spectrum needs the options n_probes and n_nodes: diagnose('spectrum', n_probes=..., n_nod"),
+        ("spectrum", {"n_nodes": 5}, "spectrum needs the option n_probes: diagnose('spectrum', n_probes=...); see the"),
+        ("test_split", {}, "diagnose('test_split', test=eos.Objective.of(model, loss, x_test, y_test))"),
+        ("distance", {}, "distance needs the option to: diagnose('distance', to=another_run)"),
+        ("sharpness", {"max_product": 9}, "sharpness has no option 'max_product'; did you mean 'max_products'? (there"),
+        ("critical_step_size", {"nothing": 9}, "critical_step_size has no option 'nothing'"),
+    ],
+)
+def test_an_option_that_is_missing_or_unknown_is_named(name: str, options: dict[str, Any], words: str) -> None:
+    run = eos.minimise(objective(), optimizer=eos.gd(0.5), steps=3)
+    with pytest.raises(ConfigError) as caught:
+        run.diagnose(name, **options)
+    assert words in str(caught.value)
+
+
+def test_the_test_split_is_an_objective_of_its_own() -> None:
+    f = objective()
+    found = eos.minimise(f, optimizer=eos.gd(0.5), steps=3).diagnose("test_split", test=f)
+    assert found["test_loss"][0] == f.loss(f.start)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD([torch.zeros(1)], lr=0.1), eos.gd, "gd", None])
+def test_optimizers_of_others_are_refused_with_those_that_there_are(optimizer: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        eos.minimise(objective(), optimizer=optimizer, steps=3)
+    assert f"optimizer is of the type {type(optimizer).__name__}: it should be one of eosrepro" in str(caught.value)
+    assert "as eos.gd(0.1) (there are: adam, " in str(caught.value)
+
+
 def numbers() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """A model of three outputs, inputs, and numbers as targets."""
     torch.manual_seed(0)
