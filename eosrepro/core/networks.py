@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 OF_THETA = "f must be a function of the parameters alone"
+BUGS = (NameError, AttributeError)  # of the code, whatever it is given: to be raised as they are
 COUPLED = (
     "The loss of an example depends on the examples that are evaluated with it, so f would depend on chunk_size, and "
     f"{OF_THETA}. Batch normalisation does this, and so does a loss that compares examples. Say which examples belong "
@@ -303,7 +304,7 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
     try:
         outputs: object = module(inputs)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, BUGS):
             raise
         raise ConfigError(f"the model cannot be evaluated on {of}: {_first_line(error)}") from error
     if not isinstance(outputs, torch.Tensor):
@@ -317,7 +318,7 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
 def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         values = loss(outputs.double(), targets)
-    except ConfigError:
+    except (ConfigError, *BUGS):
         raise
     except Exception as error:
         found = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
