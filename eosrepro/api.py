@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -77,12 +77,14 @@ class Run:
         Of a loaded run it is what has been found before.
 
         Args:
-            options: of the function in `eosrepro/diagnostics/<name>.py`. Where it holds this run to another one, as
-                `distance` does, `to` is that `Run`.
+            options: of the function in `eosrepro/diagnostics/<name>.py`. Those that `sharpness` has too are as there,
+                unless you say otherwise. Where it holds this run to another one, as `distance` does, `to` is that
+                `Run`.
 
         Raises:
             LookupError: there is no such diagnostic.
-            ConfigError: it needs what this run has not: minibatches, steps along −η∇f, or its objective.
+            ConfigError: it needs what this run has not: minibatches, steps along −η∇f, or its objective; or an option
+                is missing, or is none of it.
         """
         look = catalog.find("diagnostics", name)
         if self.objective is None or self.optimizer is None:
@@ -92,13 +94,14 @@ class Run:
                 )
             return self.record.measured[name].table
         takes = inspect.signature(look).parameters
-        if "other" in takes:
-            options = self._beside(**options)
         given = {key: value for key, value in self._facts().items() if key in takes and key not in options}
         if lacking := [key for key, value in given.items() if value is None]:
             raise ConfigError(f"{name} is about runs with {lacking[0]}, and the optimizer of this run has none")
+        options = _complete(name, look, options, {*given, "other"})
+        if "other" in takes:
+            options = self._beside(**options)
         rows = [_as_mapping(row) for row in look(self.objective, self.kept, **given, **options)]
-        said = {key: value for key, value in options.items() if key != "other"}
+        said = {key: value for key, value in options.items() if key not in ("other", "test")}
         self.record.measured[name] = Measured(pd.DataFrame(rows), said)  # type: ignore[index]  # made by `minimise`
         return self.record.measured[name].table
 
@@ -149,8 +152,10 @@ def minimise(
 
     Raises:
         DataError: loss or gradient is not finite at the start.
-        ConfigError: the loss at the start counts as divergence already, or two columns would have the same name.
+        ConfigError: the loss at the start counts as divergence already, or two columns would have the same name; or
+            the optimizer is of another library.
     """
+    _refuse_other(optimizer)
     kept: list[Position] = []
     rows: list[Row] = []
     last: Position | None = None
@@ -232,6 +237,40 @@ def plot(
         units="threshold" if in_thresholds else "absolute",
     )
     return figure
+
+
+_COMMON = {
+    key: parameter.default
+    for key, parameter in inspect.signature(Run.sharpness).parameters.items()
+    if parameter.default is not parameter.empty
+}
+_LIKE = {"test": "eos.Objective.of(model, loss, x_test, y_test)", "to": "another_run"}  # how an option is written
+
+
+def _complete(
+    name: str, look: Callable[..., Any], options: Mapping[str, Any], given: Collection[str]
+) -> dict[str, Any]:
+    """The options of a diagnostic with those that `sharpness` has defaults for; what it is given needs no option."""
+    takes = inspect.signature(look).parameters
+    asked = {key: each for key, each in takes.items() if each.kind is each.KEYWORD_ONLY and key not in given}
+    anything = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    if unknown := [] if anything else [key for key in options if key not in asked]:
+        near = catalog.did_you_mean(unknown[0], [*asked])
+        raise ConfigError(f"{name} has no option {unknown[0]!r}{near} (there are: {', '.join(asked) or 'none'})")
+    needed = [key for key, each in asked.items() if each.default is each.empty and key not in options]
+    if missing := [key for key in needed if key not in _COMMON]:
+        call = ", ".join([repr(name), *(f"{key}={_LIKE.get(key, '...')}" for key in missing)])
+        them = f"the option{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+        raise ConfigError(f"{name} needs {them}: diagnose({call}); see the module {look.__module__}")
+    return {key: _COMMON[key] for key in needed} | {**options}
+
+
+def _refuse_other(optimizer: object) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"optimizer is of the type {type(optimizer).__qualname__}: it should be one of eosrepro with a step size, "
+            f"as eos.gd(0.1) (there are: {', '.join(catalog.names('optimizers'))})"
+        )
 
 
 def _refuse_unknown(label: str, run: Run, panel: str) -> None:

@@ -20,6 +20,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,11 +28,12 @@ from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 from eosrepro.core.columns import computed_by
-from eosrepro.errors import ConfigError
+from eosrepro.errors import ConfigError, in_brief, place, wants_traceback
 
 PACKAGE = Path(__file__).parent
 KINDS = ("models", "losses", "data", "optimizers", "problems", "observations", "diagnostics", "figures")
 BATCH_STATISTICS = "batch_statistics"  # see `core/types.py`
+LIBRARIES = {"site-packages", "dist-packages"}
 MEMBERS = Path("members")  # of the project in the working folder
 
 
@@ -122,6 +124,26 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def place_of(error: BaseException) -> str | None:
+    """`members/models/mine.py, line 12`: the last place in a file of the project, or of a package with members.
+
+    None: the error is one of this package, or of a library.
+    """
+    packages = {re.split("[.:]", where)[0] for kind in KINDS for _, where in plugins(kind)}
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in packages or _is_of_project(Path(file)):
+            found = place(file, line)
+    return found
+
+
+def _is_of_project(file: Path) -> bool:
+    """Whether it lies in the working folder, and is not of what is installed there."""
+    installed = LIBRARIES & {*file.parts} or any(map(file.is_relative_to, (PACKAGE, Path(os.__file__).parent)))
+    return file.is_relative_to(Path.cwd()) and not installed
+
+
 def plugins(kind: str) -> frozenset[tuple[str, str]]:
     """(name, `module:function`) of the members of one kind that installed packages have."""
     _see_project()
@@ -140,8 +162,8 @@ def _references(kind: str) -> dict[str, list[str]]:
         for stem in _modules_in(folder):
             name = stem.replace("_", "-") if kind == "data" else stem
             found.setdefault(name, []).append(f"{package}.{stem}:{stem}")
-    for name, place in sorted(plugins(kind)):
-        found.setdefault(name, []).append(place)
+    for name, where in sorted(plugins(kind)):
+        found.setdefault(name, []).append(where)
     return found
 
 
@@ -174,7 +196,10 @@ def _imported(module: str) -> ModuleType:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise LookupError(f"no module {error.name!r} is installed or lies in this folder") from None
-        raise ConfigError(f"the module {module} cannot be imported: {type(error).__name__}: {error}") from error
+        if wants_traceback():
+            raise
+        where = f" ({found})" if (found := place_of(error)) else ""
+        raise ConfigError(f"the module {module} cannot be imported: {in_brief(error)}{where}") from error
 
 
 @functools.cache

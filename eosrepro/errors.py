@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+TRACEBACK = "EOSREPRO_TRACEBACK"  # =1: whoever looks for an error sees its traceback, and no message
+
 
 class EosreproError(Exception):
     """A failure with a known cause: the command line prints the message, no traceback, and exits with `exit_code`."""
@@ -21,6 +26,23 @@ class DataError(EosreproError):
 
 class StoreError(EosreproError):
     """A recorded file is missing, truncated, altered or cannot be written."""
+
+
+def wants_traceback() -> bool:
+    """Whether the person who looks for an error asks for all of it."""
+    return os.environ.get(TRACEBACK, "0") not in ("", "0")
+
+
+def place(file: str, line: int) -> str:
+    """`members/models/mine.py, line 12`: seen from the working folder, where the file lies below it."""
+    path = Path(file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}, line {line}"
+
+
+def in_brief(error: BaseException) -> str:
+    """`NameError: name 'foo' is not defined`: its kind and the first line of what it says."""
+    said = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 # What to do where memory is short.

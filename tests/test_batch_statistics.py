@@ -222,9 +222,9 @@ def test_outputs_enter_the_loss_in_float64_and_products_are_exact() -> None:
 @pytest.mark.parametrize(
     ("loss", "y", "words"),
     [
-        (nn.CrossEntropyLoss(), small_dataset().targets, "the loss returns shape ()"),
+        (nn.CrossEntropyLoss(reduction="sum"), small_dataset().targets, "the loss has reduction='sum'"),
         (lambda z, y: (z - y).square().mean(), NUMBERS, "the loss returns shape ()"),
-        (lambda z, y, reduction="sum": functional.mse_loss(z, y, reduction=reduction), NUMBERS, "returns shape ()"),
+        (lambda z, y, reduction="sum": functional.mse_loss(z, y, reduction=reduction), NUMBERS, "has reduction='sum'"),
         (lambda z, y: (z - y).square(), NUMBERS, "the loss returns shape (2, 3)"),
         (functional.multi_margin_loss, small_dataset().targets, "the Hessian of f cannot be computed"),
         (functional.cross_entropy, small_dataset().targets[:-1], "x holds 40 examples and y 39"),
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_one_number_an_example_is_refused(loss: Any, y: Tenso
 
 @pytest.mark.filterwarnings("default:Using a target size")
 def test_targets_that_broadcast_against_the_outputs_of_other_examples_are_refused() -> None:
-    with pytest.raises(ConfigError, match="would depend on chunk_size"):
+    with pytest.raises(ConfigError, match=r"shape \(n, 1\) and the targets \(n,\)"):
         Objective.of(plain(1), functional.mse_loss, small_dataset().inputs, NUMBERS[:, 0])
 
 

@@ -176,6 +176,21 @@ def test_a_worker_refuses_where_it_does_not_see_the_store_or_the_locks_of_the_fa
     assert answer_to(asked).state == "done"
 
 
+def test_a_bug_in_a_member_is_told_with_its_place(project: Path) -> None:
+    member = project / "members/losses/mine.py"
+    member.parent.mkdir(parents=True)
+    member.write_text("def mine():\n    return foo\n", encoding="utf-8")
+    params = alone(small_params(), "exp3")
+    params["experiments"]["exp3"]["loss"] = {"name": "mine"}
+    write_params(project, params)
+    config = load()
+    run = config.run(TANH)
+    with presence.present() as here:
+        answer = answer_to(ticket(config, read_params(), run, work.data_now(config, [run]), here))
+    assert answer.state == "failed"
+    assert answer.said.startswith("members/losses/mine.py, line 2: NameError: name 'foo' is not defined (")
+
+
 def test_whoever_left_a_presence_long_ago_is_forgotten(project: Path) -> None:
     old, young = (project / store.STORE / f".farm.{age}" for age in ("old", "young"))
     old.parent.mkdir()

@@ -6,6 +6,7 @@ import doctest
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,114 @@ def test_what_a_run_has_not_is_said_in_terms_of_the_library(ask: Any, words: str
     assert words in str(caught.value)
     assert "params.yaml" not in str(caught.value)
     assert "eosrepro " not in str(caught.value)
+
+
+def test_options_that_sharpness_has_are_as_there_in_other_diagnostics() -> None:
+    run = eos.minimise(objective(), optimizer=eos.gd(0.5), steps=3)
+    effective = run.diagnose("effective_sharpness")  # which is the sharpness of gradient descent
+    assert effective["effective_sharpness"].to_list() == run.sharpness()["sharpness"].to_list()
+    asked = {"k": 1, "rtol": 3e-3, "max_products": 200, "audit_every": 10, "seed": 0}
+    assert run.record.measured["effective_sharpness"].settings == asked
+    assert "effective_eigenvalue_2" in run.diagnose("effective_sharpness", k=2)
+    assert len(run.diagnose("alignment")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("spectrum", {}, "spectrum needs the options n_probes and n_nodes: diagnose('spectrum', n_probes=..., n_nod"),
+        ("spectrum", {"n_nodes": 5}, "spectrum needs the option n_probes: diagnose('spectrum', n_probes=...); see the"),
+        ("test_split", {}, "diagnose('test_split', test=eos.Objective.of(model, loss, x_test, y_test))"),
+        ("distance", {}, "distance needs the option to: diagnose('distance', to=another_run)"),
+        ("sharpness", {"max_product": 9}, "sharpness has no option 'max_product'; did you mean 'max_products'? (there"),
+        ("critical_step_size", {"nothing": 9}, "critical_step_size has no option 'nothing'"),
+    ],
+)
+def test_an_option_that_is_missing_or_unknown_is_named(name: str, options: dict[str, Any], words: str) -> None:
+    run = eos.minimise(objective(), optimizer=eos.gd(0.5), steps=3)
+    with pytest.raises(ConfigError) as caught:
+        run.diagnose(name, **options)
+    assert words in str(caught.value)
+
+
+def test_the_test_split_is_an_objective_of_its_own() -> None:
+    f = objective()
+    found = eos.minimise(f, optimizer=eos.gd(0.5), steps=3).diagnose("test_split", test=f)
+    assert found["test_loss"][0] == f.loss(f.start)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD([torch.zeros(1)], lr=0.1), eos.gd, "gd", None])
+def test_optimizers_of_others_are_refused_with_those_that_there_are(optimizer: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        eos.minimise(objective(), optimizer=optimizer, steps=3)
+    assert f"optimizer is of the type {type(optimizer).__name__}: it should be one of eosrepro" in str(caught.value)
+    assert "as eos.gd(0.1) (there are: adam, " in str(caught.value)
+
+
+def numbers() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A model of three outputs, inputs, and numbers as targets."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), torch.randn(20, 4), torch.randn(20, 3)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", [nn.MSELoss, nn.SmoothL1Loss, nn.CrossEntropyLoss])
+def test_a_loss_module_of_pytorch_is_its_function(kind: Any, reduction: str) -> None:
+    model, x, y = numbers()
+    y = y.argmax(-1) if kind is nn.CrossEntropyLoss else y
+    loss = kind(reduction=reduction)
+    f = eos.Objective.of(model, loss, x, y)
+    assert loss.reduction == reduction
+    assert f.loss(f.start) == pytest.approx(kind()(model(x), y).item(), abs=1e-6)
+    function = getattr(
+        functional, {nn.MSELoss: "mse_loss", nn.SmoothL1Loss: "smooth_l1_loss"}.get(kind, "cross_entropy")
+    )
+    by_function = eos.Objective.of(model, partial(function, reduction=reduction), x, y)
+    assert by_function.loss(f.start) == f.loss(f.start)
+
+
+def test_weights_of_a_loss_module_are_those_it_had_and_the_mean_is_over_the_examples() -> None:
+    model, x, y = numbers()
+    classes, loss = y.argmax(-1), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    expected = functional.cross_entropy(model(x), classes, weight=loss.weight, reduction="none").mean().item()
+    f = eos.Objective.of(model, loss, x, classes)
+    assert loss.weight.dtype == torch.float32
+    loss.weight.zero_()
+    assert f.loss(f.start) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(reduction="sum"), partial(functional.mse_loss, reduction="sum")])
+def test_a_loss_that_is_reduced_to_a_sum_is_refused(loss: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^the loss has reduction='sum', .*: make it 'mean' or 'none'$"):
+        eos.Objective.of(*numbers()[:1], loss, *numbers()[1:])
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.MSELoss(), functional.mse_loss, functional.l1_loss, lambda z, y: (z - y).square().mean(-1)]
+)
+def test_targets_that_would_be_broadcast_are_refused_with_both_shapes(loss: Any) -> None:
+    model, x, y = numbers()
+    model = nn.Sequential(model, nn.Linear(3, 1))
+    with pytest.raises(ConfigError) as caught:
+        eos.Objective.of(model, loss, x, y[:, 0])
+    said = str(caught.value)
+    assert "outputs have the shape (n, 1) and the targets (n,)" in said
+    assert "y.reshape(-1, 1)" in said
+    assert "chunk_size" not in said
+    f = eos.Objective.of(model, loss, x, y[:, :1])
+    assert f.loss(f.start) == pytest.approx(loss(model(x), y[:, :1]).mean().item(), abs=1e-6)
+
+
+def test_equal_targets_do_not_hide_that_they_would_be_broadcast() -> None:
+    model, x, _ = numbers()
+    with pytest.raises(ConfigError, match=r"shape \(n, 1\) and the targets \(n,\)"):
+        eos.Objective.of(nn.Sequential(model, nn.Linear(3, 1)), nn.MSELoss(), x, torch.linspace(0, 1, 20).sin() * 0)
+
+
+def test_a_loss_of_several_numbers_an_example_is_told_to_take_their_sum_or_mean() -> None:
+    model, x, y = numbers()
+    with pytest.raises(ConfigError, match=r"returns shape \(2, 3\).* Take their sum or mean over each example$"):
+        eos.Objective.of(model, lambda z, y: (z - y).square(), x, y)
 
 
 def test_unknown_diagnostics_and_runs_are_named() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from eosrepro.stages.data import make_data
 from eosrepro.stages.diagnose import diagnose
 from eosrepro.stages.train import train
 from tests.plugins import Write, install, project_in
-from tests.project import alone, small_params, write_params, write_project
+from tests.project import ROOT, alone, environment, small_params, write_params, write_project
 
 HALF = """
 from eosrepro.core.types import Geometry, Optimizer
@@ -137,6 +140,202 @@ def test_a_name_that_leads_nowhere_is_one_message_at_its_place(name: str, messag
     params["experiments"]["exp3"]["model"] = {"name": name}
     with pytest.raises(ConfigError, match=rf"^params\.yaml: experiments\.exp3\.model\.name: {message}"):
         validate(params, Path("params.yaml"))
+
+
+# --- bugs in them -----------------------------------------------------------------------------------------------------
+
+BAD_OPTIMIZER = """
+from eosrepro.core.types import Geometry, Optimizer
+
+def mine(*, step_size: float) -> Optimizer:
+    def update(at, state):
+        return {returns}
+
+    return Optimizer(lambda theta: None, update, lambda at, state: Geometry(2 / step_size), "2/η")
+"""
+BAD_DIAGNOSTIC = """
+from dataclasses import dataclass
+
+@dataclass
+class Row:
+    step: int
+    mine: float
+
+def mine(objective, snapshots):
+    for step, theta, _ in snapshots:
+        yield Row(step, {yields})
+"""
+BAD_MODEL = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Linear(width, 10)
+
+    def forward(self, x):
+        return {returns}
+
+def mine(input_shape, n_outputs) -> nn.Module:
+    return Net({width})
+"""
+OBSERVATION = """
+from dataclasses import dataclass
+
+@dataclass
+class Row:
+    mine: float
+
+def mine(here, following) -> Row:
+    return Row({}["key"])
+"""
+LAYER = "self.layer(x.flatten(1))"
+SHOWN = "(EOSREPRO_TRACEBACK=1 shows the whole traceback)"
+ASKED = "and should return (u, state): u = θ_t − θ_{t+1}, a tensor of shape (2,), and the next state"
+BUGS = {
+    "step": ("optimizers", BAD_OPTIMIZER.format(returns="foo"), f"6: NameError: name 'foo' is not defined {SHOWN}", 1),
+    "no state": (
+        "optimizers",
+        BAD_OPTIMIZER.format(returns="step_size * at.grad"),  # of two numbers, as θ is: they would be unpacked
+        f"5: update returns Tensor of shape (2,), {ASKED}",
+        1,
+    ),
+    "no vector": (
+        "optimizers",
+        BAD_OPTIMIZER.format(returns="step_size * at.grad.sum(), state"),
+        f"5: update returns (Tensor of shape (), NoneType), {ASKED}",
+        1,
+    ),
+    "row": ("diagnostics", BAD_DIAGNOSTIC.format(yields="foo"), f"11: NameError: name 'foo' is not defined {SHOWN}", 1),
+    "call": (
+        "diagnostics",
+        BAD_DIAGNOSTIC.format(yields="objective.hvp(theta)(theta[:1])"),  # found in this package, made in the member
+        "11: RuntimeError: ",
+        1,
+    ),
+    "observation": ("observations", OBSERVATION, f"9: KeyError: 'key' {SHOWN}", 1),
+    "model": (
+        "models",
+        BAD_MODEL.format(returns=LAYER, width="foo"),
+        f"13: NameError: name 'foo' is not defined {SHOWN}",
+        1,
+    ),
+    "type": ("models", BAD_MODEL.format(returns=LAYER, width="'a'"), "7: TypeError: ", 1),
+    "forward": (
+        "models",
+        BAD_MODEL.format(returns=f"{LAYER} * foo", width="3072"),
+        f"10: NameError: name 'foo' is not defined {SHOWN}",
+        1,
+    ),
+    "attribute": (
+        "models",
+        BAD_MODEL.format(returns="self.layr(x)", width="3072"),
+        f"10: AttributeError: 'Net' object has no attribute 'layr' {SHOWN}",
+        1,
+    ),
+    "shape": ("models", BAD_MODEL.format(returns=LAYER, width="3071"), f"10; {SHOWN[1:]}", 2),
+}
+
+
+def with_bug(project: Write, kind: str, text: str) -> list[tuple[str, str]]:
+    """A project with the member `mine`, and the commands that come upon it."""
+    project(f"members/{kind}/mine.py", text)
+    params = small_params()
+    name = "exp3" if kind in ("models", "diagnostics") else "example1"
+    key, value = {
+        "optimizers": ("optimizer", {"name": "mine"}),
+        "diagnostics": ("diagnose", {"mine": {}}),
+        "observations": ("observe", ["mine"]),
+        "models": ("model", {"name": "mine"}),
+    }[kind]
+    params["experiments"][name][key] = value
+    if kind == "diagnostics":
+        params["diagnose"] = {}
+    write_params(Path(), alone(params, name))
+    if name == "exp3":
+        make_data(load())
+    return [("train", name), *([("diagnose", name)] if kind == "diagnostics" else [])]
+
+
+@pytest.mark.parametrize(("kind", "text", "said", "code"), BUGS.values(), ids=BUGS)
+def test_a_bug_in_a_member_is_one_message_with_its_place(
+    kind: str, text: str, said: str, code: int, project: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EOSREPRO_JOBS", "1")
+    *before, last = with_bug(project, kind, text)
+    assert [CliRunner().invoke(main, command).exit_code for command in before] == [0] * len(before)
+    done = CliRunner().invoke(main, last)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert f"members/{kind}/mine.py, line {said}" in line
+    assert done.exit_code == code
+    assert isinstance(done.exception, SystemExit)
+    if code == 1:
+        assert line.startswith(f"Error: members/{kind}/mine.py, line ")
+
+
+@pytest.mark.parametrize("schedule", [None, {"warm_up": 3}])
+def test_a_step_without_a_state_is_named_by_its_function_with_a_schedule_too(
+    schedule: dict[str, int] | None, project: Write
+) -> None:
+    with_bug(project, *BUGS["no state"][:2])
+    params = alone(small_params(), "example1")
+    params["experiments"]["example1"] |= {"optimizer": {"name": "mine"}} | ({"schedule": schedule} if schedule else {})
+    write_params(Path(), params)
+    done = CliRunner().invoke(main, ["train", RUN])
+    assert (done.exit_code, done.stderr.strip()) == (
+        1,
+        f"Error: members/optimizers/mine.py, line {BUGS['no state'][2]}",
+    )
+
+
+@pytest.mark.parametrize("bug", ["row", "forward"])
+def test_worker_processes_tell_it_as_well_and_the_traceback_is_there_for_the_asking(bug: str, project: Write) -> None:
+    kind, text, said, _ = BUGS[bug]
+    *before, (command, name) = with_bug(project, kind, text)
+
+    def run(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "eosrepro", command, name, "--jobs", "2"],
+            env=environment() | {"PYTHONPATH": str(ROOT), **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert [run(each).returncode for each, _ in before] == [0] * len(before)
+    done = run(command)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"Error: members/{kind}/mine.py, line {said}")
+    assert "Traceback" not in done.stderr
+    whole = run(command, EOSREPRO_TRACEBACK="1")
+    assert whole.returncode == 1
+    assert "Traceback (most recent call last)" in whole.stderr
+    assert re.search(rf'members/{kind}/mine.py", line {said.partition(":")[0]}, in', whole.stderr)
+    assert whole.stderr.splitlines()[-1] == "NameError: name 'foo' is not defined"
+
+
+def test_a_bug_of_an_installed_package_with_members_is_named(project: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _ = write_half(project, "entry point", monkeypatch)
+    project("site-packages/lab/optim/shares.py", "share = {}\n")
+    params = small_params()
+    params["experiments"]["example1"]["optimizer"] = {"name": name}
+    write_params(Path(), alone(params, "example1"))
+    done = CliRunner().invoke(main, ["train", RUN])
+    assert done.exit_code == 1
+    assert "site-packages/lab/optim/__init__.py, line 6: TypeError: unsupported operand type(s)" in done.stderr
+
+
+@pytest.mark.usefixtures("project")
+def test_a_bug_of_this_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(Path(), alone(small_params(), "example1"))
+    monkeypatch.setattr("eosrepro.core.training._ratio", None)
+    done = CliRunner().invoke(main, ["train", RUN])
+    assert isinstance(done.exception, TypeError)
+
+
+def test_the_module_that_cannot_be_imported_is_named_with_the_line(project: Write) -> None:
+    project("members/models/broken.py", "import math\n\nmath.sqrt(-1)")
+    with pytest.raises(ConfigError, match=r"ValueError: .* \(members/models/broken\.py, line 3\)$"):
+        catalog.find("models", "broken")
 
 
 # --- functions that know nothing of this package ----------------------------------------------------------------------

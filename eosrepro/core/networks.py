@@ -15,6 +15,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from eosrepro.core.later import functional, torch
+from eosrepro.core.metrics import unlike
 from eosrepro.core.sequences import Outputs, first_and_rest, in_a_row
 from eosrepro.core.types import Loss
 from eosrepro.errors import ConfigError, is_out_of_memory
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 OF_THETA = "f must be a function of the parameters alone"
+BUGS = (NameError, AttributeError)  # of the code, whatever it is given: to be raised as they are
 COUPLED = (
     "The loss of an example depends on the examples that are evaluated with it, so f would depend on chunk_size, and "
     f"{OF_THETA}. Batch normalisation does this, and so does a loss that compares examples. Say which examples belong "
@@ -180,7 +182,8 @@ def refuse_unless_function(
             raise ConfigError(f"{error}. {COUPLED}") from error
     losses = [_losses(loss, *one) for one in zip(alone, torch.split(targets, 1), strict=False)]
     if losses and not near(together, torch.cat(losses), found.dtype):
-        raise ConfigError(COUPLED)
+        spread = targets.is_floating_point() and targets.shape != found.shape  # by broadcasting, over all examples
+        raise ConfigError(unlike(found, targets) if spread else COUPLED)
     leaf = theta.clone().requires_grad_()
     by_theta = outputs(inputs, leaf)
     if not by_theta.requires_grad or not near(by_theta.detach(), found, found.dtype):
@@ -301,7 +304,7 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
     try:
         outputs: object = module(inputs)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, BUGS):
             raise
         raise ConfigError(f"the model cannot be evaluated on {of}: {_first_line(error)}") from error
     if not isinstance(outputs, torch.Tensor):
@@ -315,13 +318,17 @@ def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
 def _losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         values = loss(outputs.double(), targets)
+    except (ConfigError, *BUGS):
+        raise
     except Exception as error:
         found = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
         raise ConfigError(f"the loss cannot be evaluated on {found}: {_first_line(error)}") from error
     if values.shape != targets.shape[:1] or not values.is_floating_point():
+        several = values.shape[:1] == targets.shape[:1] and values.ndim > 1
+        how = "Take their sum or mean over each example" if several else "Those of PyTorch do so with reduction='none'"
         raise ConfigError(
             f"the loss returns shape {tuple(values.shape)} and {values.dtype} for {len(targets)} example(s); it should "
-            "return one real number each, shape (n,). Those of PyTorch do so with reduction='none'"
+            f"return one real number each, shape (n,). {how}"
         )
     return values
 

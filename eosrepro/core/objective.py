@@ -73,8 +73,8 @@ class Objective:
 
         Args:
             loss: a function of outputs in float64 and targets that returns one number an example, (n,); or a function
-                of PyTorch with `reduction="mean"` as its default, such as `nn.functional.mse_loss`, which is called
-                with "none". Of what it then returns beyond (n,), the mean over all but the examples is taken, as
+                or a module of PyTorch with a `reduction`, such as `nn.functional.mse_loss` or `nn.MSELoss()`, which is
+                called with "none". Of what it then returns beyond (n,), the mean over all but the examples is taken, as
                 "mean" does. (The weights of classes, and targets to ignore, have no share in the number of examples.)
             x: (n, ...).
             y: (n, ...), classes or numbers.
@@ -84,7 +84,7 @@ class Objective:
 
         Raises:
             ConfigError: f is not a function of the parameters alone, or has no second derivatives; or the loss is not
-                one number an example.
+                one number an example, or is reduced to a sum, or mixes examples.
         """
         if len(x) != len(y) or not len(x):
             raise ConfigError(f"x holds {len(x)} examples and y {len(y)}: they should be as many, and not none")

@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
+from eosrepro.core.steps import step as take
 from eosrepro.core.types import Geometry, Iterate, Optimizer
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def scheduled(make: Callable[[float], Optimizer], factor: Callable[[int], float]
 
     def update(at: Iterate, state: tuple[int, Any]) -> tuple[Tensor, tuple[int, Any]]:
         step, inner = state
-        moved, inner = make(factor(step)).update(at, inner)
+        moved, inner = take(make(factor(step)), at, inner)
         return moved, (step + 1, inner)
 
     def geometry(at: Iterate, state: tuple[int, Any]) -> Geometry:

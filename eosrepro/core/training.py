@@ -11,6 +11,7 @@ from eosrepro.core.columns import computed_by
 from eosrepro.core.device import read
 from eosrepro.core.later import torch
 from eosrepro.core.objective import Objective, is_lost
+from eosrepro.core.steps import step as take
 from eosrepro.core.types import (
     Evaluation,
     Iterate,
@@ -53,6 +54,7 @@ def minimise(
 
     Raises:
         DataError: loss or gradient is not finite at the start, so there is nothing to minimise.
+        EosreproError: the optimizer returns something else than a step and its state.
         ConfigError: the loss at the start counts as divergence already, or two columns would have the same name, or
             there is no accuracy to stop at.
     """
@@ -71,7 +73,7 @@ def minimise(
     while not is_over(step, here, stop):
         at = Iterate(theta, here.grad, objective, here.loss)
         threshold = _threshold(optimizer, at, state)
-        update, state = optimizer.update(at, state)
+        update, state = take(optimizer, at, state)
         next_theta = theta - update
         wide_update.copy_(update)
         # Of a step much smaller than θ, rounding takes a part, or all. (`next_grad` holds nothing yet.)

@@ -29,8 +29,6 @@ from typing import Any
 from eosrepro import catalog
 from eosrepro.errors import ConfigError
 
-LIBRARIES = {"site-packages", "dist-packages"}
-
 Members = Mapping[str, Sequence[str]]  # kind → names
 
 
@@ -100,7 +98,7 @@ def _is_of_project(package: str, named: Collection[str]) -> bool:
     spec = _spec(package)
     places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
     homes = [Path(place).parent for place in places]
-    return any((package in named or home == Path.cwd()) and not LIBRARIES & {*home.parts} for home in homes)
+    return any((package in named or home == Path.cwd()) and not catalog.LIBRARIES & {*home.parts} for home in homes)
 
 
 def _file(module: str) -> Path | None:

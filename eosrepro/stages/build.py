@@ -20,7 +20,7 @@ from eosrepro.core.row_space import size_in_row_space
 from eosrepro.core.types import Dataset
 from eosrepro.data._label_noise import with_label_noise
 from eosrepro.data._preprocessing import preprocess
-from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError
+from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError, is_out_of_memory
 from eosrepro.stages.processes import free_memory
 
 if TYPE_CHECKING:
@@ -159,6 +159,9 @@ def module_shapes(run: Run, data: Dataset) -> nn.Module:
         with torch.device("meta"):
             module: nn.Module = member("models", model)(tuple(data.inputs.shape[1:]), data.n_outputs)
     except (RuntimeError, TypeError, OverflowError) as error:
+        large = is_out_of_memory(error) or "overflow" in str(error).lower()
+        if catalog.place_of(error) and not large:  # a bug of the member
+            raise
         reason = str(error).splitlines()[0]
         raise EosreproError(
             f"PyTorch cannot make the model {model.name} of this size ({reason}): {REDUCE_MEMORY}"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from eosrepro.core.later import torch
 from eosrepro.errors import EosreproError
-from eosrepro.stages import progress
+from eosrepro.stages import blame, progress
 from eosrepro.stages.processes import die_with_employer
 
 # PyTorch does not survive a fork once it has computed. On Linux all processes are forked from one that has only
@@ -113,5 +113,9 @@ def _work(task: Any) -> Any:
         return [*found] if isinstance(found, Iterator) else found
     except SystemExit:  # the pool would take it for a failed task, and start the next one
         os._exit(1)
+    except Exception as error:
+        if told := blame.told(error):  # here, since its traceback would not go with it
+            raise told from None
+        raise
     finally:
         _at_work = False

@@ -26,6 +26,7 @@ from eosrepro.core.later import torch
 from eosrepro.core.types import Dataset
 from eosrepro.errors import EosreproError, is_out_of_memory
 from eosrepro.records import identity, resuming
+from eosrepro.stages import blame
 from eosrepro.stages.processes import die_with_parent
 from eosrepro.stages.recorded import data_of, provenance_of
 
@@ -107,6 +108,7 @@ def follow(command: str | None) -> None:
     except ranks.LostRankError:
         os._exit(LOST)
     except BaseException as error:
+        error = blame.told(error) or error
         known = isinstance(error, EosreproError) or is_out_of_memory(error)
         said = str(error) if known else f"\n{traceback.format_exc()}"
         store.set(FAILED, f"rank {given.rank} of {given.size} ended: {said}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from eosrepro.catalog import did_you_mean
-from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory
+from eosrepro.errors import REDUCE_MEMORY, EosreproError, is_out_of_memory, wants_traceback
+from eosrepro.stages import blame
 from eosrepro.views import terminal
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except EosreproError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
+            self._tell(ctx, error)
         except KeyboardInterrupt:
             click.echo(INTERRUPTED if ctx.invoked_subcommand in GOING_ON else "Interrupted", err=True)
             ctx.exit(1)
@@ -42,9 +42,19 @@ class Group(click.Group):
             ctx.exit(1)
         except (MemoryError, RuntimeError, ValueError) as error:
             if not is_out_of_memory(error):
-                raise
+                self._tell(ctx, error)
             click.echo(f"Error: out of memory ({error}). {REDUCE_MEMORY}", err=True)
             ctx.exit(1)
+        except Exception as error:
+            self._tell(ctx, error)
+
+    def _tell(self, ctx: click.Context, error: Exception) -> NoReturn:
+        """End in the message of an error that has one; else raise it: it is a bug, or its traceback is asked for."""
+        told = blame.told(error) or (error if isinstance(error, EosreproError) else None)
+        if told is None or wants_traceback():
+            raise error
+        click.echo(f"Error: {told}", err=True)
+        ctx.exit(told.exit_code)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -28,7 +28,7 @@ from eosrepro.errors import REDUCE_MEMORY, ConfigError, EosreproError, is_out_of
 from eosrepro.records.locks import BusyError
 from eosrepro.records.presence import Presence, look
 from eosrepro.records.resuming import machine
-from eosrepro.stages import work
+from eosrepro.stages import blame, work
 from eosrepro.stages.work import LIBRARIES
 
 LOOK_SECONDS = 1.0  # from one look at the farm to the next
@@ -96,9 +96,18 @@ def answer_to(asked: Ticket) -> Answer:
         return Answer("interrupted", "", kind)
     except (MemoryError, RuntimeError, ValueError) as error:
         if not is_out_of_memory(error):
-            raise
+            return _failed_in_member(error, kind)
         return Answer("failed", f"out of memory ({error}). {REDUCE_MEMORY}", kind)
+    except Exception as error:
+        return _failed_in_member(error, kind)
     return Answer("done", "", kind)
+
+
+def _failed_in_member(error: Exception, kind: list[str]) -> Answer:
+    """The answer, where the error is one of a member; else it is raised."""
+    if told := blame.told(error):
+        return Answer("failed", str(told), kind)
+    raise error
 
 
 def _compute(asked: Ticket) -> None:
