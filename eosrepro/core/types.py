@@ -196,9 +196,7 @@ class HessianProduct(Protocol):
     """The map v ↦ ∇²f(θ) v at one θ."""
 
     @property
-    def grad(self) -> Tensor:
-        """(P,), ∇f(θ), from the pass that all products share."""
-        ...
+    def grad(self) -> Tensor: ...  # (P,), ∇f(θ), from the pass that all products share
 
     def __call__(self, vector: Tensor) -> Tensor: ...
 
