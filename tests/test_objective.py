@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from eosrepro.core.along import along
+from eosrepro.core.objective import Objective
 from eosrepro.core.problem import function_problem, network_problem
 from eosrepro.core.types import Dataset
 from eosrepro.errors import ConfigError
@@ -64,6 +66,23 @@ def test_gradient_and_products_do_not_depend_on_the_chunks(activation: str, chun
     assert_close(hvp.grad, whole.value_and_grad(theta).grad)
     assert_close(hvp(vector), dense_hessian(whole, theta) @ vector)
     assert_close(hvp(2 * vector), 2 * hvp(vector))
+
+
+@pytest.mark.parametrize("chunk_size", [6, 4])
+def test_layers_may_work_in_place(chunk_size: int) -> None:
+    """On the outputs of the first layer, of which Hessian products and lines take derivatives."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.randint(0, 3, (6,))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)).double()
+    objective = Objective.of(model, nn.functional.cross_entropy, x, y, chunk_size=chunk_size)
+    model[2] = nn.ReLU()
+    whole = Objective.of(model, nn.functional.cross_entropy, x, y)
+    direction = torch.linspace(-1, 1, objective.n_params, dtype=torch.float64)
+
+    assert_close(objective.hvp(objective.start)(direction), dense_hessian(whole, whole.start) @ direction)
+    (point,) = along(objective, objective.start, direction, [0.1])
+    there = whole.value_and_grad(whole.start + 0.1 * direction).grad
+    assert point.slope == pytest.approx((there @ direction).item(), rel=1e-12)
 
 
 def test_gradient_agrees_with_finite_differences_of_the_loss() -> None:

@@ -252,8 +252,13 @@ def network_objective(
             if leading is None:
                 return lambda theta: share(whole(chunk_inputs, theta), chunk_targets)
             width, following = leading
-            flat = chunk_inputs.flatten(1)
-            return LinearFirst(flat, width, lambda first, others: share(following(first, others), chunk_targets))
+
+            def rest(first: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+                # Layers may work in place (`nn.ReLU(inplace=True)`), which PyTorch forbids on a leaf.
+                own = first.clone() if first.is_leaf and first.requires_grad else first
+                return share(following(own, others), chunk_targets)
+
+            return LinearFirst(chunk_inputs.flatten(1), width, rest)
 
         def of_examples(indices: Tensor, everywhere: bool) -> Objective:
             chosen = indices.to(targets.device)
