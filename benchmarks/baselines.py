@@ -16,22 +16,32 @@ from torch.nn.utils import parameters_to_vector
 from eosrepro.core.objective import Objective
 
 
-def matrix_products(n_examples: int, device: str, sizes: Sequence[int]) -> Callable[[], object]:
+def by_pytorch(left: Tensor, right: Tensor) -> Tensor:
+    """A Bᵀ, by the library that PyTorch takes."""
+    return left @ right.T
+
+
+def matrix_products(
+    n_examples: int, device: str, sizes: Sequence[int], product: Callable[[Tensor, Tensor], Tensor] = by_pytorch
+) -> Callable[[], object]:
     """The matrix products of one gradient of a fully connected network with these layers, and nothing else.
 
     For two hidden layers: forward X W₁ᵀ, A₁W₂ᵀ, A₂W₃ᵀ; backward δ₃ᵀA₂, δ₃W₃, δ₂ᵀA₁, δ₂W₂, δ₁ᵀX. (The inputs need no
     gradient.)
+
+    Args:
+        product: A, B ↦ A Bᵀ.
     """
     activations = [torch.rand(n_examples, size, device=device) for size in sizes]
     weights = [torch.rand(after, before, device=device) for before, after in pairwise(sizes)]
 
     def multiply() -> None:
         for layer, weight in enumerate(weights):
-            activations[layer] @ weight.T
+            product(activations[layer], weight)
         for layer in reversed(range(len(weights))):
-            activations[layer + 1].T @ activations[layer]
+            product(activations[layer + 1].T, activations[layer].T)
             if layer:
-                activations[layer + 1] @ weights[layer]
+                product(activations[layer + 1], weights[layer].T)
 
     return multiply
 

@@ -102,7 +102,7 @@ def _after_first(
     part: LinearFirst, start: tuple[Tensor, Tensor], ahead: tuple[Tensor, Tensor], time: float
 ) -> LinePoint:
     """`start` and `ahead`: Z and the later parameters at t = 0, and their derivatives along the line."""
-    first, others = (origin + time * change for origin, change in zip(start, ahead, strict=True))
+    first, others = (torch.add(origin, change, alpha=time) for origin, change in zip(start, ahead, strict=True))
     loss, *grads = _rest(part, first, others)
     return LinePoint(loss, sum(dot(grad, change) for grad, change in zip(grads, ahead, strict=True)))
 
@@ -140,8 +140,8 @@ def _low_rank_step(
 
     def piece(part: LinearFirst, start: tuple[Tensor, Tensor]) -> Piece:
         whole = len(part.inputs) == objective.n_examples
-        change = _inner_products(part, inputs, indices, whole=whole) @ delta + bias
-        return Piece(None, _after_first(part, start, (-change, -later), step_size))
+        change = torch.addmm(bias, _inner_products(part, inputs, indices, whole=whole), delta)
+        return Piece(None, _after_first(part, start, (change, later), -step_size))
 
     loss, slope = objective.sum(map(piece, parts, starts), n_numbers=2).numbers
     return MinibatchStep(
@@ -149,7 +149,7 @@ def _low_rank_step(
         grad_sq_norm=dot(inputs @ inputs.T, delta @ delta.T) + dot(bias, bias) + dot(later, later),
         grad_dot_full=dot(full_first, delta) + dot(full_later, later),
         next_loss=loss,
-        grad_dot_next_full=-slope,
+        grad_dot_next_full=slope,
     )
 
 
@@ -165,7 +165,9 @@ def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole
     """X X_Bᵀ, (n, m): cut from X Xᵀ where the part holds all examples and that is not much larger than X itself."""
     if whole and part.inputs.shape[0] <= 2 * part.inputs.shape[1]:
         return part.inner_products[indices.to(inputs.device)].T
-    return part.inputs @ inputs.T
+    from eosrepro.core.linear import product
+
+    return product(part.inputs, inputs)
 
 
 def step_is_lost(theta: Tensor, update: Tensor) -> bool:

@@ -89,18 +89,18 @@ def krylov_spaces(matvec: Matvec, starts: Tensor, limit: int) -> Iterator[Subspa
         starts: (b, P), b ≤ P.
     """
     n_starts, size = starts.shape
-    basis = torch.linalg.qr(starts.T).Q.T.contiguous()
+    basis = torch.linalg.qr(starts.T).Q.T.contiguous() if n_starts > 1 else functional.normalize(starts)
     projected = torch.zeros(n_starts, n_starts, dtype=torch.float64)  # Q A Qᵀ
     n, log_betas = n_starts, 0.0  # vectors in the basis, of which m are multiplied
     for m in range(1, min(limit, size) + 1):
         row = m - 1
         product = matvec(basis[row])
         before = slice(max(row - n_starts, 0), row)  # the product's parts along these are known: A is symmetric
-        remainder = _without(product, basis[before], projected[row, before].to(product))
+        remainder = torch.addmv(product, basis[before].T, projected[row, before].to(product), alpha=-1)
         ahead = basis[row:n] @ remainder
-        remainder = _without(remainder, basis[row:n], ahead)
+        remainder.addmv_(basis[row:n].T, ahead, alpha=-1)
         # What remains may be small: rounding errors of all that was taken away would leave it askew.
-        remainder = _without(remainder, basis[:n], basis[:n] @ remainder)
+        remainder.addmv_(basis[:n].T, basis[:n] @ remainder, alpha=-1)
         # The only numbers that leave the device for this product, in one transfer.
         *along, beta = torch.cat([ahead, torch.linalg.vector_norm(remainder)[None]]).double().tolist()
         if not isfinite(beta):
@@ -192,11 +192,6 @@ def bottom_eigenpair(matvec: Matvec, start: Tensor, *, rtol: float, max_products
     """The algebraically smallest eigenpair: the largest of −A, see `top_eigenpairs`."""
     pair = top_eigenpairs(lambda vector: -matvec(vector), start, rtol=rtol, max_products=max_products)[0]
     return replace(pair, value=-pair.value)
-
-
-def _without(vector: Tensor, basis: Tensor, along: Tensor) -> Tensor:
-    """The vector less its parts along the rows of the basis, (P,)."""
-    return torch.addmv(vector, basis.T, along, alpha=-1)
 
 
 def _converged(spaces: Iterable[Subspace], k: int, rtol: float, density: float) -> Subspace:

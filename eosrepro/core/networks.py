@@ -69,6 +69,8 @@ def as_function(module: nn.Module) -> Outputs:
     """
     if plain := in_a_row(module):
         return plain
+    from eosrepro.core.linear import Linear
+
     shapes = {name: parameter.shape for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = [shape.numel() for shape in shapes.values()]
     fixed = {name: value for name, value in module.named_parameters() if name not in shapes}
@@ -80,7 +82,7 @@ def as_function(module: nn.Module) -> Outputs:
         parameters |= {name: value.to(theta.dtype) for name, value in fixed.items() if value.is_floating_point()}
         for name, value in buffers.items():
             parameters[name] = value.to(theta.dtype, copy=True) if value.is_floating_point() else value.clone()
-        with _twice_differentiable():
+        with _twice_differentiable(), Linear():
             outputs: Tensor = torch.func.functional_call(module, parameters, (inputs,))
         return outputs
 
@@ -126,20 +128,24 @@ class LinearFirst:
 
         (P,) → (n, width), (P − width·(n_inputs + 1),)
         """
+        from eosrepro.core.linear import linear
+
         size = self.width * self.inputs.shape[1]
         # The gradient of one split is one vector; each slice would make one of P numbers, most of them 0.
         weights, biases, others = torch.split(theta, [size, self.width, len(theta) - size - self.width])
-        return functional.linear(self.inputs, weights.view(self.width, -1), biases), others
+        return linear(self.inputs, weights.view(self.width, -1), biases), others
 
     def joined(self, first: Tensor, others: Tensor) -> Tensor:
         """The adjoint of `apart`: ∇ in θ from that in Z and in the other entries.
 
         (n, width), (P − width·(n_inputs + 1),) → (P,)
         """
+        from eosrepro.core.linear import outer
+
         size = self.width * self.inputs.shape[1]
         found = first.new_empty(size + self.width + len(others))
         weights, biases, rest = torch.split(found, [size, self.width, len(others)])
-        torch.mm(first.T, self.inputs, out=weights.view(self.width, -1))
+        weights.view(self.width, -1).copy_(outer(first, self.inputs))
         torch.sum(first, 0, out=biases)
         rest.copy_(others)
         return found
@@ -147,7 +153,9 @@ class LinearFirst:
     @cached_property
     def inner_products(self) -> Tensor:
         """X Xᵀ, (n, n), kept once it has been asked for."""
-        return self.inputs @ self.inputs.T
+        from eosrepro.core.linear import product
+
+        return product(self.inputs, self.inputs)
 
 
 # --- the trial --------------------------------------------------------------------------------------------------------

@@ -40,12 +40,12 @@ class RowSpace:
 
     def directions(self, vectors: Tensor) -> Tensor:
         """(..., P') → (..., P): what in the network has these coordinates, and nothing beside the row space."""
-        return self._widened(vectors, lambda first: first @ self.basis.T)
+        return self._widened(vectors, lambda first: _times(first, self.basis))
 
     def coordinates(self, vectors: Tensor) -> Tensor:
         """(..., P) → (..., P'): what they have in this space."""
         first, others = vectors[..., : self.weights.numel()], vectors[..., self.weights.numel() :]
-        inside = first.reshape(*vectors.shape[:-1], *self.weights.shape).to(self.basis) @ self.basis
+        inside = _times(first.reshape(*vectors.shape[:-1], *self.weights.shape).to(self.basis), self.basis.T)
         return torch.cat([inside.to(vectors).flatten(-2), others], dim=-1)
 
     def position(self, at: Position) -> Position:
@@ -65,6 +65,13 @@ class RowSpace:
         width, n = len(self.weights), self.basis.shape[1]
         first = vectors[..., : width * n].reshape(*vectors.shape[:-1], width, n).to(self.basis)
         return torch.cat([wide(first).to(vectors).flatten(-2), vectors[..., width * n :]], dim=-1)
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """A Bᵀ of A, (..., m, k), and B, (n, k)."""
+    from eosrepro.core.linear import product
+
+    return product(left.flatten(0, -2), right).reshape(*left.shape[:-1], len(right))
 
 
 def size_in_row_space(module: nn.Module, n_examples: int) -> int | None:

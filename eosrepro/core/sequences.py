@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
-from eosrepro.core.later import functional, nn, torch
+from eosrepro.core.later import nn, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,9 @@ def _may_hold_more(layer: nn.Module) -> bool:
 
 
 def _linear(weight: int, bias: int | None) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    return lambda inputs, pieces: functional.linear(inputs, pieces[weight], None if bias is None else pieces[bias])
+    from eosrepro.core.linear import linear
+
+    return lambda inputs, pieces: linear(inputs, pieces[weight], None if bias is None else pieces[bias])
 
 
 def _without_parameters(layer: nn.Module) -> Callable[[Tensor, list[Tensor]], Tensor]:

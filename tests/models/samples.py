@@ -79,8 +79,8 @@ def inputs_for(name: str, n_examples: int, *, shape: tuple[int, ...] | None = No
 
 
 def build(name: str, options: Mapping[str, Any]) -> nn.Module:
-    torch.manual_seed(0)
     shape = SEQUENCE if takes_tokens(name) else IMAGE
+    torch.manual_seed(0)
     module = catalog.find("models", name)(shape, N_CLASSES, **small(name, options))
     assert isinstance(module, nn.Module)
     return module

@@ -1,0 +1,150 @@
+"""Linear layers by oneDNN: the same function as PyTorch's own, with all of its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product as pairs
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eosrepro.core import linear as module
+from eosrepro.core.linear import Linear, linear, outer, product
+
+SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 24), (7, 300, 130)]  # n, n_inputs, width
+CLOSE = 1e-5  # of the largest number: sums in float32, in another order
+
+
+@pytest.fixture(params=["oneDNN", "PyTorch's own"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways, however small the products and whatever the processor."""
+    if request.param == "oneDNN" and not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(module, "SMALL", 0)
+    monkeypatch.setattr(module, "LARGE", 1000)  # the larger shapes in pieces
+    monkeypatch.setattr(module, "_is_faster", lambda: request.param == "oneDNN")
+    return str(request.param)
+
+
+def operands(n: int, n_inputs: int, width: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    shapes = ((n, n_inputs), (width, n_inputs), (width,))
+    return [(torch.randn(shape, generator=generator) / n_inputs**0.25).to(dtype).requires_grad_() for shape in shapes]
+
+
+def derivatives(layer: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """A function of the outputs, and in all three its gradient, a product of its Hessian, and one of the next order."""
+    value = layer(*tensors).tanh().sum()
+    found = [value]
+    for seed in range(3):
+        grads = torch.autograd.grad(value, tensors, create_graph=True)
+        found += grads
+        generator = torch.Generator().manual_seed(seed)
+        value = sum(
+            ((grad * torch.randn(grad.shape, generator=generator)).sum() for grad in grads), value.new_zeros(())
+        )
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_value_and_derivatives_to_the_third_are_those_of_float64(shape: tuple[int, ...], either: str) -> None:
+    ours = derivatives(linear, operands(*shape))
+    exact = derivatives(functional.linear, operands(*shape, torch.float64))
+    for found, expected in zip(ours, exact, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - expected).abs().max() <= 10 * CLOSE * (1 + expected.abs().max()), either
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("transposed", pairs((False, True), repeat=2))
+def test_product_of_any_layout(shape: tuple[int, ...], transposed: tuple[bool, bool], either: str) -> None:
+    left, right, _ = (each.detach() for each in operands(*shape))
+    left, right = (
+        each.T.contiguous().T if other else each for each, other in zip((left, right), transposed, strict=True)
+    )
+    exact = left.double() @ right.double().T
+    assert (product(left, right) - exact).abs().max() <= CLOSE * exact.abs().max(), either
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_outer_products_are_laid_out_in_rows(shape: tuple[int, ...], either: str) -> None:
+    left, right = (each.detach().T.contiguous() for each in operands(*shape)[:2])
+    for one, other in ((left, right), (right, left)):
+        exact, found = one.double().T @ other.double(), outer(one, other)
+        assert found.is_contiguous()
+        assert (found - exact).abs().max() <= CLOSE * exact.abs().max(), either
+
+
+def test_layers_of_any_module_are_multiplied_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a module that is not a plain sequence, in whatever is differentiated of it."""
+    seen = []
+    monkeypatch.setattr(module, "linear", lambda *operands: (seen.append(operands), functional.linear(*operands))[1])
+    layer, inputs = torch.nn.Linear(4, 3), torch.ones(2, 4)
+    with Linear():
+        outputs = torch.func.functional_call(layer, dict(layer.named_parameters()), (inputs,))
+    assert len(seen) == 1
+    assert torch.equal(outputs, layer(inputs))
+
+
+@pytest.mark.usefixtures("either")
+def test_without_biases_and_for_inputs_of_more_dimensions() -> None:
+    inputs, weights, biases = operands(6, 40, 3)
+    assert torch.allclose(linear(inputs, weights), inputs @ weights.T, atol=1e-5)
+    several = linear(inputs.view(2, 3, 40), weights, biases)
+    assert torch.equal(several, linear(inputs, weights, biases).view(2, 3, 3))
+    assert torch.equal(linear(inputs[0], weights, biases), functional.linear(inputs[0], weights, biases))
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_numbers_are_multiplied_by_pytorch(dtype: torch.dtype) -> None:
+    tensors = operands(64, 40, 24, dtype)
+    assert torch.equal(linear(*tensors), functional.linear(*tensors))
+    assert torch.equal(product(*tensors[:2]), tensors[0] @ tensors[1].T)
+
+
+def test_what_it_finds_lies_row_by_row(either: str) -> None:
+    inputs, weights, biases = operands(64, 40, 24)
+    outputs = linear(inputs, weights, biases)
+    grads = torch.autograd.grad(
+        outputs, [inputs, weights], torch.ones_like(outputs).requires_grad_(), create_graph=True
+    )
+    further = torch.autograd.grad(grads, [inputs, weights], [torch.ones_like(grad) for grad in grads])
+    assert all(each.is_contiguous() for each in (outputs, *grads, *further)), either
+
+
+@pytest.mark.usefixtures("either")
+def test_many_at_once() -> None:
+    inputs, weights, biases = (each.detach() for each in operands(64, 40, 24))
+    many = torch.stack([weights, 2 * weights, weights - 1])
+
+    def value(each: Tensor, x: Tensor) -> Tensor:
+        return linear(linear(x, each, biases).tanh(), each.T).square().sum()
+
+    together = torch.vmap(torch.func.grad(value, argnums=(0, 1)), (0, None))(many, inputs)
+    for index, each in enumerate(many):
+        for found, alone in zip(together, torch.func.grad(value, argnums=(0, 1))(each, inputs), strict=True):
+            assert torch.allclose(found[index], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
+
+
+@pytest.mark.usefixtures("either")
+def test_the_same_bytes_with_any_number_of_threads() -> None:
+    inputs, weights, _ = (each.detach() for each in operands(1000, 400, 130))
+    delta, before = inputs[:, :130].contiguous(), torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append((product(inputs, weights), product(delta.T, inputs.T)))
+    finally:
+        torch.set_num_threads(before)
+    for each in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(each, found[0], strict=True))
+
+
+def test_small_products_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_faster", lambda: True)
+    tensors = operands(10, 40, 24)
+    assert torch.equal(linear(*tensors), functional.linear(*tensors))
