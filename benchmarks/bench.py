@@ -23,7 +23,6 @@ from torch.nn.utils import vector_to_parameters
 from benchmarks import baselines
 from eosrepro.core.device import has_fast_bfloat16
 from eosrepro.core.lanczos import random_unit, top_eigenpairs
-from eosrepro.core.linear import product
 from eosrepro.core.objective import Objective
 from eosrepro.core.problem import network_problem
 from eosrepro.core.training import minimise
@@ -87,7 +86,7 @@ def bench(*, n_examples: int, rounds: int, steps: int, threads: int, device: str
     objective, theta = _problem(data, device, torch.float32)
     gradient, results = _basics(objective, theta, rounds, device)
     results += _measures(objective, theta, gradient, -(-rounds // 5), device)
-    return results + _sharpness(data, objective, _run(objective, theta, steps), device)
+    return results + _sharpness(data, objective, _run(objective, theta, steps), rounds, device)
 
 
 def alternating_medians(
@@ -106,11 +105,10 @@ def alternating_medians(
 def _basics(objective: Objective, theta: Tensor, rounds: int, device: str) -> tuple[float, list[Result]]:
     """Milliseconds of a gradient; gradient and Hessian product against their floors."""
     hvp, vector = objective.hvp(theta), torch.randn_like(theta)
-    products = partial(baselines.matrix_products, objective.n_examples, device, _layers(objective))
     medians = alternating_medians(
         {
-            "matrix products": products(),
-            "faster ones": products(product),
+            "matrix products": _matrix_products(objective, device, baselines.PYTORCH).gradient,
+            "faster ones": _matrix_products(objective, device, baselines.FASTER).gradient,
             "gradient": lambda: objective.value_and_grad(theta),
             "Hessian product": lambda: hvp(vector),
         },
@@ -137,12 +135,12 @@ def _rates(rounds: int, device: str) -> list[Result]:
     n_inputs, width = LAYERS[:2]
     inputs, weights = torch.rand(5000, n_inputs, device=device), torch.rand(width, n_inputs, device=device)
     ways = {
-        "float32": (torch.float32, product),
-        "float32 by PyTorch's own": (torch.float32, baselines.by_pytorch),
-        "bfloat16": (torch.bfloat16, product),
+        "float32": (torch.float32, baselines.FASTER),
+        "float32 by PyTorch's own": (torch.float32, baselines.PYTORCH),
+        "bfloat16": (torch.bfloat16, baselines.FASTER),
     }
     candidates = {
-        f"matrix product X W₁ᵀ of 5,000 examples, {name}": partial(way, inputs.to(dtype), weights.to(dtype))
+        f"matrix product X W₁ᵀ of 5,000 examples, {name}": partial(way.product, inputs.to(dtype), weights.to(dtype))
         for name, (dtype, way) in ways.items()
     }
     operations = 2 * len(inputs) * n_inputs * width
@@ -153,9 +151,30 @@ def _rates(rounds: int, device: str) -> list[Result]:
     ]
 
 
-def _layers(objective: Objective) -> tuple[int, ...]:
-    """Sizes of the layers in the coordinates of the objective."""
-    return LAYERS if objective.row_space is None else (objective.n_examples, *LAYERS[1:])
+def _matrix_products(
+    objective: Objective, device: str, library: baselines.Library, dtype: torch.dtype = torch.float32
+) -> baselines.MatrixProducts:
+    """In the coordinates of the objective."""
+    sizes = LAYERS if objective.row_space is None else (objective.n_examples, *LAYERS[1:])
+    return baselines.MatrixProducts(objective.n_examples, sizes, device, library, dtype)
+
+
+def _floor(objective: Objective, n_products: float, rounds: int, device: str) -> float:
+    """Milliseconds of the matrix products of an iteration with its share of a sharpness, the sketch left out.
+
+    Args:
+        n_products: that a sharpness takes. One is in float32, and about one is that of the sketch.
+    """
+    fine = _matrix_products(objective, device, baselines.FASTER)
+    rough = dataclasses.replace(fine, dtype=torch.bfloat16 if objective.rough else torch.float32)
+    calls = {"step": fine.gradient, "graph": fine.graph, "product": fine.hessian_product}
+    calls |= {"rough graph": rough.graph, "rough product": rough.hessian_product} if objective.rough else {}
+    medians = alternating_medians(calls, rounds=rounds, device=device)
+    if objective.rough:
+        solve = medians["product"] + medians["rough graph"] + (n_products - 2) * medians["rough product"]
+    else:
+        solve = (n_products - 1) * medians["product"]
+    return medians["step"] + (medians["graph"] + solve) / EVERY
 
 
 def _measures(objective: Objective, theta: Tensor, gradient: float, rounds: int, device: str) -> list[Result]:
@@ -200,7 +219,7 @@ def _run(objective: Objective, theta: Tensor, steps: int) -> list[Position]:
     return path
 
 
-def _sharpness(data: Dataset, objective: Objective, path: list[Position], device: str) -> list[Result]:
+def _sharpness(data: Dataset, objective: Objective, path: list[Position], rounds: int, device: str) -> list[Result]:
     """The sharpness along a run, from where it first exceeds 2/η; nothing where it does not."""
     rows, times = [], []
     measurements = sharpness(objective, path, **SETTINGS)
@@ -227,8 +246,8 @@ def _sharpness(data: Dataset, objective: Objective, path: list[Position], device
             "of the eigenvalue",
             1e-3,
         ),
-        *_side_by_side(data, objective, "before the edge", before, device),
-        *_side_by_side(data, objective, "past the edge", path, device),
+        *_side_by_side(data, objective, "before the edge", before, rounds, device),
+        *_side_by_side(data, objective, "past the edge", path, rounds, device),
     ]
 
 
@@ -238,13 +257,14 @@ class _Pair(NamedTuple):
     step: float
     sharpness: float
     their_step: float
+    products: float
     their_sharpness: float
     their_products: int
     difference: float  # of the two eigenvalues, as a share
 
 
 def _side_by_side(
-    data: Dataset, objective: Objective, where: str, path: Sequence[Position], device: str
+    data: Dataset, objective: Objective, where: str, path: Sequence[Position], rounds: int, device: str
 ) -> list[Result]:
     """An iteration with its sharpness, one in `EVERY`, against the reference code of the field, in turn on one path."""
     pairs = [_pair(data, objective, path[i], device) for i in _spread(len(path), SIDE_BY_SIDE)]
@@ -253,6 +273,7 @@ def _side_by_side(
     ours = mean(pair.step + pair.sharpness / EVERY for pair in pairs)
     theirs = mean(pair.their_step + pair.their_sharpness / EVERY for pair in pairs)
     products = mean(pair.their_products for pair in pairs)
+    floor = _floor(objective, mean(pair.products for pair in pairs), rounds, device)
     return [
         Result(f"{where}: a step", mean(pair.step for pair in pairs), "ms"),
         Result(f"{where}: a step, baseline: the reference code", mean(pair.their_step for pair in pairs), "ms"),
@@ -269,6 +290,13 @@ def _side_by_side(
             f"of the reference code, which takes {theirs / ours:.1f} times as long",
             TARGETS.get((objective.n_examples, where)),
             ours,
+        ),
+        Result(
+            f"{where}: the same, by its matrix products alone",
+            floor / theirs,
+            f"of the reference code, which takes {theirs / floor:.1f} times as long",
+            None,
+            floor,
         ),
     ]
 
@@ -291,7 +319,7 @@ def _pair(data: Dataset, objective: Objective, at: Position, device: str) -> _Pa
     reference.step()
     their_step = _timed(reference.step, device)
     ((value, products),) = found
-    return _Pair(step, ours, their_step, theirs, products, abs(rows[0]["sharpness"] / value - 1))
+    return _Pair(step, ours, their_step, rows[0]["products"], theirs, products, abs(rows[0]["sharpness"] / value - 1))
 
 
 def _reference(data: Dataset, objective: Objective, at: Position, device: str) -> baselines.Reference:

@@ -264,11 +264,13 @@ def show(run: str, as_json: bool) -> None:
 
     from eosrepro.config.load import load
 
+    found = load().run(run)
     if as_json:
-        _echo_json(load().run(run).settings)
+        _echo_json(found.settings)
     else:
-        written = yaml.safe_dump(load().run(run).settings, sort_keys=False, allow_unicode=terminal.shows_all())
-        click.echo(written, nl=False)
+        click.echo(yaml.safe_dump(found.settings, sort_keys=False, allow_unicode=terminal.shows_all()), nl=False)
+    for line in found.limits:
+        click.echo(line, err=True)
 
 
 @config.command()

@@ -131,7 +131,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("profile key", edited("published: false", "publish: false"), ["profiles.quick.publish", "did you mean 'published'"]),
     ("epochs of 0", edited("max_epochs: 10\n", "max_epochs: 0\n"), ["profiles.quick.max_epochs", "found 0", "greater than 0"]),
     # compute, mlflow
-    ("device", edited("device: cpu", "device: gpu"), ["compute.device", "'gpu'", "'cpu' or 'cuda'"]),
+    ("device", edited("device: cpu", "device: gpu"), ["compute.device", "'gpu'", "'cpu' or 'cuda'", "did you mean 'cuda'"]),
     ("dtype", edited("dtype: float32", "dtype: flaot32"), ["compute.dtype", "did you mean 'float32'"]),
     ("no threads", edited("threads: 1", "threads: 0"), ["compute.threads", "found 0", "greater than 0"]),
     ("threads", edited("threads: 1", "threads: 1000000000"), ["compute.threads", "found 1000000000", "less than or equal to 1024"]),
@@ -256,6 +256,7 @@ BROKEN: list[tuple[str, str | None, list[str]]] = [
     ("limits of one coordinate", edited("limits: {theta_1: [-0.5, 0.5], theta_2: [-0.01, 0.15]}", "limits: {theta_1: [5, 14]}"), ["figures.example1.limits", "at least 2"]),
     ("steps below 0", edited("limits: {theta_1", "steps: -49, limits: {theta_1"), ["figures.example1.steps", "found -49"]),
     ("first part of a panel", in_figure("panels: [loss", "panels: [midpoint", text=diagnosed(MIDPOINT)), ["figures.exp3.panels", "no 'midpoint'; did you mean 'midpoint_sharpness'?"]),
+    ("panel named after a diagnostic", in_figure("panels: [loss", "panels: [spectrum", text=diagnosed(SPECTRUM)), ["has no 'spectrum': it is a diagnostic, which finds top_eigenvalue_1, top_eigenvalue_2, top_eigenvalue_3,", "name what should be shown"]),
     ("panel of a diagnostic that is not there", in_figure("panels: [loss", "panels: [midpoint"), ["figures.exp3.panels: exp3_2over30 has no 'midpoint': write midpoint_sharpness, which finds midpoint_sharpness, into `diagnose` of the experiment"]),
     ("panel of an observation that is not there", in_figure("panels: [loss", "panels: [sharpness_by_grad_norm"), ["has no 'sharpness_by_grad_norm': write two_step, which finds sharpness_by_grad_norm, into `observe`"]),
     ("runs that are a number", in_figure(RUNS_OF_3, "runs: 3"), ["figures.exp3.runs: found 3, should be a mapping, each value text, or a list, each entry text"]),

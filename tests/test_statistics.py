@@ -265,6 +265,13 @@ def test_what_the_run_does_not_define_is_said_not_replaced(
         value(run, "loss", statistic, **options)
 
 
+@pytest.mark.parametrize(("reason", "why"), [("diverged", "diverged at its first step"), ("max_steps", "rounding")])
+def test_a_run_without_relative_progress_has_no_onset(reason: str, why: str) -> None:
+    run = record({"loss": [2.3], "relative_progress": [float("nan")]}, reason=reason)
+    with pytest.raises(UndefinedError, match=f"no onset: relative progress is not defined, as .*{why}"):
+        value(run, "loss", "onset")
+
+
 def test_a_run_that_diverged_has_no_length_to_its_accuracy() -> None:
     run = record({"loss": SERIES}, reason="diverged")
     assert value(run, "loss", "diverged") == 1

@@ -176,6 +176,9 @@ def claim_contradictions(config: Config) -> Iterator[Finding]:
 
 def _unknown_quantity(name: str, known: list[str]) -> str:
     """What is said of a quantity that a run does not have: which member finds one of that name, if any does."""
+    with suppress(ConfigError, LookupError, TypeError):
+        if of := [found for found in catalog.quantities(name) if found in known]:
+            return f"{name!r}: it is a diagnostic, which finds {', '.join(of)}: name what should be shown"
     for kind, key in (("diagnostics", "diagnose"), ("observations", "observe")):
         for member in () if any(each.startswith(f"{name}_") for each in known) else catalog.names(kind):
             with suppress(ConfigError, LookupError, TypeError):  # one of the project's own may not load

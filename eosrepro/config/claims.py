@@ -136,7 +136,7 @@ def left_out(file: Path, runs_of: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _read(file: Path) -> _Tables:
-    content = read(file, keys_of(_Tables))
+    content = read(file, keys_of(_Tables), remedy="`paper:` in params.yaml should name a folder of the project")
     if findings := [*unusable(content)]:
         raise refusal(file, findings)
     try:

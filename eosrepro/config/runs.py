@@ -63,6 +63,19 @@ class Run:
         return times(self.setting.step_size, self.stop.max_steps, schedule.factor if schedule else None)
 
     @property
+    def limits(self) -> list[str]:
+        """Where the profile gives it another length than the experiment says, one line each."""
+        lengths = {
+            "max_steps": (self.setting.stop.max_steps, self.stop.max_steps),
+            "snapshot_every": (self.setting.snapshot_every, self.snapshot_every),
+        }
+        return [
+            f"{key}: {given}, and not {written} as the experiment says, by the active profile"
+            for key, (written, given) in lengths.items()
+            if written != given
+        ]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that determines its training, ready for JSON."""
         facts = self.setting.model_dump(mode="json", exclude={"diagnose"}, exclude_none=True)

@@ -18,6 +18,7 @@ from eosrepro.errors import ConfigError
 # Where a finding stands in a file, and what is wrong with it.
 Finding = tuple[tuple[str | int, ...], str]
 
+MEANT = {"gpu": "cuda"}  # by what is no known value
 OF_DATA = ("label_noise", "noise_seed", "n_examples", "n_test")  # options that stand beside the name of a data source
 
 
@@ -109,7 +110,8 @@ def _words(kind: str, message: str, found: object, location: tuple[str | int, ..
         return f"found {quoted(found)}, should be a mapping"
     wish = re.sub(r"^\w+ should", "should", message).removesuffix(" after validation, not 0")
     wish = wish.replace("valid array", "valid list").replace("tuple", "list")
-    hint = did_you_mean(str(found), re.findall(r"'([^']*)'", message)) if kind == "literal_error" else ""
+    meant = MEANT.get(str(found).lower(), str(found))
+    hint = did_you_mean(meant, re.findall(r"'([^']*)'", message)) if kind == "literal_error" else ""
     return f"found {quoted(found)}, {wish}{hint}"
 
 

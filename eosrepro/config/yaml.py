@@ -20,10 +20,13 @@ MOST_VALUES = 100_000  # in one file; the committed one holds 3,000
 LARGEST = 2**63 - 1  # whole number that PyTorch and NumPy can hold
 
 
-def read(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+IN_PROJECT = "run eosrepro in the folder of the project that holds it"
+
+
+def read(path: Path, keys: Iterable[str], *, remedy: str = IN_PROJECT) -> dict[str, Any]:
     """The mapping in a YAML file, by the reader that DVC uses: YAML 1.2, so 1e-4 is a number and `on` is text.
 
-    `keys` are what it should hold, for messages.
+    For messages: `keys` are what it should hold, and `remedy` is what to do where it does not exist.
 
     Raises:
         ConfigError: there is no such file, or it holds something else.
@@ -34,7 +37,7 @@ def read(path: Path, keys: Iterable[str]) -> dict[str, Any]:
         with warnings.catch_warnings(action="error", category=ReusedAnchorWarning):
             content = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: run eosrepro in the folder of the project that holds it") from None
+        raise ConfigError(f"{path} does not exist: {remedy}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

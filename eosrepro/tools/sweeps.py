@@ -124,7 +124,7 @@ def run(file: Path, *, jobs: int) -> Path:
     Raises:
         ConfigError: the file, or params.yaml with the settings of a variant, is not valid.
     """
-    study = parse(Study, read(file, keys_of(Study)), file)
+    study = parse(Study, read(file, keys_of(Study), remedy="give the path of a study, from here"), file)
     params = read_params()
     folder = STUDIES / file.stem
     # All is read before the first variant is run: a mistake in the last is not found hours later.

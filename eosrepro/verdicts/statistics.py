@@ -187,9 +187,12 @@ def _onset(record: Record) -> Found:
         raise UndefinedError(f"no relative progress is known of {record.name}")
     step = onset(record.trajectory)
     if record.trajectory["relative_progress"].isna().all():
-        raise UndefinedError(
-            "no onset: relative progress is not defined, as no step changes the loss by more than rounding"
+        why = (
+            "the run diverged at its first step"
+            if record.diverged
+            else "no step changes the loss by more than rounding"
         )
+        raise UndefinedError(f"no onset: relative progress is not defined, as {why}")
     if step is None:
         raise UndefinedError(f"no onset: relative progress stays at or below -0.5 up to step {_last_step(record)}")
     return Found(float(step), "first step with RP > -0.5")
