@@ -230,6 +230,7 @@ def network_objective(
     together = _group_size(declared, len(targets))
     start = flattened(module)
     whole, leading, theta = as_function(module), leading_layer(module), near_by(start)
+    in_place = False
     few = torch.tensor([0, len(targets) - 1]) if together is None else torch.arange(min(together, FEW))
     tried = spread.rows(inputs, few) if spread else inputs[few], targets[few]
     expected = refuse_unless_function(module, whole, loss, *tried, theta, coupled=together is not None)
@@ -254,9 +255,7 @@ def network_objective(
             width, following = leading
 
             def rest(first: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-                # Layers may work in place (`nn.ReLU(inplace=True)`), which PyTorch forbids on a leaf.
-                own = first.clone() if first.is_leaf and first.requires_grad else first
-                return share(following(own, others), chunk_targets)
+                return share(following(first.clone() if in_place else first, others), chunk_targets)
 
             return LinearFirst(chunk_inputs.flatten(1), width, rest)
 
@@ -281,6 +280,7 @@ def network_objective(
     if leading and not near(expected, expected.new_tensor(trial.loss(theta)), theta.dtype):
         leading = None  # whatever it was that `leading_layer` did not see
         trial = mean_over(*tried)
+    in_place = leading is not None and _works_in_place(trial.parts[0], theta)
     refuse_without_derivatives(trial, theta)
 
     def in_float64(theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,6 +301,17 @@ def network_objective(
 
             return replace(objective, rough=coarsely)
     return objective
+
+
+def _works_in_place(part: Part, theta: Tensor) -> bool:
+    """Whether a layer changes its inputs, as `nn.ReLU(inplace=True)` does: PyTorch forbids it those of a gradient."""
+    assert isinstance(part, LinearFirst)
+    first, others = part.apart(theta)
+    try:
+        part.rest(first.requires_grad_(), others)
+    except RuntimeError as error:
+        return "in-place" in str(error)
+    return False
 
 
 def _group_size(statistics: BatchStatistics | None, n_examples: int) -> int | None:
