@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 
-from eosrepro.core.linear import outer, product
 from eosrepro.core.objective import Objective
+from eosrepro.core.onednn import outer, product
 
 
 class Library(NamedTuple):

@@ -270,17 +270,17 @@ def _side_by_side(
     pairs = [_pair(data, objective, path[i], device) for i in _spread(len(path), SIDE_BY_SIDE)]
     if not pairs:
         return []
-    ours = mean(pair.step + pair.sharpness / EVERY for pair in pairs)
-    theirs = mean(pair.their_step + pair.their_sharpness / EVERY for pair in pairs)
+    ours = median(pair.step + pair.sharpness / EVERY for pair in pairs)
+    theirs = median(pair.their_step + pair.their_sharpness / EVERY for pair in pairs)
     products = mean(pair.their_products for pair in pairs)
     floor = _floor(objective, mean(pair.products for pair in pairs), rounds, device)
     return [
-        Result(f"{where}: a step", mean(pair.step for pair in pairs), "ms"),
-        Result(f"{where}: a step, baseline: the reference code", mean(pair.their_step for pair in pairs), "ms"),
-        Result(f"{where}: a sharpness", mean(pair.sharpness for pair in pairs), "ms"),
+        Result(f"{where}: a step", median(pair.step for pair in pairs), "ms"),
+        Result(f"{where}: a step, baseline: the reference code", median(pair.their_step for pair in pairs), "ms"),
+        Result(f"{where}: a sharpness", median(pair.sharpness for pair in pairs), "ms"),
         Result(
             f"{where}: a sharpness, baseline: the reference code",
-            mean(pair.their_sharpness for pair in pairs),
+            median(pair.their_sharpness for pair in pairs),
             f"ms, {products:.0f} products",
         ),
         Result(f"{where}: largest difference of the two", max(pair.difference for pair in pairs), "of λ", 1e-3),

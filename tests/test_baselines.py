@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import baselines
-from eosrepro.core import linear
+from eosrepro.core import onednn
 from eosrepro.core.objective import LinearFirst
 from eosrepro.core.problem import network_problem
 from eosrepro.losses.cross_entropy import cross_entropy
@@ -27,7 +27,7 @@ def test_the_floors_are_the_matrix_products(library: baselines.Library) -> None:
     expected = {"graph": large + 3 * later, "gradient": 2 * large + 3 * later, "hessian_product": 2 * large + 6 * later}
     for name, operations in expected.items():
         with FlopCounterMode(display=False) as counter, torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(linear, "_is_faster", lambda: False)  # what is not public is not counted
+            patch.setattr(onednn, "_is_faster", lambda: False)  # what is not public is not counted
             getattr(alone, name)()
         assert counter.get_total_flops() == operations, name
 

@@ -35,7 +35,7 @@ MEMBERS = {"models": ["mlp"], "losses": ["cross_entropy"], "optimizers": ["gd"]}
 def test_the_closure_is_what_python_imports(modules: list[str]) -> None:
     names = [f"eosrepro.{module}" for module in modules]
     # What is imported in functions too: the modules that import PyTorch at once.
-    later = [each for each in closure(names) if each.rpartition(".")[2] in ("linear", "slope", "third", "_layers")]
+    later = [each for each in closure(names) if each.rpartition(".")[2] in ("onednn", "slope", "third", "_layers")]
     program = f"import sys, importlib\nfor name in {names + later}: importlib.import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {*closure(names)} == {each for each in done.stdout.split() if f"{each}.".startswith("eosrepro.")}
@@ -79,7 +79,7 @@ def test_all_that_a_training_loads_is_in_its_digest() -> None:
         # The catalogue finds members, and decides no number.
         named = ["core.training", f"models.{model}", "losses.cross_entropy", "optimizers.gd", "catalog"]
         assert {*loaded} <= {*closure([f"eosrepro.{each}" for each in named])}, model
-        late = ("core.linear", "core.slope", "core.third", "models._layers")
+        late = ("core.onednn", "core.slope", "core.third", "models._layers")
         assert {f"eosrepro.{each}" for each in late} <= {*loaded}
 
 

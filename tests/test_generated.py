@@ -64,7 +64,7 @@ def check_claims(content: dict[str, Any]) -> bool:
     """The same of a claims.yaml."""
     file = Path("papers/small/claims.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eosrepro.config.claims.read", lambda _path, _keys: content)
+        patch.setattr("eosrepro.config.claims.read", lambda _path, _keys, **_words: content)
         if refusal(lambda: claims(file, RUNS_OF)):
             return False
         assert [*objections_to_claims(content, claims(file, RUNS_OF), RUNS)] == []

@@ -165,7 +165,7 @@ def _inner_products(part: LinearFirst, inputs: Tensor, indices: Tensor, *, whole
     """X X_Bᵀ, (n, m): cut from X Xᵀ where the part holds all examples and that is not much larger than X itself."""
     if whole and part.inputs.shape[0] <= 2 * part.inputs.shape[1]:
         return part.inner_products[indices.to(inputs.device)].T
-    from eosrepro.core.linear import product
+    from eosrepro.core.onednn import product
 
     return product(part.inputs, inputs)
 

@@ -69,7 +69,7 @@ def as_function(module: nn.Module) -> Outputs:
     """
     if plain := in_a_row(module):
         return plain
-    from eosrepro.core.linear import Linear
+    from eosrepro.core.onednn import OneDNN
 
     shapes = {name: parameter.shape for name, parameter in module.named_parameters() if parameter.requires_grad}
     sizes = [shape.numel() for shape in shapes.values()]
@@ -82,7 +82,7 @@ def as_function(module: nn.Module) -> Outputs:
         parameters |= {name: value.to(theta.dtype) for name, value in fixed.items() if value.is_floating_point()}
         for name, value in buffers.items():
             parameters[name] = value.to(theta.dtype, copy=True) if value.is_floating_point() else value.clone()
-        with _twice_differentiable(), Linear():
+        with _twice_differentiable(), OneDNN():
             outputs: Tensor = torch.func.functional_call(module, parameters, (inputs,))
         return outputs
 
@@ -128,7 +128,7 @@ class LinearFirst:
 
         (P,) → (n, width), (P − width·(n_inputs + 1),)
         """
-        from eosrepro.core.linear import linear
+        from eosrepro.core.onednn import linear
 
         size = self.width * self.inputs.shape[1]
         # The gradient of one split is one vector; each slice would make one of P numbers, most of them 0.
@@ -140,7 +140,7 @@ class LinearFirst:
 
         (n, width), (P − width·(n_inputs + 1),) → (P,)
         """
-        from eosrepro.core.linear import outer
+        from eosrepro.core.onednn import outer
 
         size = self.width * self.inputs.shape[1]
         found = first.new_empty(size + self.width + len(others))
@@ -153,7 +153,7 @@ class LinearFirst:
     @cached_property
     def inner_products(self) -> Tensor:
         """X Xᵀ, (n, n), kept once it has been asked for."""
-        from eosrepro.core.linear import product
+        from eosrepro.core.onednn import product
 
         return product(self.inputs, self.inputs)
 

@@ -69,7 +69,7 @@ class RowSpace:
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
     """A Bᵀ of A, (..., m, k), and B, (n, k)."""
-    from eosrepro.core.linear import product
+    from eosrepro.core.onednn import product
 
     return product(left.flatten(0, -2), right).reshape(*left.shape[:-1], len(right))
 

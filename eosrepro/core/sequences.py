@@ -77,12 +77,17 @@ def _may_hold_more(layer: nn.Module) -> bool:
 
 
 def _linear(weight: int, bias: int | None) -> Callable[[Tensor, list[Tensor]], Tensor]:
-    from eosrepro.core.linear import linear
+    from eosrepro.core.onednn import linear
 
     return lambda inputs, pieces: linear(inputs, pieces[weight], None if bias is None else pieces[bias])
 
 
 def _without_parameters(layer: nn.Module) -> Callable[[Tensor, list[Tensor]], Tensor]:
+    from eosrepro.core.onednn import tanh
+
+    if is_plain(layer, nn.Tanh):
+        return lambda inputs, _pieces: tanh(inputs)
+
     def call(inputs: Tensor, _pieces: list[Tensor]) -> Tensor:
         outputs: Tensor = layer(inputs)
         return outputs

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same function as PyTorch's own, with all of its derivatives."""
+"""Linear layers and tanh by oneDNN: the same functions as PyTorch's own, with all of their derivatives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from itertools import product as pairs
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from eosrepro.core import linear as module
-from eosrepro.core.linear import Linear, linear, outer, product
+from eosrepro.core import onednn as module
+from eosrepro.core.networks import as_function, flattened
+from eosrepro.core.onednn import linear, outer, product, tanh
 
 SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 24), (7, 300, 130)]  # n, n_inputs, width
 CLOSE = 1e-5  # of the largest number: sums in float32, in another order
@@ -23,7 +24,9 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "oneDNN" and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
     monkeypatch.setattr(module, "SMALL", 0)
-    monkeypatch.setattr(module, "LARGE", 1000)  # the larger shapes in pieces
+    monkeypatch.setattr(module, "FEW", 0)
+    monkeypatch.setattr(module, "BLOCK", 1000)  # the larger shapes in pieces
+    monkeypatch.setattr(module, "LARGE", 1000)
     monkeypatch.setattr(module, "_is_faster", lambda: request.param == "oneDNN")
     return str(request.param)
 
@@ -77,15 +80,57 @@ def test_outer_products_are_laid_out_in_rows(shape: tuple[int, ...], either: str
         assert (found - exact).abs().max() <= CLOSE * exact.abs().max(), either
 
 
+class Own(nn.Module):
+    """Not a plain sequence of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(self.layer(inputs))
+
+
 def test_layers_of_any_module_are_multiplied_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a module that is not a plain sequence, in whatever is differentiated of it."""
-    seen = []
-    monkeypatch.setattr(module, "linear", lambda *operands: (seen.append(operands), functional.linear(*operands))[1])
-    layer, inputs = torch.nn.Linear(4, 3), torch.ones(2, 4)
-    with Linear():
-        outputs = torch.func.functional_call(layer, dict(layer.named_parameters()), (inputs,))
-    assert len(seen) == 1
-    assert torch.equal(outputs, layer(inputs))
+    used = []
+
+    def noted(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *operands: (used.append(name), function(*operands))[1]
+
+    monkeypatch.setattr(module, "linear", noted("linear", functional.linear))
+    monkeypatch.setattr(module, "tanh", noted("tanh", torch.tanh))
+    own, inputs = Own(), torch.ones(2, 4)
+    outputs = as_function(own)(inputs, flattened(own))
+    assert used == ["linear", "tanh"]
+    assert torch.equal(outputs, own(inputs))
+
+
+def test_tanh_is_good_to_two_units_in_the_last_place(either: str) -> None:
+    numbers = torch.cat([torch.linspace(-20, 20, 20_001), torch.logspace(-44, 1, 5_001), torch.tensor([0.0, -0.0])])
+    exact = numbers.double().tanh()
+    units = torch.nextafter(exact.float().abs(), torch.tensor(2.0)) - exact.float().abs()
+    for laid_out in (numbers, numbers[:25_000].view(250, 100).T):
+        found, expected = tanh(laid_out), laid_out.double().tanh()
+        assert found.shape == laid_out.shape
+        assert (found - expected).abs().max() <= 1.2e-7, either
+    assert ((tanh(numbers) - exact).abs() <= 2 * units.double()).all(), either
+
+
+@pytest.mark.usefixtures("either")
+def test_tanh_of_what_is_not_finite() -> None:
+    """A run that diverges is to be seen to."""
+    found = tanh(torch.tensor([float("nan"), float("inf"), -float("inf")] * 500)).view(500, 3)
+    assert found[:, 0].isnan().all()
+    assert (found[:, 1:] == torch.tensor([1.0, -1.0])).all()
+
+
+def test_derivatives_of_tanh(either: str) -> None:
+    def by(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        return lambda inputs, weights, biases: function(functional.linear(inputs, weights, biases))
+
+    exact = derivatives(by(torch.tanh), operands(64, 40, 24, torch.float64))
+    for found, expected in zip(derivatives(by(tanh), operands(64, 40, 24)), exact, strict=True):
+        assert (found - expected).abs().max() <= 10 * CLOSE * (1 + expected.abs().max()), either
 
 
 @pytest.mark.usefixtures("either")
@@ -103,6 +148,7 @@ def test_other_numbers_are_multiplied_by_pytorch(dtype: torch.dtype) -> None:
     tensors = operands(64, 40, 24, dtype)
     assert torch.equal(linear(*tensors), functional.linear(*tensors))
     assert torch.equal(product(*tensors[:2]), tensors[0] @ tensors[1].T)
+    assert torch.equal(tanh(tensors[0]), tensors[0].tanh())
 
 
 def test_what_it_finds_lies_row_by_row(either: str) -> None:
@@ -121,7 +167,7 @@ def test_many_at_once() -> None:
     many = torch.stack([weights, 2 * weights, weights - 1])
 
     def value(each: Tensor, x: Tensor) -> Tensor:
-        return linear(linear(x, each, biases).tanh(), each.T).square().sum()
+        return linear(tanh(linear(x, each, biases)), each.T).square().sum()
 
     together = torch.vmap(torch.func.grad(value, argnums=(0, 1)), (0, None))(many, inputs)
     for index, each in enumerate(many):
