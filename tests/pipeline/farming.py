@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eosrepro.records.resuming import load_checkpoint
 from tests.project import ROOT, environment, write_params, write_part
 
 RUNS = ("exp3_2over10", "exp3_2over30")
@@ -85,6 +86,12 @@ def processes(folder: Path) -> dict[int, tuple[str, str]]:
 def checkpoints(folder: Path) -> list[Path]:
     """Of trainings."""
     return [*folder.glob("stages/unfinished/train*/*/checkpoint")]
+
+
+def are_under_way(folder: Path) -> bool:
+    """Whether both trainings have been kept beyond their starts."""
+    saved = [load_checkpoint(path) for path in checkpoints(folder)]
+    return len(saved) == len(RUNS) and all(each and each["step"] for each in saved)
 
 
 def going_on(said: str) -> dict[str, int]:

@@ -42,7 +42,7 @@ def test_a_killed_worker_and_a_killed_run_go_on_elsewhere_and_dvc_repro_trains_n
     project: Path, serial: Path
 ) -> None:
     with farming.start(project, "-j", "2") as farm:
-        farming.wait_for(lambda: len(farming.checkpoints(project)) == 2)
+        farming.wait_for(lambda: farming.are_under_way(project))
         worker = next(iter(farming.at_work(project).values()))
         os.kill(worker, signal.SIGKILL)
         farming.wait_for(lambda: worker not in farming.at_work(project).values())
