@@ -151,12 +151,10 @@ def _rates(rounds: int, device: str) -> list[Result]:
     ]
 
 
-def _matrix_products(
-    objective: Objective, device: str, library: baselines.Library, dtype: torch.dtype = torch.float32
-) -> baselines.MatrixProducts:
+def _matrix_products(objective: Objective, device: str, library: baselines.Library) -> baselines.MatrixProducts:
     """In the coordinates of the objective."""
     sizes = LAYERS if objective.row_space is None else (objective.n_examples, *LAYERS[1:])
-    return baselines.MatrixProducts(objective.n_examples, sizes, device, library, dtype)
+    return baselines.MatrixProducts(objective.n_examples, sizes, device, library)
 
 
 def _floor(objective: Objective, n_products: float, rounds: int, device: str) -> float:
@@ -166,7 +164,7 @@ def _floor(objective: Objective, n_products: float, rounds: int, device: str) ->
         n_products: that a sharpness takes. One is in float32, and about one is that of the sketch.
     """
     fine = _matrix_products(objective, device, baselines.FASTER)
-    rough = dataclasses.replace(fine, dtype=torch.bfloat16 if objective.rough else torch.float32)
+    rough = dataclasses.replace(fine, dtype=torch.bfloat16)
     calls = {"step": fine.gradient, "graph": fine.graph, "product": fine.hessian_product}
     calls |= {"rough graph": rough.graph, "rough product": rough.hessian_product} if objective.rough else {}
     medians = alternating_medians(calls, rounds=rounds, device=device)

@@ -602,7 +602,7 @@ def test_config_show_prints_what_determines_the_run(name: str, folder: Path) -> 
 @pytest.mark.usefixtures("small")
 def test_config_show_says_where_the_profile_has_its_way() -> None:
     """The profile of quick runs ends them early, which is to be seen where their settings are."""
-    limited = "max_steps: 10, and not 30000 as the experiment says, by the active profile\n"
+    limited = "max_steps is 10: the active profile overrides the 30000 of the experiment\n"
     assert run("config", "show", "exp3_2over30", "--json").stderr == limited
     assert run("config", "show", "example1_2over39").stderr == ""  # a problem runs in full
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from eosrepro.core import onednn as module
 from eosrepro.core.networks import as_function, flattened
+from eosrepro.core.objective import Objective
 from eosrepro.core.onednn import linear, outer, product, tanh
 
 SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 24), (7, 300, 130)]  # n, n_inputs, width
@@ -131,6 +132,20 @@ def test_derivatives_of_tanh(either: str) -> None:
     exact = derivatives(by(torch.tanh), operands(64, 40, 24, torch.float64))
     for found, expected in zip(derivatives(by(tanh), operands(64, 40, 24)), exact, strict=True):
         assert (found - expected).abs().max() <= 10 * CLOSE * (1 + expected.abs().max()), either
+
+
+@pytest.mark.usefixtures("either")
+def test_layers_that_work_in_place_may_follow() -> None:
+    layers = [nn.Flatten(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)]
+    x, y = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    found = []
+    for in_place in (False, True):
+        model = nn.Sequential(*(nn.ReLU(in_place) if isinstance(layer, nn.ReLU) else layer for layer in layers))
+        objective = Objective.of(model, functional.cross_entropy, x, y)
+        direction = torch.linspace(-1, 1, objective.n_params)
+        found.append((objective.value_and_grad(objective.start).grad, objective.hvp(objective.start)(direction)))
+    for plain, in_place_too in zip(*found, strict=True):
+        assert torch.equal(plain, in_place_too)
 
 
 @pytest.mark.usefixtures("either")

@@ -70,7 +70,7 @@ class Run:
             "snapshot_every": (self.setting.snapshot_every, self.snapshot_every),
         }
         return [
-            f"{key}: {given}, and not {written} as the experiment says, by the active profile"
+            f"{key} is {given}: the active profile overrides the {written} of the experiment"
             for key, (written, given) in lengths.items()
             if written != given
         ]

@@ -304,7 +304,10 @@ def network_objective(
 
 
 def _works_in_place(part: Part, theta: Tensor) -> bool:
-    """Whether a layer changes its inputs, as `nn.ReLU(inplace=True)` does: PyTorch forbids it those of a gradient."""
+    """Whether the layer after the first changes its inputs, as `nn.ReLU(inplace=True)` does.
+
+    PyTorch forbids that where a gradient in these inputs is wanted.
+    """
     assert isinstance(part, LinearFirst)
     first, others = part.apart(theta)
     try:

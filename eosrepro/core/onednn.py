@@ -2,7 +2,7 @@
 
 PyTorch multiplies float32 on a processor by MKL, which on an AMD EPYC with AVX-512 reaches half of what the processor
 can do. oneDNN, which it has for convolutions and bfloat16, writes its code for the processor at hand. It sums in
-float32 as well, finds tanh to 1.2 units in the last place, and the same bytes with any number of threads.
+float32 as well, and finds tanh to 1.2 units in the last place. Any number of threads finds the same bytes.
 """
 
 from __future__ import annotations
